@@ -1,0 +1,376 @@
+"""The ticks of a schedule: crontab, interval and one-off. Pure: no clock, no database.
+
+`parse` turns the object stored as `schedule` into a frozen value whose ticks can be asked for:
+
+    >>> timing = parse({"type": "crontab", "expression": "30 2 * * *", "timezone": "Europe/Berlin"})
+    >>> timing.next_after(datetime(2026, 3, 29, 0, tzinfo=UTC)).isoformat()
+    '2026-03-29T01:00:00+00:00'
+
+Every instant that comes out is a UTC-aware datetime of whole seconds; every instant that goes in must be aware
+(ValueError otherwise). Crontab follows Vixie and Debian cron, intervals the phase of Temporal and the anchor of
+Prefect: an anchor only fixes the phase, it is neither a start nor an end.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
+from typing import Any, Literal, cast, get_args
+from zoneinfo import ZoneInfo
+
+from app.scheduling.crontab import DayMatch, Pattern, canonical, pattern
+from app.scheduling.walltime import (
+    EARLIEST,
+    LATEST,
+    Rule,
+    Ticks,
+    TimingError,
+    as_utc,
+    count_instants,
+    first_valid,
+    last_instant,
+    load_zone,
+    next_instant,
+    occurrences,
+)
+
+__all__ = ["Crontab", "Interval", "OneOff", "Timing", "TimingError", "parse", "parse_cached", "refuse_past"]
+
+DstGap = Literal["run", "skip"]
+Unit = Literal["seconds", "minutes", "hours", "days", "weeks"]
+
+MAX_PERIOD = timedelta(days=3653)
+
+_SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86_400, "weeks": 604_800}
+_EPOCH = datetime(1970, 1, 1)
+# Zone data has no rule beyond its last listed change (2087 today) but those that hold for ever.
+_FOR_EVER = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Crontab(Ticks):
+    """Wall times named by a five-field cron expression in a zone.
+
+    `expression` is canonical (five upper-case fields, single spaces). `day_match` says whether day-of-month and
+    day-of-week must both match (`and`) or follow Vixie's rule (`or`: either one, when neither starts with `*`).
+    `dst_gap` says whether a fixed wall time inside a DST gap runs at the gap's end or not at all.
+    """
+
+    expression: str
+    timezone: str = "UTC"
+    day_match: DayMatch = "or"
+    dst_gap: DstGap = "run"
+    _walls: Pattern = field(init=False, repr=False, compare=False)
+    _zone: tzinfo = field(init=False, repr=False, compare=False)
+    _rule: Rule = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "expression", canonical(self.expression))
+        object.__setattr__(self, "_walls", pattern(self.expression, self.day_match))
+        object.__setattr__(self, "_zone", UTC if self.timezone == "UTC" else load_zone(self.timezone))
+        fixed = Rule.RUN if self.dst_gap == "run" else Rule.SKIP
+        object.__setattr__(self, "_rule", Rule.FOLLOW if self._walls.wildcard else fixed)
+        if self._rule is not Rule.RUN and self.next_after(_FOR_EVER) is None:
+            raise TimingError(
+                "expression",
+                f"never matches: clocks in {self.timezone} always skip this time; choose a time outside the DST gap, "
+                'or fixed hours and minutes with dst_gap "run"',
+            )
+
+    def next_after(self, instant: datetime) -> datetime | None:
+        return next_instant(self._walls, self._zone, self._rule, instant)
+
+    def last_until(self, instant: datetime) -> datetime | None:
+        return last_instant(self._walls, self._zone, self._rule, instant)
+
+    def count(self, after: datetime, until: datetime) -> int | None:
+        """How many ticks lie in `(after, until]`; None for ranges too long to count cheaply (400 days)."""
+        return count_instants(self._walls, self._zone, self._rule, after, until)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "type": "crontab",
+            "expression": self.expression,
+            "timezone": self.timezone,
+            "day_match": self.day_match,
+            "dst_gap": self.dst_gap,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Interval(Ticks):
+    """`anchor + n × every` for every whole n, negative ones too.
+
+    Up to hours, time elapses; days and weeks keep the anchor's wall time in `timezone`, where an absent wall time
+    counts at the end of its gap and a repeated one at its first occurrence. `anchor` is in UTC, whole seconds.
+    """
+
+    every: int
+    unit: Unit
+    anchor: datetime
+    timezone: str = "UTC"
+    _zone: tzinfo = field(init=False, repr=False, compare=False)
+    _walls: "_Periods" = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        keeps_wall_time = self.unit in ("days", "weeks") and self.timezone != "UTC"
+        zone = load_zone(self.timezone) if keeps_wall_time else UTC
+        anchor = self.anchor.astimezone(zone).replace(tzinfo=None, fold=0)
+        period = timedelta(seconds=self.every * _SECONDS[self.unit])
+        object.__setattr__(self, "_zone", zone)
+        object.__setattr__(self, "_walls", _Periods(anchor, period))
+
+    def next_after(self, instant: datetime) -> datetime | None:
+        return next_instant(self._walls, self._zone, Rule.RUN, instant)
+
+    def last_until(self, instant: datetime) -> datetime | None:
+        return last_instant(self._walls, self._zone, Rule.RUN, instant)
+
+    def count(self, after: datetime, until: datetime) -> int | None:
+        """How many ticks lie in `(after, until]`; None for wall-time ranges of more than 400 days."""
+        return count_instants(self._walls, self._zone, Rule.RUN, after, until)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "type": "interval",
+            "every": self.every,
+            "unit": self.unit,
+            "anchor": _iso(self.anchor),
+            "timezone": self.timezone,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class OneOff(Ticks):
+    """A single instant, `at`, in UTC and whole seconds.
+
+    `timezone` is the zone in which it was asked for, kept for display. `run_if_past` allows it to lie in the past
+    when it is saved (see `refuse_past`).
+    """
+
+    at: datetime
+    timezone: str | None = None
+    run_if_past: bool = False
+
+    def next_after(self, instant: datetime) -> datetime | None:
+        return self.at if self.at > as_utc(instant) else None
+
+    def last_until(self, instant: datetime) -> datetime | None:
+        return self.at if self.at <= as_utc(instant) else None
+
+    def count(self, after: datetime, until: datetime) -> int | None:
+        return int(as_utc(after) < self.at <= as_utc(until))
+
+    def as_dict(self) -> dict[str, Any]:
+        stored: dict[str, Any] = {"type": "one_off", "at": _iso(self.at)}
+        if self.timezone is not None:
+            stored["timezone"] = self.timezone
+        if self.run_if_past:
+            stored["run_if_past"] = True
+        return stored
+
+
+Timing = Crontab | Interval | OneOff
+
+
+def parse(schedule: Mapping[str, Any]) -> Timing:
+    """The timing that a `schedule` object, as sent or as stored, describes.
+
+    `{"type": "crontab", "expression", "timezone"?, "day_match"?: "or" | "and", "dst_gap"?: "run" | "skip"}`
+    `{"type": "interval", "every": int >= 1, "unit": "seconds" … "weeks", "anchor"?, "timezone"?}`
+    `{"type": "one_off", "at", "timezone"?, "run_if_past"?: bool}`
+
+    Raises TimingError, which names the key, for anything unknown, missing, mistyped or impossible.
+    """
+    if not isinstance(schedule, Mapping):
+        raise TimingError("schedule", 'must be an object with a "type": "crontab", "interval" or "one_off"')
+    kind = schedule.get("type")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise TimingError(
+            "type", f"{_shown(kind)} is not a kind of schedule; use crontab, interval or one_off"
+        )
+    build, keys = _KINDS[kind]
+    for key in schedule:
+        if key != "type" and key not in keys:
+            raise TimingError(
+                str(key)[:80],
+                f"is not a key of a schedule of type {kind}; remove it, or use one of {', '.join(keys)}",
+            )
+    return build(schedule)
+
+
+@lru_cache(maxsize=4096)
+def parse_cached(text: str) -> Timing:
+    """`parse` of a JSON text. Timings are immutable, so all schedules of equal text share one.
+
+    Raises TimingError, for text that is not JSON too; errors are not cached.
+    """
+    try:
+        schedule = json.loads(text)
+    except (ValueError, RecursionError):
+        raise TimingError("schedule", "is not valid JSON; send an object such as parse() describes") from None
+    return parse(schedule)
+
+
+def refuse_past(timing: Timing, now: datetime) -> None:
+    """Raises TimingError("at") for a one-off that would never fire at `now`, unless it says `run_if_past`."""
+    if isinstance(timing, OneOff) and not timing.run_if_past and timing.at <= as_utc(now):
+        raise TimingError(
+            "at", f"{_iso(timing.at)} is in the past; give a later time, or set run_if_past to true"
+        )
+
+
+class _Periods:
+    """The walls `anchor + n × period`; a `Walls`."""
+
+    __slots__ = ("_anchor", "_period")
+
+    def __init__(self, anchor: datetime, period: timedelta) -> None:
+        self._anchor = anchor
+        self._period = period
+
+    def after(self, wall: datetime) -> datetime | None:
+        step = self._period - (wall - self._anchor) % self._period
+        return wall + step if step <= datetime.max - wall else None
+
+    def until(self, wall: datetime) -> datetime | None:
+        step = (wall - self._anchor) % self._period
+        return wall - step if step <= wall - datetime.min else None
+
+    def count(self, after: datetime, until: datetime) -> int:
+        return (until - self._anchor) // self._period - (after - self._anchor) // self._period
+
+
+def _crontab(schedule: Mapping[str, Any]) -> Crontab:
+    return Crontab(
+        expression=canonical(_required(schedule, "expression", "five fields such as 0 */2 * * *")),
+        timezone=_zone_name(schedule),
+        day_match=_choice(schedule, "day_match", get_args(DayMatch), "or"),
+        dst_gap=_choice(schedule, "dst_gap", get_args(DstGap), "run"),
+    )
+
+
+def _interval(schedule: Mapping[str, Any]) -> Interval:
+    every = _required(schedule, "every", "a whole number")
+    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+        raise TimingError(
+            "every", f"{_shown(every)} is not a whole number from 1 up; give one, with its unit"
+        )
+    _required(schedule, "unit", f"one of {', '.join(_SECONDS)}")
+    unit = cast(Unit, _choice(schedule, "unit", _SECONDS, ""))
+    if every > MAX_PERIOD // timedelta(seconds=_SECONDS[unit]):
+        raise TimingError(
+            "every", f"is longer than {MAX_PERIOD.days} days; give a shorter period, or use a crontab"
+        )
+    timezone = _zone_name(schedule)
+    given = schedule.get("anchor")
+    if given is not None:
+        anchor = _moment(given, "anchor")
+        if anchor.tzinfo is None:
+            raise TimingError("anchor", 'has no offset; add "Z" or one such as "+01:00"')
+        anchor = _instant(anchor, "anchor")
+    elif unit in ("days", "weeks"):
+        anchor = first_valid(_EPOCH, load_zone(timezone))
+    else:
+        anchor = _EPOCH.replace(tzinfo=UTC)
+    return Interval(every=every, unit=unit, anchor=anchor.replace(microsecond=0), timezone=timezone)
+
+
+def _one_off(schedule: Mapping[str, Any]) -> OneOff:
+    at = _moment(_required(schedule, "at", "the time at which to run"), "at")
+    timezone = schedule.get("timezone")
+    zone = None if timezone is None else load_zone(timezone)
+    run_if_past = schedule.get("run_if_past", False)
+    if not isinstance(run_if_past, bool):
+        raise TimingError("run_if_past", f"{_shown(run_if_past)} is not a boolean; use true or false")
+    if at.tzinfo is not None:
+        instant = _instant(at, "at")
+    elif zone is None:
+        raise TimingError(
+            "at", 'has neither offset nor timezone; add "Z", an offset such as "+01:00", or a timezone'
+        )
+    else:
+        instant = _local_instant(at, zone)
+    if instant.microsecond:
+        # Never early: a fraction waits for the next whole second.
+        instant = instant.replace(microsecond=0) + timedelta(seconds=1)
+    return OneOff(at=instant, timezone=timezone, run_if_past=run_if_past)
+
+
+def _local_instant(at: datetime, zone: ZoneInfo) -> datetime:
+    _bounded(at.replace(tzinfo=UTC), "at")
+    found = occurrences(at, zone)
+    if not found:
+        later = first_valid(at, zone).astimezone(zone)
+        raise TimingError(
+            "at",
+            f"{at.isoformat()} does not exist in {zone.key}, where clocks go forward; the first valid time after it "
+            f"is {later.isoformat()}",
+        )
+    if len(found) == 2:
+        choices = " or ".join(instant.astimezone(zone).isoformat() for instant in found)
+        raise TimingError(
+            "at", f"{at.isoformat()} happens twice in {zone.key}; say which with an offset: {choices}"
+        )
+    return found[0]
+
+
+_KINDS: dict[str, tuple[Callable[[Mapping[str, Any]], Timing], tuple[str, ...]]] = {
+    "crontab": (_crontab, ("expression", "timezone", "day_match", "dst_gap")),
+    "interval": (_interval, ("every", "unit", "anchor", "timezone")),
+    "one_off": (_one_off, ("at", "timezone", "run_if_past")),
+}
+
+
+def _required(schedule: Mapping[str, Any], key: str, what: str) -> Any:
+    value = schedule.get(key)
+    if value is None:
+        raise TimingError(key, f"is missing; give {what}")
+    return value
+
+
+def _choice(schedule: Mapping[str, Any], key: str, allowed: Iterable[str], default: str) -> Any:
+    value = schedule.get(key, default)
+    if not isinstance(value, str) or value not in allowed:
+        raise TimingError(key, f"{_shown(value)} is not valid; use one of {', '.join(allowed)}")
+    return value
+
+
+def _zone_name(schedule: Mapping[str, Any]) -> str:
+    return load_zone(schedule.get("timezone", "UTC")).key
+
+
+def _moment(value: object, key: str) -> datetime:
+    """An ISO 8601 text (or a datetime) as a datetime, naive or aware."""
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, str):
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            pass
+    raise TimingError(key, f"{_shown(value)} is not an ISO 8601 time; write it as 2027-03-01T09:00:00+01:00")
+
+
+def _instant(moment: datetime, key: str) -> datetime:
+    return _bounded(as_utc(moment), key)
+
+
+def _bounded(moment: datetime, key: str) -> datetime:
+    if not EARLIEST <= moment <= LATEST:
+        raise TimingError(key, "is beyond the calendar; give a year from 2 to 9998")
+    return moment
+
+
+def _iso(instant: datetime) -> str:
+    return instant.isoformat().replace("+00:00", "Z")
+
+
+def _shown(value: object) -> str:
+    """A rejected value, short enough for a message."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        text = f"this {type(value).__name__}"  # an int too long for text, or a list that holds itself
+    return text if len(text) <= 60 else f"{text[:60]}…"

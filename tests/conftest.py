@@ -1,0 +1,86 @@
+"""Fixtures of all tests. Servers start when a test first asks for them, so unit tests need none."""
+
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+from support.ledger import Ledger
+from support.processes import Processes
+from support.servers import Database, Servers, running_servers, settings_for
+from support.stack import Stack, stack_environment
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A developer's own settings must not reach the tests."""
+    for name in list(os.environ):
+        keep = name.startswith(("UPBEAT_TEST_", "COVERAGE_"))
+        if (name.startswith(("UPBEAT_", "CELERY_")) and not keep) or name in ("DATABASE_URL", "REDIS_URL"):
+            del os.environ[name]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test shows what its processes wrote."""
+    report = yield
+    processes = getattr(item, "funcargs", {}).get("processes")
+    if report.failed and isinstance(processes, Processes):
+        report.sections.extend(processes.report())
+    return report
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """PostgreSQL and Redis, fresh for this session."""
+    with running_servers() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def database(servers: Servers) -> Iterator[Database]:
+    """A fresh, migrated database, shared by the tests of one module."""
+    name = servers.new_database()
+    yield Database(name, servers.database_url(name))
+    servers.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def redis_url(servers: Servers) -> str:
+    """A Redis database that nobody used before, shared by the tests of one module."""
+    return servers.new_redis_url()
+
+
+@pytest.fixture(scope="module")
+def settings(servers: Servers, database: Database, redis_url: str) -> Settings:
+    """Settings that name the module's database and broker; everything else is the default."""
+    return settings_for(servers.postgres.url, database.name, redis_url)
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """Starts processes; all of them have ended when the test has."""
+    started = Processes(tmp_path)
+    yield started
+    started.end()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """The ledger that this test's workers write."""
+    return Ledger(tmp_path / "ledger.jsonl")
+
+
+@pytest.fixture
+def stack(
+    servers: Servers, database: Database, redis_url: str, processes: Processes, ledger: Ledger
+) -> Stack:
+    """Worker, beat and API processes on the module's database."""
+    return Stack(
+        processes,
+        stack_environment(servers.postgres.url, database.name, redis_url, ledger.path),
+        ledger,
+    )

@@ -1,0 +1,127 @@
+"""Match what ran (the ledger) and what is recorded (run rows) to what the schedules named.
+
+The invariants are those of the fault plan: I1 one run row per tick, I2 one start per attempt, I4 a
+terminal row never changes. Each function returns the violations in words; none means it holds.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import psycopg
+from psycopg.rows import class_row
+
+from support.ledger import Entry
+
+TERMINAL = frozenset({"succeeded", "failed", "timed_out", "lost", "cancelled", "expired", "skipped"})
+EXECUTED = frozenset({"succeeded", "failed", "timed_out", "lost"})
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """One instant that a schedule named."""
+
+    schedule: str
+    at: datetime
+
+    def __str__(self) -> str:
+        return f"tick {self.at.isoformat()} of schedule {self.schedule}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run as the database records it; ``document`` is the whole row, for comparison."""
+
+    id: str
+    schedule: str | None
+    scheduled_for: datetime | None
+    created_at: datetime
+    state: str
+    attempt: int
+    document: dict[str, object]
+
+
+def ticks_every(schedule: str, anchor: datetime, every: timedelta, until: datetime) -> list[Tick]:
+    """The ticks ``anchor + n × every`` for n from 0 on, not after ``until``; plain arithmetic."""
+    return [Tick(schedule, anchor + n * every) for n in range((until - anchor) // every + 1)]
+
+
+def read_runs(url: str, schedule: str | None = None) -> list[RunRow]:
+    """All run rows, or those of one schedule, straight from the table."""
+    query = """
+        SELECT id::text AS id, schedule_id::text AS schedule, scheduled_for, created_at, state, attempt,
+               to_jsonb(run) AS document
+        FROM celery_task_runs AS run
+        WHERE %(schedule)s::text IS NULL OR schedule_id::text = %(schedule)s
+        ORDER BY id
+    """
+    with (
+        psycopg.connect(url) as connection,
+        connection.cursor(row_factory=class_row(RunRow)) as cursor,
+    ):
+        return cursor.execute(query, {"schedule": schedule}).fetchall()
+
+
+def check_ticks(
+    expected: Iterable[Tick], runs: Sequence[RunRow], epsilon: timedelta | None = None
+) -> list[str]:
+    """I1: each expected tick has exactly one row, made in [t, t + epsilon], and no other tick has one."""
+    wanted = Counter(expected)
+    rows = [run for run in runs if run.schedule is not None and run.scheduled_for is not None]
+    found = Counter(Tick(run.schedule or "", run.scheduled_for or run.created_at) for run in rows)
+    violations = [f"I1: {tick} has no run row" for tick in wanted if tick not in found]
+    violations += [f"I1: {tick} has {n} run rows" for tick, n in found.items() if n > 1]
+    violations += [f"I1: {tick} was not named by the schedule" for tick in found if tick not in wanted]
+    for run in rows:
+        late = run.created_at - (run.scheduled_for or run.created_at)
+        if late < timedelta(0):
+            violations.append(f"I1: run {run.id} was made {-late} before its tick")
+        elif epsilon is not None and late > epsilon:
+            violations.append(f"I1: run {run.id} was made {late} after its tick")
+    return violations
+
+
+def check_starts(entries: Sequence[Entry], runs: Sequence[RunRow]) -> list[str]:
+    """I2: at most one start per attempt in the ledger, and the rows tell of the same starts."""
+    starts = Counter((entry.run, entry.attempt) for entry in entries if entry.kind == "start")
+    ended = {entry.run for entry in entries if entry.kind == "end"}
+    rows = {run.id: run for run in runs}
+    violations = [
+        f"I2: run {run} started {n} times in attempt {a}" for (run, a), n in starts.items() if n > 1
+    ]
+    for run, attempt in starts:
+        row = rows.get(run)
+        if row is None:
+            violations.append(f"I2: run {run} was started but has no row")
+        elif attempt > row.attempt:
+            violations.append(f"I2: run {run} started attempt {attempt}, its row knows {row.attempt}")
+        elif row.state in ("skipped", "expired"):
+            violations.append(f"I2: run {run} is {row.state} but was started")
+    violations += [
+        f"I2: run {run.id} succeeded, but the ledger saw no end of it"
+        for run in runs
+        if run.state == "succeeded" and run.id not in ended
+    ]
+    return violations
+
+
+def check_unchanged(before: Sequence[RunRow], after: Sequence[RunRow]) -> list[str]:
+    """I4: what was terminal in the earlier reading is the same in the later one."""
+    later = {run.id: run for run in after}
+    violations = []
+    for run in before:
+        if run.state not in TERMINAL:
+            continue
+        now = later.get(run.id)
+        if now is None:
+            violations.append(f"I4: terminal run {run.id} ({run.state}) is gone")
+        elif now.document != run.document:
+            changed = sorted(k for k, v in run.document.items() if now.document.get(k) != v)
+            violations.append(f"I4: terminal run {run.id} ({run.state}) changed in {', '.join(changed)}")
+    return violations
+
+
+def unfinished(runs: Sequence[RunRow]) -> list[str]:
+    """I3 at the end of a fault's grace: the runs that are not terminal."""
+    return [f"I3: run {run.id} is still {run.state}" for run in runs if run.state not in TERMINAL]

@@ -5,6 +5,8 @@ tables, because cronsim itself may return instants that have passed (started in 
 after 50 years. The grammar is checked before cronsim sees it: `5-5/2` is 5 alone, as in Vixie cron.
 """
 
+# ruff: noqa: DTZ001 (a wall is naive: that is what tells it from an instant)
+
 import re
 from bisect import bisect_left, bisect_right
 from calendar import isleap
@@ -76,7 +78,7 @@ class Pattern:
         """Whether any date ever matches.
 
         Which days of a month match depends only on its length and the weekday of its 1st, and within the 400
-        years after which the Gregorian calendar repeats each month meets every weekday in every length it has.
+        years of the Gregorian cycle (the first 28 suffice) each month starts on every weekday in every length.
         """
         return any(self._days_of(year, month) for month in self._months for year in range(2000, 2028))
 
@@ -219,21 +221,22 @@ def pattern(expression: str, day_match: DayMatch) -> Pattern:
 def _cook(text: str, index: int) -> str:
     """One field as cronsim reads it right: names as numbers, ranges of one value as that value."""
     name, field, grammar, allowed = _FIELDS[index]
-    terms = []
-    for term in text.split(","):
-        if not re.fullmatch(grammar, term, re.ASCII):
-            raise _bad(name, text, allowed)
-        for word, number in _NAMES.get(field, {}).items():
-            term = term.replace(word, number)
-        if (single := _SINGLE_RANGE.fullmatch(term)) and int(single[1]) == int(single[2]):
-            term = single[1]
-        terms.append(term)
-    cooked = ",".join(terms)
+    terms = text.split(",")
+    if not all(re.fullmatch(grammar, term, re.ASCII) for term in terms):
+        raise _bad(name, text, allowed)
+    cooked = ",".join(_cook_term(term, field) for term in terms)
     try:
         field.parse(cooked)
     except CronSimError:
         raise _bad(name, text, allowed) from None
     return cooked
+
+
+def _cook_term(term: str, field: Field) -> str:
+    names = _NAMES.get(field, {})
+    numbers = re.sub("[A-Z]{3}", lambda word: names.get(word[0], word[0]), term)
+    single = _SINGLE_RANGE.fullmatch(numbers)
+    return single[1] if single and int(single[1]) == int(single[2]) else numbers
 
 
 def _bad(name: str, text: str, allowed: str) -> TimingError:

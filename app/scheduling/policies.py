@@ -179,8 +179,7 @@ def _catch_up(
     if first >= threshold:
         return (), chain((first,), timing.ticks(first, now))
     past = _Past(timing, first)
-    newest = past.before(threshold)
-    assert newest is not None  # `first` itself
+    newest = past.before(threshold) or first
     young = timing.ticks(newest, now)
     if policies.catch_up is CatchUp.NONE:
         return (past.missed(first, newest, Reason.MISSED),), young
@@ -225,8 +224,7 @@ class _Past:
             return (self.missed(self.first, last, Reason.CATCHUP_LIMIT),)
         if too_old >= last:
             return (self.missed(self.first, last, Reason.CATCHUP_WINDOW),)
-        too_many = self.timing.next_after(too_old)
-        assert too_many is not None  # `last`, if no other
+        too_many = self.timing.next_after(too_old) or last
         return (
             self.missed(self.first, too_old, Reason.CATCHUP_WINDOW),
             self.missed(too_many, last, Reason.CATCHUP_LIMIT),

@@ -11,6 +11,8 @@ Every instant that comes out is a UTC-aware datetime of whole seconds; every ins
 Prefect: an anchor only fixes the phase, it is neither a start nor an end.
 """
 
+# ruff: noqa: DTZ001, DTZ901 (a wall is naive: that is what tells it from an instant)
+
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field

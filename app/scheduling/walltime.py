@@ -12,10 +12,12 @@ A schedule names local wall times (a `Walls`); a run needs instants. The two fun
 Walls are naive datetimes, instants are UTC-aware ones. Nothing here reads a clock.
 """
 
+# ruff: noqa: DTZ001 (a wall is naive: that is what tells it from an instant)
+
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import Enum, auto
-from typing import Protocol
+from typing import Protocol, cast
 from zoneinfo import ZoneInfo
 
 # A margin at both ends of `datetime` keeps every conversion between zones free of OverflowError.
@@ -29,6 +31,10 @@ _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
 
 _PROBED_DAYS = 400
+
+# Calendar and zone rules together repeat after the 400 years of the Gregorian cycle, once the last change that
+# zone data lists (2087 today) has passed: what finds no instant for this long never will.
+_CYCLE = timedelta(days=500 * 366)
 
 
 class TimingError(ValueError):
@@ -149,11 +155,13 @@ def next_instant(walls: Walls, zone: tzinfo, rule: Rule, instant: datetime) -> d
             if nominal is not None and nominal < _wall(turn, offset):
                 return (nominal - offset).replace(tzinfo=UTC)
             nominal = walls.after(_wall(turn, later) - _TICK)
-    while nominal is not None and nominal <= _LATEST_WALL:
-        for candidate in _project(nominal, zone, rule):
+    horizon = _LATEST_WALL if wall >= _LATEST_WALL - _CYCLE else wall + _CYCLE
+    while nominal is not None and nominal <= horizon:
+        found = _project(nominal, zone, rule)
+        for candidate in found:
             if candidate > instant:
                 return candidate
-        nominal = walls.after(nominal)
+        nominal = walls.after(nominal if found else _gap_end(nominal, zone) - _TICK)
     return None
 
 
@@ -238,6 +246,11 @@ def _last_wall(instant: datetime, zone: tzinfo) -> datetime:
     return _wall(_transition(zone, instant - (earlier - offset), instant), earlier) - _TICK
 
 
+def _gap_end(wall: datetime, zone: tzinfo) -> datetime:
+    """The first wall after the gap in which `wall` lies."""
+    return first_valid(wall, zone).astimezone(zone).replace(tzinfo=None, fold=0)
+
+
 def _project(wall: datetime, zone: tzinfo, rule: Rule) -> tuple[datetime, ...]:
     found = occurrences(wall, zone)
     if rule is Rule.FOLLOW:
@@ -249,17 +262,12 @@ def _project(wall: datetime, zone: tzinfo, rule: Rule) -> tuple[datetime, ...]:
 
 def _offsets(wall: datetime, zone: tzinfo) -> tuple[timedelta, timedelta]:
     """The offsets of both readings of `wall` (PEP 495): equal, falling when repeated, rising when absent."""
-    first = zone.utcoffset(wall)
-    second = zone.utcoffset(wall.replace(fold=1))
-    assert first is not None
-    assert second is not None
-    return first, second
+    first, second = zone.utcoffset(wall), zone.utcoffset(wall.replace(fold=1))
+    return cast(timedelta, first), cast(timedelta, second)
 
 
 def _offset(instant: datetime, zone: tzinfo) -> timedelta:
-    offset = instant.astimezone(zone).utcoffset()
-    assert offset is not None
-    return offset
+    return cast(timedelta, instant.astimezone(zone).utcoffset())
 
 
 def _wall(instant: datetime, offset: timedelta) -> datetime:

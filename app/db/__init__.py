@@ -1,0 +1,9 @@
+"""The database layer: base and column types, engines and session makers, migration, notification.
+
+The only package that makes engines or connections.
+"""
+
+from app.db.base import Base
+from app.db.engines import async_engine, async_sessions, sync_engine, sync_sessions
+
+__all__ = ["Base", "async_engine", "async_sessions", "sync_engine", "sync_sessions"]

@@ -1,0 +1,156 @@
+"""What people write to describe a schedule or a run, typed and closed: unknown keys are refused.
+
+The same models validate the API's bodies, declared schedules and the command line's input.
+"""
+
+from datetime import timedelta
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from app.errors import FieldError, InvalidInput
+from app.scheduling.messages import QUEUES
+from app.scheduling.policies import CatchUp, Overlap, Policies, Retry
+
+QueueName = Literal["system", "priority_high", "priority_low", "celery"]
+TaskType = Literal["system", "business", "agent"]
+assert set(QUEUES) == set(QueueName.__args__)  # type: ignore[attr-defined]
+
+CRONTAB_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
+_CLOSED = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+Seconds = float
+
+
+class RunOptions(BaseModel):
+    """How one run is executed. All durations are seconds."""
+
+    model_config = _CLOSED
+
+    queue: QueueName | None = Field(None, description="Queue; the task's own when absent.")
+    soft_time_limit: Seconds | None = Field(None, gt=0, le=604_800)
+    time_limit: Seconds | None = Field(None, gt=0, le=604_800)
+    max_attempts: int | None = Field(None, ge=1, le=100)
+    retry_base: Seconds = Field(10.0, gt=0, le=86_400, description="Delay before the second attempt.")
+    retry_factor: float = Field(2.0, ge=1, le=10)
+    retry_cap: Seconds = Field(600.0, gt=0, le=604_800)
+    retry_jitter: float = Field(0.1, ge=0, le=1, description="Share of the delay.")
+    on_worker_lost: Literal["fail", "retry"] | None = Field(
+        None, description="`fail`: at most once. `retry`: started again when its worker died."
+    )
+
+    @model_validator(mode="after")
+    def _soft_before_hard(self) -> Self:
+        if self.soft_time_limit and self.time_limit and self.soft_time_limit >= self.time_limit:
+            raise ValueError("soft_time_limit must be smaller than time_limit")
+        return self
+
+    def retry(self) -> Retry:
+        """The back-off that these options name."""
+        return Retry(
+            max_attempts=self.max_attempts or 1,
+            base=timedelta(seconds=self.retry_base),
+            factor=self.retry_factor,
+            cap=timedelta(seconds=self.retry_cap),
+            jitter=self.retry_jitter,
+        )
+
+
+class ExtraConfig(RunOptions):
+    """`task_extra_config`: queue, limits and policies of a schedule. All durations are seconds."""
+
+    overlap: Overlap = Field(Overlap.SKIP, description="What to do with a tick while a run is active.")
+    max_concurrent: int | None = Field(None, ge=1, le=10_000, description="With `allow_all`.")
+    catch_up: CatchUp = Field(CatchUp.LATEST, description="Which ticks of a downtime run after it.")
+    catchup_window: Seconds = Field(3600.0, ge=0, le=30 * 86_400)
+    max_catchup_runs: int = Field(100, ge=1, le=1000)
+    start_deadline: Seconds | None = Field(3600.0, gt=0, le=30 * 86_400, description="None: no deadline.")
+
+    def policies(self) -> Policies:
+        """The pure form, for `app.scheduling.policies.fire`."""
+        return Policies(
+            overlap=self.overlap,
+            max_concurrent=self.max_concurrent,
+            catch_up=self.catch_up,
+            catchup_window=timedelta(seconds=self.catchup_window),
+            max_catchup_runs=self.max_catchup_runs,
+            start_deadline=None if self.start_deadline is None else timedelta(seconds=self.start_deadline),
+        )
+
+
+class _ScheduleFields(BaseModel):
+    model_config = _CLOSED
+
+    schedule: dict[str, Any] | None = Field(
+        None,
+        description="When it runs: a `crontab`, an `interval` or a `one_off`. Either this or `task_crontab_*`.",
+        examples=[{"type": "crontab", "expression": "0 */2 * * *", "timezone": "UTC"}],
+    )
+    task_crontab_minute: str | None = Field(None, max_length=200)
+    task_crontab_hour: str | None = Field(None, max_length=200)
+    task_crontab_day_of_month: str | None = Field(None, max_length=200)
+    task_crontab_month_of_year: str | None = Field(None, max_length=200)
+    task_crontab_day_of_week: str | None = Field(None, max_length=200)
+    task_crontab_timezone: str | None = Field(None, max_length=64)
+    description: str | None = Field(None, max_length=2000)
+
+    def timing(self) -> dict[str, Any] | None:
+        """The `schedule` object that these fields name; None when they name none.
+
+        The flat fields are Celery's, so an absent one means `*` and both day fields must match.
+
+        Raises:
+            InvalidInput: both forms at once.
+        """
+        flat = {part: getattr(self, f"task_crontab_{part}") for part in CRONTAB_FIELDS}
+        if all(value is None for value in flat.values()):
+            if self.task_crontab_timezone is not None:
+                raise InvalidInput(FieldError("task_crontab_timezone", "Give at least one task_crontab field with it."))
+            return self.schedule
+        if self.schedule is not None:
+            raise InvalidInput(FieldError("schedule", "Give either schedule or the task_crontab fields, not both."))
+        return {
+            "type": "crontab",
+            "expression": " ".join(
+                ("*" if flat[part] is None else "".join(str(flat[part]).split()) or "?")
+                for part in ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
+            ),
+            "timezone": self.task_crontab_timezone or "UTC",
+            "day_match": "and",
+        }
+
+
+class ScheduleCreate(_ScheduleFields):
+    """A new schedule."""
+
+    task_name: str = Field(min_length=1, max_length=200, description="A name for people; any script.")
+    task_path: str = Field(
+        min_length=1, max_length=300, description="Registered name, dotted path or alias of a task."
+    )
+    task_type: TaskType = "business"
+    task_enabled: bool = True
+    task_args: list[Any] = Field(default_factory=list)
+    task_kwargs: dict[str, Any] = Field(default_factory=dict)
+    task_extra_config: ExtraConfig = Field(default_factory=ExtraConfig)
+
+
+class ScheduleUpdate(_ScheduleFields):
+    """A change of a schedule: only what is given changes."""
+
+    task_name: str | None = Field(None, min_length=1, max_length=200)
+    task_path: str | None = Field(None, min_length=1, max_length=300)
+    task_type: TaskType | None = None
+    task_enabled: bool | None = None
+    task_args: list[Any] | None = None
+    task_kwargs: dict[str, Any] | None = None
+    task_extra_config: ExtraConfig | None = None
+
+
+class RunRequest(BaseModel):
+    """One run of a task on demand."""
+
+    model_config = _CLOSED
+
+    args: list[Any] = Field(default_factory=list)
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    options: RunOptions = Field(default_factory=RunOptions)
+    countdown: Seconds | None = Field(None, ge=0, le=31_536_000, description="Seconds until it may start.")

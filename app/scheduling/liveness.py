@@ -1,0 +1,36 @@
+"""Who is alive: workers hold a lease, beats leave the time of their last good pass."""
+
+import json
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import CursorResult
+from sqlalchemy.orm import Session
+
+from app.scheduling import statements
+
+
+def register_worker(
+    session: Session, worker_id: UUID, *, name: str, pid: int, queues: Sequence[str], lease: float
+) -> None:
+    """Give a worker its lease of ``lease`` seconds; without one it can start nothing."""
+    session.execute(
+        statements.REGISTER_WORKER,
+        {"id": worker_id, "name": name, "pid": pid, "queues": json.dumps(list(queues)), "lease": lease},
+    )
+
+
+def renew_lease(session: Session, worker_id: UUID, lease: float) -> bool:
+    """Prolong the lease from now; False if the worker is not registered or has stopped."""
+    result = session.execute(statements.RENEW_LEASE, {"id": worker_id, "lease": lease})
+    return isinstance(result, CursorResult) and result.rowcount == 1
+
+
+def retire_worker(session: Session, worker_id: UUID) -> None:
+    """End the lease at once: whatever the worker still ran is lost."""
+    session.execute(statements.RETIRE_WORKER, {"id": worker_id})
+
+
+def heartbeat(session: Session, beat_id: UUID, *, name: str, pid: int) -> None:
+    """Record a good pass of a beat."""
+    session.execute(statements.BEAT_HEARTBEAT, {"id": beat_id, "name": name, "pid": pid})

@@ -1,0 +1,40 @@
+"""What the domain asks of a broker: wake a worker for a run.
+
+The message names only the run, its task and its attempt; arguments and truth stay in PostgreSQL.
+`app.worker.publisher` implements `Publisher` for Celery.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+QUEUES = ("system", "priority_high", "priority_low", "celery")
+DEFAULT_QUEUE = "celery"
+
+
+class BrokerUnavailable(Exception):
+    """The broker did not take the messages; the runs stay queued and are dispatched again."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunMessage:
+    """One wake-up: which run, on which queue; limits in seconds."""
+
+    run_id: UUID
+    task: str
+    queue: str
+    attempt: int = 1
+    soft_time_limit: float | None = None
+    time_limit: float | None = None
+
+
+class Publisher(Protocol):
+    """Sends wake-ups, many at once, blocking for a bounded time."""
+
+    def publish(self, messages: Sequence[RunMessage]) -> None:
+        """Send all.
+
+        Raises:
+            BrokerUnavailable: some or all were not sent; sending one twice does no harm.
+        """

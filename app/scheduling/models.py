@@ -1,0 +1,199 @@
+"""The tables of the domain: schedules, their clocks and versions, runs, and who is alive.
+
+A schedule is split in two. `ScheduleRow` is the configuration, wide and rarely written; `ClockRow`
+is what each firing rewrites, and holds nothing else. Runs, their attempts and logs are range
+partitioned by run id, which is by time (see `app.scheduling.ids`); there are no foreign keys to
+runs, so that old partitions can be dropped without touching the rest.
+"""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index, PrimaryKeyConstraint, SmallInteger, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db.base import Base, PrimaryId
+
+RUNS = "celery_task_runs"
+ATTEMPTS = "celery_task_run_attempts"
+LOGS = "celery_task_run_logs"
+NOW = text("clock_timestamp()")
+
+
+class ScheduleRow(Base):
+    """One schedule: what to run, when, and under which policies."""
+
+    __tablename__ = "celery_periodic_task_configs"
+    __table_args__ = (Index(None, "task_name"), Index(None, "task"))
+
+    id: Mapped[PrimaryId]
+    version: Mapped[int] = mapped_column(default=1)
+    task_name: Mapped[str]
+    task_path: Mapped[str]
+    task: Mapped[str]
+    task_type: Mapped[str]
+    state: Mapped[str]
+    state_reason: Mapped[str | None]
+    schedule: Mapped[dict[str, Any]]
+    task_args: Mapped[list[Any]]
+    task_kwargs: Mapped[dict[str, Any]]
+    task_extra_config: Mapped[dict[str, Any]]
+    description: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    updated_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class ScheduleVersionRow(Base):
+    """A schedule as it was after one change. Outlives the schedule, so it has no foreign key."""
+
+    __tablename__ = "celery_periodic_task_config_versions"
+
+    schedule_id: Mapped[UUID] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    action: Mapped[str]
+    config: Mapped[dict[str, Any]]
+    author: Mapped[str]
+    changed_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class ClockRow(Base):
+    """When a schedule fires next (nominal time); NULL while it does not."""
+
+    __tablename__ = "celery_periodic_task_clocks"
+    __table_args__ = (
+        Index(
+            "ix_celery_periodic_task_clocks_due", "next_run_at", postgresql_where=text("next_run_at IS NOT NULL")
+        ),
+        {
+            "postgresql_with": {
+                "fillfactor": "70",
+                "autovacuum_vacuum_scale_factor": "0.01",
+                "autovacuum_vacuum_threshold": "1000",
+                "autovacuum_vacuum_cost_delay": "0",
+            }
+        },
+    )
+
+    schedule_id: Mapped[UUID] = mapped_column(
+        ForeignKey("celery_periodic_task_configs.id", ondelete="CASCADE"), primary_key=True
+    )
+    next_run_at: Mapped[datetime | None]
+
+
+class MissedRangeRow(Base):
+    """Ticks that were not decided one by one: missed beyond catch-up, or passed while paused."""
+
+    __tablename__ = "celery_task_missed_ranges"
+    __table_args__ = (PrimaryKeyConstraint("schedule_id", "first", "last"),)
+
+    schedule_id: Mapped[UUID]
+    first: Mapped[datetime]
+    last: Mapped[datetime]
+    count: Mapped[int | None]
+    reason: Mapped[str]
+    recorded_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class RunRow(Base):
+    """One intended execution, from its tick or request to its outcome."""
+
+    __tablename__ = RUNS
+    __table_args__ = (
+        Index(
+            "ix_celery_task_runs_dispatch", "next_dispatch_at", postgresql_where=text("next_dispatch_at IS NOT NULL")
+        ),
+        Index("ix_celery_task_runs_running", "worker_id", postgresql_where=text("state = 'running'")),
+        Index(
+            "ix_celery_task_runs_active",
+            "schedule_id",
+            postgresql_where=text("state IN ('queued', 'running') AND origin = 'schedule'"),
+        ),
+        Index("ix_celery_task_runs_schedule", "schedule_id", "id", postgresql_where=text("schedule_id IS NOT NULL")),
+        {"postgresql_partition_by": "RANGE (id)"},
+    )
+
+    id: Mapped[PrimaryId]
+    state: Mapped[str]
+    reason: Mapped[str | None]
+    origin: Mapped[str]
+    task: Mapped[str]
+    queue: Mapped[str]
+    schedule_id: Mapped[UUID | None]
+    schedule_version: Mapped[int | None]
+    scheduled_for: Mapped[datetime | None]
+    due_at: Mapped[datetime]
+    start_deadline: Mapped[datetime | None]
+    next_dispatch_at: Mapped[datetime | None]
+    dispatches: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    published_at: Mapped[datetime | None]
+    attempt: Mapped[int] = mapped_column(SmallInteger, server_default="1")
+    worker: Mapped[str | None]
+    worker_id: Mapped[UUID | None]
+    start_token: Mapped[UUID | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    args: Mapped[list[Any]]
+    kwargs: Mapped[dict[str, Any]]
+    options: Mapped[dict[str, Any]]
+    result: Mapped[Any | None] = mapped_column(type_=Base.type_annotation_map[dict[str, Any]])
+    error: Mapped[dict[str, Any] | None]
+    requested_by: Mapped[str | None]
+    replay_of: Mapped[UUID | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class AttemptRow(Base):
+    """An attempt that ended and was followed by another; the newest one is in the run itself."""
+
+    __tablename__ = ATTEMPTS
+    __table_args__ = ({"postgresql_partition_by": "RANGE (run_id)"},)
+
+    run_id: Mapped[UUID] = mapped_column(primary_key=True)
+    attempt: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    outcome: Mapped[str]
+    worker: Mapped[str | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime]
+    error: Mapped[dict[str, Any] | None]
+
+
+class LogRow(Base):
+    """One line that a run wrote."""
+
+    __tablename__ = LOGS
+    __table_args__ = ({"postgresql_partition_by": "RANGE (run_id)"},)
+
+    run_id: Mapped[UUID] = mapped_column(primary_key=True)
+    attempt: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    logged_at: Mapped[datetime]
+    level: Mapped[str]
+    logger: Mapped[str]
+    message: Mapped[str]
+
+
+class WorkerRow(Base):
+    """A worker's lease. Its id is made at its start, so a restarted worker is another one."""
+
+    __tablename__ = "celery_workers"
+
+    id: Mapped[PrimaryId]
+    name: Mapped[str]
+    pid: Mapped[int]
+    queues: Mapped[list[Any]]
+    started_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    lease_expires_at: Mapped[datetime]
+    stopped_at: Mapped[datetime | None]
+
+
+class BeatRow(Base):
+    """A beat and its last good pass."""
+
+    __tablename__ = "celery_beats"
+
+    id: Mapped[PrimaryId]
+    name: Mapped[str]
+    pid: Mapped[int]
+    started_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    last_pass_at: Mapped[datetime]

@@ -1,0 +1,213 @@
+"""The statements of the hot paths, built once; whoever has a session executes them.
+
+All instants are the database's: `(SELECT clock_timestamp())` is evaluated once and can be an index
+condition, the bare call cannot. Limits are literals, because a generic plan guesses at a parameter.
+"""
+
+from sqlalchemy import TextClause, text
+
+# One round trip tells an idle beat that nothing is due, and until when.
+PEEK = text("""
+SELECT clock_timestamp() AS now,
+       (SELECT min(next_run_at) FROM celery_periodic_task_clocks WHERE next_run_at IS NOT NULL) AS next_run_at,
+       (SELECT min(next_dispatch_at) FROM celery_task_runs WHERE next_dispatch_at IS NOT NULL) AS next_dispatch_at
+""")
+
+
+def claim(batch: int) -> TextClause:
+    """Lock up to ``batch`` due clocks that no other beat holds, earliest first."""
+    return text(f"""
+SELECT schedule_id, next_run_at, clock_timestamp() AS now
+FROM celery_periodic_task_clocks
+WHERE next_run_at <= (SELECT clock_timestamp())
+ORDER BY next_run_at
+LIMIT {int(batch)}
+FOR NO KEY UPDATE SKIP LOCKED
+""")
+
+
+CONFIGS = text("""
+SELECT id, version, state, task_path, schedule::text AS schedule, task_extra_config::text AS extra
+FROM celery_periodic_task_configs
+WHERE id = ANY(CAST(:ids AS uuid[]))
+""")
+
+ACTIVE = text("""
+SELECT schedule_id, count(*) AS runs
+FROM celery_task_runs
+WHERE schedule_id = ANY(CAST(:ids AS uuid[])) AND state IN ('queued', 'running') AND origin = 'schedule'
+GROUP BY schedule_id
+""")
+
+INSERT_TICKS = text("""
+INSERT INTO celery_task_runs
+    (id, state, reason, origin, task, queue, schedule_id, schedule_version, scheduled_for, due_at,
+     start_deadline, next_dispatch_at, dispatches, finished_at, args, kwargs, options)
+SELECT u.id, u.state, u.reason, 'schedule', u.task, u.queue, c.id, c.version, u.scheduled_for, u.scheduled_for,
+       u.start_deadline, u.next_dispatch_at, 1, u.finished_at, c.task_args, c.task_kwargs, u.options
+FROM unnest(
+    CAST(:id AS uuid[]), CAST(:schedule_id AS uuid[]), CAST(:scheduled_for AS timestamptz[]),
+    CAST(:state AS text[]), CAST(:reason AS text[]), CAST(:task AS text[]), CAST(:queue AS text[]),
+    CAST(:start_deadline AS timestamptz[]), CAST(:next_dispatch_at AS timestamptz[]),
+    CAST(:finished_at AS timestamptz[]), CAST(:options AS jsonb[])
+) AS u (id, schedule_id, scheduled_for, state, reason, task, queue, start_deadline, next_dispatch_at,
+        finished_at, options)
+JOIN celery_periodic_task_configs c ON c.id = u.schedule_id
+ON CONFLICT DO NOTHING
+RETURNING id
+""")
+
+INSERT_MISSED = text("""
+INSERT INTO celery_task_missed_ranges (schedule_id, first, last, count, reason)
+VALUES (:schedule_id, :first, :last, :count, :reason)
+ON CONFLICT DO NOTHING
+""")
+
+ADVANCE = text("""
+UPDATE celery_periodic_task_clocks AS c
+SET next_run_at = u.next_run_at
+FROM unnest(CAST(:ids AS uuid[]), CAST(:next_run_at AS timestamptz[])) AS u (id, next_run_at)
+WHERE c.schedule_id = u.id
+""")
+
+SET_STATE = text("""
+UPDATE celery_periodic_task_configs
+SET state = :state, state_reason = :reason, updated_at = clock_timestamp()
+WHERE id = :id
+""")
+
+
+def due_for_dispatch(batch: int) -> TextClause:
+    """Lock up to ``batch`` queued runs whose (next) wake-up is due."""
+    return text(f"""
+SELECT id
+FROM celery_task_runs
+WHERE next_dispatch_at <= (SELECT clock_timestamp())
+ORDER BY next_dispatch_at
+LIMIT {int(batch)}
+FOR NO KEY UPDATE SKIP LOCKED
+""")
+
+
+_LATE = "COALESCE(start_deadline <= (SELECT clock_timestamp()), false)"
+
+# Wakes again with a delay that doubles, or expires what nobody started in time.
+REDISPATCH = text(f"""
+UPDATE celery_task_runs
+SET state = CASE WHEN {_LATE} THEN 'expired' ELSE state END,
+    reason = CASE WHEN {_LATE} THEN 'deadline' ELSE reason END,
+    finished_at = CASE WHEN {_LATE} THEN clock_timestamp() END,
+    dispatches = LEAST(dispatches + 1, 30000),
+    next_dispatch_at = CASE WHEN NOT {_LATE} THEN LEAST(
+        clock_timestamp() + make_interval(secs => LEAST(
+            CAST(:delay AS double precision) * power(2, LEAST(dispatches, 16)), :cap)),
+        start_deadline) END
+WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued'
+RETURNING id, state, task, queue, attempt, options
+""")
+
+# The broker was away: wake again as soon as it may be back, without waiting for the long delay.
+DISPATCH_SOON = text("""
+UPDATE celery_task_runs
+SET next_dispatch_at = LEAST(clock_timestamp() + make_interval(secs => :delay), start_deadline)
+WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued'
+""")
+
+# The guarded start. A repeat of the same start (its reply was lost) carries the same token.
+START = text("""
+UPDATE celery_task_runs
+SET state = 'running', started_at = clock_timestamp(), next_dispatch_at = NULL,
+    worker = :worker, worker_id = :worker_id, start_token = :token,
+    published_at = COALESCE(:published_at, published_at)
+WHERE id = :id AND attempt = :attempt
+  AND (state = 'queued' AND due_at <= clock_timestamp()
+           AND (start_deadline IS NULL OR start_deadline > clock_timestamp())
+       OR state = 'running' AND start_token = :token)
+  AND EXISTS (SELECT 1 FROM celery_workers w
+              WHERE w.id = :worker_id AND w.lease_expires_at > clock_timestamp())
+RETURNING args, kwargs, attempt, options, schedule_id, scheduled_for
+""")
+
+FINISH = text("""
+UPDATE celery_task_runs
+SET state = :state, reason = :reason, finished_at = clock_timestamp(),
+    result = CAST(:result AS jsonb), error = CAST(:error AS jsonb)
+WHERE id = :id AND attempt = :attempt AND state = 'running'
+  AND (CAST(:worker_id AS uuid) IS NULL OR worker_id = :worker_id)
+RETURNING id
+""")
+
+LOCK_RUNNING = text("""
+SELECT options, worker, started_at
+FROM celery_task_runs
+WHERE id = :id AND attempt = :attempt AND state = 'running'
+  AND (CAST(:worker_id AS uuid) IS NULL OR worker_id = :worker_id)
+FOR NO KEY UPDATE
+""")
+
+KEEP_ATTEMPT = text("""
+INSERT INTO celery_task_run_attempts (run_id, attempt, outcome, worker, started_at, finished_at, error)
+VALUES (:id, :attempt, :outcome, :worker, :started_at, clock_timestamp(), CAST(:error AS jsonb))
+""")
+
+REQUEUE = text("""
+UPDATE celery_task_runs
+SET state = 'queued', attempt = attempt + 1, dispatches = 0,
+    due_at = clock_timestamp() + make_interval(secs => :delay),
+    next_dispatch_at = clock_timestamp() + make_interval(secs => :delay),
+    start_deadline = clock_timestamp() + make_interval(secs => :delay) + (start_deadline - due_at),
+    worker = NULL, worker_id = NULL, start_token = NULL, started_at = NULL, error = CAST(:error AS jsonb)
+WHERE id = :id AND attempt = :attempt AND state = 'running'
+""")
+
+# Runs whose worker has no lease any more, wherever it is.
+LOST = text("""
+SELECT r.id, r.attempt
+FROM celery_task_runs r
+WHERE r.state = 'running'
+  AND NOT EXISTS (SELECT 1 FROM celery_workers w
+                  WHERE w.id = r.worker_id AND w.lease_expires_at > (SELECT clock_timestamp()))
+ORDER BY r.id
+LIMIT 500
+FOR NO KEY UPDATE OF r SKIP LOCKED
+""")
+
+# Workers end such runs themselves; this is for those that could not.
+OVERDUE = text("""
+SELECT r.id, r.attempt
+FROM celery_task_runs r
+WHERE r.state = 'running' AND (r.options ->> 'time_limit') IS NOT NULL
+  AND r.started_at + make_interval(secs => CAST(r.options ->> 'time_limit' AS double precision) + :grace)
+      < (SELECT clock_timestamp())
+ORDER BY r.id
+LIMIT 500
+FOR NO KEY UPDATE OF r SKIP LOCKED
+""")
+
+REGISTER_WORKER = text("""
+INSERT INTO celery_workers (id, name, pid, queues, lease_expires_at)
+VALUES (:id, :name, :pid, CAST(:queues AS jsonb), clock_timestamp() + make_interval(secs => :lease))
+ON CONFLICT (id) DO UPDATE SET lease_expires_at = EXCLUDED.lease_expires_at
+""")
+
+RENEW_LEASE = text("""
+UPDATE celery_workers
+SET lease_expires_at = clock_timestamp() + make_interval(secs => :lease)
+WHERE id = :id AND stopped_at IS NULL
+""")
+
+RETIRE_WORKER = text("""
+UPDATE celery_workers SET stopped_at = clock_timestamp(), lease_expires_at = clock_timestamp() WHERE id = :id
+""")
+
+BEAT_HEARTBEAT = text("""
+INSERT INTO celery_beats (id, name, pid, last_pass_at)
+VALUES (:id, :name, :pid, clock_timestamp())
+ON CONFLICT (id) DO UPDATE SET last_pass_at = EXCLUDED.last_pass_at
+""")
+
+FORGET_DEAD = text("""
+WITH beats AS (DELETE FROM celery_beats WHERE last_pass_at < clock_timestamp() - interval '1 day')
+DELETE FROM celery_workers w
+WHERE w.lease_expires_at < clock_timestamp() - interval '7 days'
+""")

@@ -1,0 +1,62 @@
+"""Alembic's environment: one migration at a time, with timeouts, on Upbeat's own database."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+from alembic import context
+from sqlalchemy import Connection, text
+
+import app.modules
+import app.scheduling.models  # noqa: F401  (registers its tables)
+from app.db.base import Base
+from app.db.engines import maintenance_engine
+from app.settings import get_settings
+
+ADVISORY_LOCK = 0x75706265_61740001  # "upbeat", 1
+PARTITION_PARENTS = ("celery_task_runs", "celery_task_run_attempts", "celery_task_run_logs")
+
+for _module in iter_modules(app.modules.__path__):
+    try:
+        import_module(f"app.modules.{_module.name}.models")
+    except ModuleNotFoundError as error:
+        if error.name != f"app.modules.{_module.name}.models":
+            raise
+
+
+def include_name(name: str | None, kind: str, parents: Any) -> bool:
+    """Leave out partitions: they are made and dropped while the product runs."""
+    return not (kind == "table" and name is not None and name.startswith(tuple(f"{p}_2" for p in PARTITION_PARENTS)))
+
+
+def migrate(connection: Connection) -> None:
+    """Run the migrations under the advisory lock, one transaction for each."""
+    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+    connection.execute(text("SET lock_timeout = '4s'"))
+    connection.execute(text("SET statement_timeout = '5min'"))
+    connection.commit()
+    try:
+        context.configure(
+            connection=connection,
+            target_metadata=Base.metadata,
+            include_name=include_name,
+            compare_type=True,
+            compare_server_default=True,
+            transaction_per_migration=True,
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+    finally:
+        connection.rollback()
+        connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": ADVISORY_LOCK})
+        connection.commit()
+
+
+given = context.config.attributes.get("connection")
+if given is not None:
+    migrate(given)
+else:
+    engine = maintenance_engine(get_settings().database.product_url())
+    with engine.connect().execution_options(isolation_level="READ COMMITTED") as own:
+        migrate(own)
+    engine.dispose()

@@ -1,0 +1,15 @@
+"""The `upbeat` command.
+
+- commands: the verbs, by typer          - up, foreground, banner: `upbeat up`
+- supervision: the stack under supervisord   - embedded, launch: PostgreSQL and Redis of our own
+- state, leftovers: the folder `.upbeat/`    - prepare, reach: before the services start
+"""
+
+import sys
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one line on stderr, never a stack trace."""
+    from app.cli.commands import run
+
+    sys.exit(run())

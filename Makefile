@@ -1,0 +1,68 @@
+# Everything starts here: `make up` and `make test` need Python 3.11 or newer, and nothing else.
+.DEFAULT_GOAL := help
+.PHONY: help up test check bench lock install
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?=
+PIP_FLAGS := --require-hashes --disable-pip-version-check --no-input --quiet
+UV_VERSION := 0.13.9
+
+help:
+	@echo 'make up      start everything in the foreground; Ctrl-C stops it'
+	@echo 'make test    run the tests; ARGS=tests/unit chooses, UPBEAT_TEST_POSTGRES=16 the older server'
+	@echo 'make check   what CI runs: lint, types, tests with coverage'
+	@echo 'make bench   the measurements of docs'
+	@echo 'make lock    compile requirements/ from pyproject.toml'
+
+up: $(VENV)/.installed-embedded
+	@exec $(BIN)/python -m app.cli up --attached
+
+test: $(VENV)/.installed-dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+bench: $(VENV)/.installed-dev
+	@$(BIN)/python -m bench $(ARGS)
+
+install: $(VENV)/.installed-dev
+
+# A changed lock is installed at the next call; the development set contains the embedded one.
+$(VENV)/.installed-dev: requirements/dev.txt | $(BIN)/pip
+	@echo 'Installing the pinned packages of $< into $(VENV) …'
+	@$(BIN)/python -m pip install $(PIP_FLAGS) -r $<
+	@touch $@ $(VENV)/.installed-embedded
+
+$(VENV)/.installed-embedded: requirements/embedded.txt | $(BIN)/pip
+	@echo 'Installing the pinned packages of $< into $(VENV) (once; about a minute) …'
+	@$(BIN)/python -m pip install $(PIP_FLAGS) -r $<
+	@touch $@
+
+$(BIN)/pip:
+	@for candidate in $(PYTHON) python3.11 python3.12 python3.13 python3; do \
+	    if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        $$candidate -m venv $(VENV) && exit 0; \
+	        echo 'Python cannot make a virtual environment: install its venv module' \
+	            '(Debian, Ubuntu: apt install python3-venv), then run this again.' >&2; \
+	        exit 1; \
+	    fi; \
+	done; \
+	echo 'Python 3.11 or newer was not found. Install it (Debian, Ubuntu: apt install python3 python3-venv),' \
+	    'or name it: make PYTHON=/path/to/python3.11 …' >&2; \
+	exit 1
+
+lock:
+	@test -x .venv-lock/bin/uv || { $(BIN)/python -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv==$(UV_VERSION); }
+	@for set in server 'embedded --extra embedded' 'dev --extra embedded --extra dev'; do \
+	    set -- $$set; name=$$1; shift; \
+	    .venv-lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	        "$$@" pyproject.toml --output-file requirements/$$name.txt; \
+	done

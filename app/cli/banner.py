@@ -1,0 +1,62 @@
+"""What `upbeat up` says on the terminal. The generated password appears here once, and in no log."""
+
+import shlex
+import time
+
+from app.cli.embedded import LOOPBACK
+from app.cli.prepare import Administrator
+from app.settings import Settings
+
+PLACEHOLDER = "YOUR-PASSWORD"
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def event(text: str) -> None:
+    """One line of the running stack, with the local time."""
+    say(f"{time.strftime('%H:%M:%S')}  {text}")
+
+
+def banner(settings: Settings, administrator: Administrator) -> str:
+    """Where everything is, how to log in, and two commands that work when pasted."""
+    url = f"http://{LOOPBACK}:{settings.api.port}"
+    password = administrator.password or PLACEHOLDER
+    given = settings.auth.admin_password
+    if given is not None:
+        password = given.get_secret_value()
+    form = f"--data-urlencode {shlex.quote(f'username={administrator.username}')}"
+    form += f" --data-urlencode {shlex.quote(f'password={password}')}"
+    lines = [
+        "",
+        "Upbeat is running.",
+        "",
+        f"  API        {url}/api/v1",
+        *([f"  Docs       {url}/docs"] if settings.api.docs_enabled else []),
+        f"  Login      {administrator.username} / {_login(administrator)}",
+        "  Logs       logs/api.log, logs/celery/worker.log, logs/celery/beat.log",
+        "",
+        "Try it: the newest runs of the demonstration schedule"
+        + (f" (put your password for {PLACEHOLDER})" if password == PLACEHOLDER else ""),
+        "",
+        f'  TOKEN=$(curl -s {url}/api/v1/auth/login {form} | sed \'s/.*"access_token":"\\([^"]*\\)".*/\\1/\')',
+        f'  curl -s -H "Authorization: Bearer $TOKEN" "{url}/api/v1/runs?limit=3"',
+        "",
+        "Ctrl-C stops everything; the data stays in .upbeat/.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _login(administrator: Administrator) -> str:
+    if administrator.password is not None:
+        if administrator.generated:
+            return f"{administrator.password}   (shown only now; keep it)"
+        return "the password in UPBEAT_ADMIN_PASSWORD"
+    if not administrator.generated:
+        return "the password this account was made with (UPBEAT_ADMIN_PASSWORD is used at the first start)"
+    return (
+        "the password shown at the first start"
+        f" (lost? .venv/bin/python -m app.cli users password {shlex.quote(administrator.username)})"
+    )

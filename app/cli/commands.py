@@ -1,0 +1,52 @@
+"""The verbs of the `upbeat` command."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from app.errors import UpbeatError
+from app.settings import get_settings
+
+app = typer.Typer(
+    name="upbeat",
+    help="The schedule-and-run service for Celery.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+users = typer.Typer(help="People who may log in.", no_args_is_help=True)
+app.add_typer(users, name="users")
+
+
+def run() -> int:
+    """The exit status: 1 for a problem that was told on stderr; typer exits by itself otherwise."""
+    try:
+        app()
+    except UpbeatError as error:
+        print(f"upbeat: {error.detail}", file=sys.stderr)
+        return 1
+    return 0
+
+
+@app.command()
+def up(
+    *,
+    attached: Annotated[
+        bool, typer.Option("--attached", hidden=True, help="Also stop when the starting process ends.")
+    ] = False,
+) -> None:
+    """Start everything in the foreground: servers, API, worker and beat. Ctrl-C stops it."""
+    from app.cli.up import up as run_stack
+
+    run_stack(attached=attached)
+
+
+@app.command()
+def migrate() -> None:
+    """Create the database when it is missing, and bring it to the newest revision."""
+    from app.db.migrate import upgrade
+
+    settings = get_settings()
+    upgrade(settings)
+    print(f"The database {settings.database.name} is up to date.")

@@ -1,0 +1,52 @@
+"""Can the servers that the user named be reached? Answered before anything is started."""
+
+import psycopg
+import redis
+
+from app.errors import ConfigurationError
+from app.settings import Settings
+
+
+def reach_database(settings: Settings) -> None:
+    """Log in to the server of DATABASE_URL.
+
+    Raises:
+        ConfigurationError: it does not answer, or refuses; the message holds no password.
+    """
+    url = settings.database.server_url()
+    try:
+        psycopg.connect(
+            url.render_as_string(hide_password=False),
+            connect_timeout=max(2, round(settings.database.connect_timeout)),
+        ).close()
+    except psycopg.OperationalError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ConfigurationError(
+            f"PostgreSQL at {url.host}:{url.port or 5432} (DATABASE_URL) cannot be used: {reason}. Start it or"
+            " correct the address; without DATABASE_URL an embedded server is started."
+        ) from None
+
+
+def reach_redis(settings: Settings) -> None:
+    """Ping the broker.
+
+    Raises:
+        ConfigurationError: it does not answer, or refuses; the message holds no password.
+    """
+    seconds = settings.broker.socket_timeout
+    remedy = "Start it or correct the address; without REDIS_URL an embedded server is started."
+    try:
+        client = redis.Redis.from_url(
+            settings.broker.url(), socket_connect_timeout=seconds, socket_timeout=seconds
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"REDIS_URL is not an address ({error}). {remedy}") from None
+    place = client.connection_pool.connection_kwargs
+    where = place.get("path") or f"{place.get('host', 'localhost')}:{place.get('port', 6379)}"
+    with client:
+        try:
+            client.ping()
+        except redis.RedisError as error:
+            raise ConfigurationError(
+                f"Redis at {where} (REDIS_URL) cannot be used: {error}. {remedy}"
+            ) from None

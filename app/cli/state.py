@@ -1,0 +1,117 @@
+"""The folder `.upbeat/`: what `upbeat up` keeps between starts, and what it leaves while it runs.
+
+lock            held by the one `upbeat up` of this folder
+servers.json    ports and passwords of the embedded servers, chosen once
+postgres/ redis/  their data
+env             DATABASE_URL and REDIS_URL of the running servers, read by app.settings
+run/            the supervisor's configuration and socket, process ids
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.cli.embedded import Postgres, Redis, free_port, new_password, port_is_free
+from app.errors import ConfigurationError
+from app.settings import RUNTIME_ENV, STATE_FOLDER
+
+LONGEST_SOCKET_PATH = 90  # sockaddr_un holds 108 bytes, and supervisor appends a process id
+
+
+class AlreadyRunning(ConfigurationError):
+    """Another `upbeat up` holds the folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The opened folder; the lock lasts as long as this process."""
+
+    folder: Path
+    lock: int
+
+    @classmethod
+    def open(cls) -> "State":
+        """Make the folder if needed and take its lock.
+
+        Raises:
+            AlreadyRunning: another process has it.
+            ConfigurationError: the folder cannot be written, or has characters that the
+                supervisor's configuration cannot hold.
+        """
+        folder = STATE_FOLDER.resolve()
+        if any(mark in str(folder) for mark in (" ;", " #", "\n")):
+            raise ConfigurationError(
+                f"The path {folder.parent} has ' ;' or ' #' in it. Use a folder without them."
+            )
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            (folder / "run").mkdir(exist_ok=True)
+            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{folder} cannot be written ({error.strerror}). Start in a folder that belongs to you."
+            ) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(lock, 32, 0).decode() or "unknown"
+            os.close(lock)
+            raise AlreadyRunning(
+                f"Upbeat is already running in this folder (process {owner}). Stop it with Ctrl-C in its"
+                f" terminal or `kill {owner}`, or use another checkout."
+            ) from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        return cls(folder, lock)
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "run"
+
+    def servers(self) -> tuple[Postgres, Redis]:
+        """The embedded servers with their remembered ports; a port that was taken is chosen anew."""
+        file = self.folder / "servers.json"
+        kept: dict[str, dict[str, str | int]] = json.loads(file.read_text()) if file.exists() else {}
+        for name in ("postgres", "redis"):
+            server = kept.setdefault(name, {"port": free_port(), "password": new_password()})
+            if not port_is_free(int(server["port"])):
+                server["port"] = free_port()
+        write_private(file, json.dumps(kept, indent=2) + "\n")
+        return (
+            Postgres(
+                self.folder / "postgres", int(kept["postgres"]["port"]), str(kept["postgres"]["password"])
+            ),
+            Redis(self.folder / "redis", int(kept["redis"]["port"]), str(kept["redis"]["password"])),
+        )
+
+    def socket(self) -> Path:
+        """A path for the supervisor's socket that is short enough, in a folder closed to others."""
+        near = self.run / "supervisor.sock"
+        if len(os.fsencode(near)) <= LONGEST_SOCKET_PATH:
+            return near
+        return Path(tempfile.mkdtemp(prefix="upbeat-")) / "supervisor.sock"
+
+    def discard_socket(self, socket: Path) -> None:
+        socket.unlink(missing_ok=True)
+        if socket.parent != self.run:
+            shutil.rmtree(socket.parent, ignore_errors=True)
+
+    def publish_addresses(self, addresses: Mapping[str, str]) -> None:
+        write_private(RUNTIME_ENV, "".join(f"{name}={value}\n" for name, value in addresses.items()))
+
+    def withdraw_addresses(self) -> None:
+        RUNTIME_ENV.unlink(missing_ok=True)
+
+
+def write_private(file: Path, text: str) -> None:
+    """Replace a file at once, readable by its owner only."""
+    draft = file.with_name(file.name + ".new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as output:
+        output.write(text)
+    draft.replace(file)

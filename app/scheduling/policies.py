@@ -262,7 +262,7 @@ class Retry:
         try:
             nominal = min(self.base.total_seconds() * self.factor ** (attempt - 1), self.cap.total_seconds())
         except OverflowError:
-            nominal = min(self.base, self.cap).total_seconds() if not self.base else self.cap.total_seconds()
+            nominal = self.cap.total_seconds() if self.base else 0.0
         key = seed.bytes if isinstance(seed, UUID) else seed
         digest = blake2b(key + attempt.to_bytes(8, "big"), digest_size=8).digest()
         share = int.from_bytes(digest, "big") / 2**64

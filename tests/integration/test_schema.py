@@ -1,0 +1,69 @@
+"""The schema: up, down and up again on data; models and database agree; partitions."""
+
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from app.db import migrate, sync_engine, sync_sessions
+from app.db.partitions import ensure_partitions, existing
+from app.scheduling import runs
+from app.scheduling.catalogue import TaskSpec
+from app.scheduling.config import RunOptions
+from app.scheduling.models import RUNS, RunRow
+from app.settings import Settings
+from support.servers import Servers, settings_for
+
+TASK = TaskSpec(name="a.b", path="x.y")
+
+
+@pytest.fixture
+def empty(servers: Servers, redis_url: str) -> Settings:
+    """Settings of a database that does not exist yet."""
+    name = servers.new_database(migrated=False)
+    servers.drop_database(name)
+    return settings_for(servers.postgres.url, name, redis_url)
+
+
+def _submit(settings: Settings) -> None:
+    engine = sync_engine(settings.database, name="test")
+    with sync_sessions(engine).begin() as session:
+        runs.submit(
+            session, task=TASK, args=[1], kwargs={}, options=RunOptions(), origin=runs.Origin.CODE,
+            redispatch_delay=30,
+        )
+    with sync_sessions(engine)() as session:
+        assert session.query(RunRow).count() == 1
+    engine.dispose()
+
+
+def test_database_is_made_and_migrates_up_down_and_up_on_data(empty: Settings) -> None:
+    migrate.upgrade(empty)
+    _submit(empty)
+    migrate.downgrade(empty, "base")
+    migrate.upgrade(empty)
+    _submit(empty)
+    migrate.upgrade(empty)
+    migrate.check(empty)
+
+
+def test_models_and_database_agree(settings: Settings) -> None:
+    migrate.check(settings)
+
+
+def test_coming_months_have_partitions(settings: Settings) -> None:
+    engine = sync_engine(settings.database, name="test")
+    later = datetime.now(UTC) + timedelta(days=200)
+    with engine.begin() as connection:
+        before = existing(connection, RUNS)
+        made = ensure_partitions(connection, (RUNS,), later, behind=0)
+        assert existing(connection, RUNS) - before == set(made)
+        assert len(made) == 3
+        assert ensure_partitions(connection, (RUNS,), later, behind=0) == []
+    engine.dispose()
+    migrate.check(settings)
+
+
+def test_supported_server(servers: Servers) -> None:
+    with psycopg.connect(servers.database_url("postgres")) as connection:
+        assert connection.info.server_version >= 140000

@@ -8,7 +8,7 @@ from alembic import context
 from sqlalchemy import Connection, text
 
 import app.modules
-import app.scheduling.models  # noqa: F401  (registers its tables)
+import app.scheduling.models
 from app.db.base import Base
 from app.db.engines import maintenance_engine
 from app.settings import get_settings
@@ -26,7 +26,9 @@ for _module in iter_modules(app.modules.__path__):
 
 def include_name(name: str | None, kind: str, parents: Any) -> bool:
     """Leave out partitions: they are made and dropped while the product runs."""
-    return not (kind == "table" and name is not None and name.startswith(tuple(f"{p}_2" for p in PARTITION_PARENTS)))
+    return not (
+        kind == "table" and name is not None and name.startswith(tuple(f"{p}_2" for p in PARTITION_PARENTS))
+    )
 
 
 def migrate(connection: Connection) -> None:

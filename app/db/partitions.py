@@ -26,8 +26,10 @@ def _bound(instant: datetime) -> UUID:
 def existing(connection: Connection, parent: str) -> set[str]:
     """Names of the partitions of ``parent``."""
     rows = connection.execute(
-        text("SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
-             " WHERE i.inhparent = CAST(:parent AS regclass)"),
+        text(
+            "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+            " WHERE i.inhparent = CAST(:parent AS regclass)"
+        ),
         {"parent": parent},
     )
     return set(rows.scalars())
@@ -51,8 +53,10 @@ def ensure_partitions(
                 continue
             connection.execute(text(f"CREATE TABLE IF NOT EXISTS {name} (LIKE {parent} INCLUDING ALL)"))
             connection.execute(
-                text(f"ALTER TABLE {parent} ATTACH PARTITION {name}"
-                     f" FOR VALUES FROM ('{_bound(start)}') TO ('{_bound(end)}')")
+                text(
+                    f"ALTER TABLE {parent} ATTACH PARTITION {name}"
+                    f" FOR VALUES FROM ('{_bound(start)}') TO ('{_bound(end)}')"
+                )
             )
             made.append(name)
     return made

@@ -9,12 +9,10 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.errors import FieldError, InvalidInput
-from app.scheduling.messages import QUEUES
 from app.scheduling.policies import CatchUp, Overlap, Policies, Retry
 
 QueueName = Literal["system", "priority_high", "priority_low", "celery"]
 TaskType = Literal["system", "business", "agent"]
-assert set(QUEUES) == set(QueueName.__args__)  # type: ignore[attr-defined]
 
 CRONTAB_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
 _CLOSED = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -93,6 +91,11 @@ class _ScheduleFields(BaseModel):
     task_crontab_timezone: str | None = Field(None, max_length=64)
     description: str | None = Field(None, max_length=2000)
 
+    def flat(self) -> dict[str, str]:
+        """The `task_crontab_*` fields that are given, by the name of the part."""
+        given = {part: getattr(self, f"task_crontab_{part}") for part in CRONTAB_FIELDS}
+        return {part: value for part, value in given.items() if value is not None}
+
     def timing(self) -> dict[str, Any] | None:
         """The `schedule` object that these fields name; None when they name none.
 
@@ -101,19 +104,25 @@ class _ScheduleFields(BaseModel):
         Raises:
             InvalidInput: both forms at once.
         """
-        flat = {part: getattr(self, f"task_crontab_{part}") for part in CRONTAB_FIELDS}
-        if all(value is None for value in flat.values()):
+        flat = self.flat()
+        if not flat:
             if self.task_crontab_timezone is not None:
-                raise InvalidInput(FieldError("task_crontab_timezone", "Give at least one task_crontab field with it."))
+                raise InvalidInput(
+                    FieldError("task_crontab_timezone", "Give at least one task_crontab field with it.")
+                )
             return self.schedule
         if self.schedule is not None:
-            raise InvalidInput(FieldError("schedule", "Give either schedule or the task_crontab fields, not both."))
+            raise InvalidInput(
+                FieldError("schedule", "Give either schedule or the task_crontab fields, not both.")
+            )
+        for part, value in flat.items():
+            if not value.split():
+                raise InvalidInput(
+                    FieldError(f"task_crontab_{part}", "Must not be empty; leave it out for *.")
+                )
         return {
             "type": "crontab",
-            "expression": " ".join(
-                ("*" if flat[part] is None else "".join(str(flat[part]).split()) or "?")
-                for part in ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
-            ),
+            "expression": " ".join("".join(flat.get(part, "*").split()) for part in CRONTAB_FIELDS),
             "timezone": self.task_crontab_timezone or "UTC",
             "day_match": "and",
         }

@@ -45,8 +45,17 @@ class _Batch:
         default_factory=lambda: {
             name: []
             for name in (
-                "id", "schedule_id", "scheduled_for", "state", "reason", "task", "queue",
-                "start_deadline", "next_dispatch_at", "finished_at", "options",
+                "id",
+                "schedule_id",
+                "scheduled_for",
+                "state",
+                "reason",
+                "task",
+                "queue",
+                "start_deadline",
+                "next_dispatch_at",
+                "finished_at",
+                "options",
             )
         }
     )
@@ -54,6 +63,31 @@ class _Batch:
     missed: list[dict[str, Any]] = field(default_factory=list)
     next_run_at: dict[UUID, datetime | None] = field(default_factory=dict)
     states: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Peek:
+    """The database's time, and the earliest instants that somebody waits for."""
+
+    now: datetime
+    next_run_at: datetime | None
+    next_dispatch_at: datetime | None
+
+    @property
+    def schedules_due(self) -> bool:
+        return self.next_run_at is not None and self.next_run_at <= self.now
+
+    @property
+    def runs_due(self) -> bool:
+        return self.next_dispatch_at is not None and self.next_dispatch_at <= self.now
+
+    def delay(self, longest: float) -> float:
+        """Seconds to sleep. What is due and was not claimed is held by another beat: no spinning on it."""
+        upcoming = [each for each in (self.next_run_at, self.next_dispatch_at) if each is not None]
+        if not upcoming:
+            return longest
+        delay = (min(upcoming) - self.now).total_seconds()
+        return min(longest, delay) if delay > 0 else CONTENDED_SLEEP
 
 
 @lru_cache(maxsize=4096)
@@ -104,18 +138,17 @@ class Dispatcher:
     def _pass(self) -> float:
         if self._is_time("partitions", PARTITIONS_EVERY):
             self._ensure_partitions()
-        now, next_run_at, next_dispatch_at = self._peek()
-        full = False
-        if next_run_at is not None and next_run_at <= now:
-            fired = self.fire()
-            full = fired >= self._settings.batch
-        if next_dispatch_at is not None and next_dispatch_at <= now:
-            full = self.dispatch() >= self._settings.batch or full
+        before = self._peek()
+        claimed = self.fire() if before.schedules_due else 0
+        woken = self.dispatch() if before.runs_due else 0
         if self._is_time("sweep", self._settings.sweep_every):
             self._sweep()
         if self._is_time("heartbeat", self._settings.heartbeat_every):
             self._heartbeat()
-        return 0.0 if full else self._until_due()
+        if max(claimed, woken) >= self._settings.batch:
+            return 0.0
+        busy = before.schedules_due or before.runs_due
+        return (self._peek() if busy else before).delay(self._settings.max_sleep)
 
     def fire(self) -> int:
         """Decide the due ticks of up to a batch of schedules; answers how many schedules."""
@@ -123,7 +156,9 @@ class Dispatcher:
             claimed = session.execute(statements.claim(self._settings.batch)).all()
             if not claimed:
                 return 0
-            batch = self._decide(session, {row.schedule_id: row.next_run_at for row in claimed}, claimed[0].now)
+            batch = self._decide(
+                session, {row.schedule_id: row.next_run_at for row in claimed}, claimed[0].now
+            )
             created = self._write(session, batch)
         self._publish([each for each in batch.messages if each.run_id in created])
         return len(claimed)
@@ -139,7 +174,11 @@ class Dispatcher:
                 {"ids": ids, "delay": self._settings.redispatch_delay, "cap": self._settings.redispatch_cap},
             ).all()
         self._publish(
-            [runs.message(row.id, row.task, row.queue, row.attempt, row.options) for row in rows if row.state == "queued"]
+            [
+                runs.message(row.id, row.task, row.queue, row.attempt, row.options)
+                for row in rows
+                if row.state == "queued"
+            ]
         )
         return len(ids)
 
@@ -166,8 +205,12 @@ class Dispatcher:
                     )
                 self._add(batch, config, extra, same[key], now)
             except Exception as error:  # one bad row must not stop the others
-                reason = error.detail if isinstance(error, InvalidInput) else f"{type(error).__name__}: {error}"
-                logger.exception("schedule is invalid", extra={"action": "schedule_invalid", "schedule_id": config.id})
+                reason = (
+                    error.detail if isinstance(error, InvalidInput) else f"{type(error).__name__}: {error}"
+                )
+                logger.exception(
+                    "schedule is invalid", extra={"action": "schedule_invalid", "schedule_id": config.id}
+                )
                 batch.next_run_at[config.id] = None
                 batch.states.append({"id": config.id, "state": "invalid", "reason": reason})
         return batch
@@ -202,7 +245,13 @@ class Dispatcher:
             if not skipped:
                 batch.messages.append(runs.message(identifier, task.name, queue, 1, options))
         batch.missed.extend(
-            {"schedule_id": config.id, "first": gap.first, "last": gap.last, "count": gap.count, "reason": gap.reason}
+            {
+                "schedule_id": config.id,
+                "first": gap.first,
+                "last": gap.last,
+                "count": gap.count,
+                "reason": gap.reason,
+            }
             for gap in firing.missed
         )
         batch.next_run_at[config.id] = firing.next_run_at
@@ -229,10 +278,13 @@ class Dispatcher:
         try:
             self._publisher.publish(messages)
         except BrokerUnavailable as error:
-            logger.warning("broker is away, %d runs wait: %s", len(messages), error, extra={"action": "publish_failed"})
+            logger.warning(
+                "broker is away, %d runs wait: %s", len(messages), error, extra={"action": "publish_failed"}
+            )
             with self._sessions.begin() as session:
                 session.execute(
-                    statements.DISPATCH_SOON, {"ids": [each.run_id for each in messages], "delay": BROKER_RETRY}
+                    statements.DISPATCH_SOON,
+                    {"ids": [each.run_id for each in messages], "delay": BROKER_RETRY},
                 )
 
     def _sweep(self) -> None:
@@ -258,19 +310,9 @@ class Dispatcher:
             now = session.scalar(select(NOW)) or datetime.now(UTC)
             ensure_partitions(session.connection(), (RUNS, ATTEMPTS, LOGS), now)
 
-    def _peek(self) -> tuple[datetime, datetime | None, datetime | None]:
+    def _peek(self) -> "_Peek":
         with self._sessions() as session:
-            row = session.execute(statements.PEEK).one()
-            return row.now, row.next_run_at, row.next_dispatch_at
-
-    def _until_due(self) -> float:
-        now, next_run_at, next_dispatch_at = self._peek()
-        upcoming = [instant for instant in (next_run_at, next_dispatch_at) if instant is not None]
-        if not upcoming:
-            return self._settings.max_sleep
-        delay = (min(upcoming) - now).total_seconds()
-        # Due already, and not claimed: another beat holds it. Do not spin on its lock.
-        return min(self._settings.max_sleep, delay) if delay > 0 else CONTENDED_SLEEP
+            return _Peek(*session.execute(statements.PEEK).one())
 
     def _is_time(self, what: str, every: float) -> bool:
         now = time.monotonic()

@@ -63,7 +63,9 @@ class ClockRow(Base):
     __tablename__ = "celery_periodic_task_clocks"
     __table_args__ = (
         Index(
-            "ix_celery_periodic_task_clocks_due", "next_run_at", postgresql_where=text("next_run_at IS NOT NULL")
+            "ix_celery_periodic_task_clocks_due",
+            "next_run_at",
+            postgresql_where=text("next_run_at IS NOT NULL"),
         ),
         {
             "postgresql_with": {
@@ -101,7 +103,9 @@ class RunRow(Base):
     __tablename__ = RUNS
     __table_args__ = (
         Index(
-            "ix_celery_task_runs_dispatch", "next_dispatch_at", postgresql_where=text("next_dispatch_at IS NOT NULL")
+            "ix_celery_task_runs_dispatch",
+            "next_dispatch_at",
+            postgresql_where=text("next_dispatch_at IS NOT NULL"),
         ),
         Index("ix_celery_task_runs_running", "worker_id", postgresql_where=text("state = 'running'")),
         Index(
@@ -109,7 +113,12 @@ class RunRow(Base):
             "schedule_id",
             postgresql_where=text("state IN ('queued', 'running') AND origin = 'schedule'"),
         ),
-        Index("ix_celery_task_runs_schedule", "schedule_id", "id", postgresql_where=text("schedule_id IS NOT NULL")),
+        Index(
+            "ix_celery_task_runs_schedule",
+            "schedule_id",
+            "id",
+            postgresql_where=text("schedule_id IS NOT NULL"),
+        ),
         {"postgresql_partition_by": "RANGE (id)"},
     )
 

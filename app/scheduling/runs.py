@@ -240,7 +240,10 @@ def sweep_lost(session: Session) -> int:
     for run_id, attempt in lost:
         error = {"type": "WorkerLost", "message": "The worker died or lost contact.", "traceback": None}
         finish(
-            session, run_id, attempt=attempt, outcome=Outcome(RunState.LOST, error=error, reason=Reason.WORKER_LOST)
+            session,
+            run_id,
+            attempt=attempt,
+            outcome=Outcome(RunState.LOST, error=error, reason=Reason.WORKER_LOST),
         )
     return len(lost)
 

@@ -26,6 +26,9 @@ FOR NO KEY UPDATE SKIP LOCKED
 """)
 
 
+# Wakes sleeping beats: a clock was set, or a run is due sooner than they look again.
+NOTIFY_BEATS = text("NOTIFY upbeat_schedules")
+
 CONFIGS = text("""
 SELECT id, version, state, task_path, schedule::text AS schedule, task_extra_config::text AS extra
 FROM celery_periodic_task_configs

@@ -30,7 +30,10 @@ def schedules() -> None:
         "celery_periodic_task_configs",
         sa.Column("id", sa.Uuid, primary_key=True),
         sa.Column("version", sa.Integer, nullable=False),
-        *(sa.Column(name, sa.Text, nullable=False) for name in ("task_name", "task_path", "task", "task_type", "state")),
+        *(
+            sa.Column(name, sa.Text, nullable=False)
+            for name in ("task_name", "task_path", "task", "task_type", "state")
+        ),
         sa.Column("state_reason", sa.Text),
         *(
             sa.Column(name, JSONB, nullable=False)

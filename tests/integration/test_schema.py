@@ -29,7 +29,12 @@ def _submit(settings: Settings) -> None:
     engine = sync_engine(settings.database, name="test")
     with sync_sessions(engine).begin() as session:
         runs.submit(
-            session, task=TASK, args=[1], kwargs={}, options=RunOptions(), origin=runs.Origin.CODE,
+            session,
+            task=TASK,
+            args=[1],
+            kwargs={},
+            options=RunOptions(),
+            origin=runs.Origin.CODE,
             redispatch_delay=30,
         )
     with sync_sessions(engine)() as session:

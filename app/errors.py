@@ -88,9 +88,7 @@ class InvalidInput(UpbeatError):
     title = "The input is not valid"
 
     def __init__(self, errors: Sequence[FieldError] | FieldError) -> None:
-        self.errors: tuple[FieldError, ...] = (
-            (errors,) if isinstance(errors, FieldError) else tuple(errors)
-        )
+        self.errors: tuple[FieldError, ...] = (errors,) if isinstance(errors, FieldError) else tuple(errors)
         super().__init__("; ".join(f"{error.field}: {error.message}" for error in self.errors))
 
 

@@ -45,7 +45,8 @@ class Listener:
     def fileno(self) -> int:
         """The socket that becomes readable when something was notified."""
         self.connect()
-        assert self._connection is not None
+        if self._connection is None:
+            raise psycopg.OperationalError("the connection was closed while it was being made")
         return self._connection.fileno()
 
     def drain(self) -> bool:

@@ -1,0 +1,40 @@
+"""Swagger UI at /docs, from files of the package `fastapi-swagger`: it needs no internet."""
+
+from importlib.resources import files
+
+from fastapi import FastAPI, Request
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse
+from starlette.staticfiles import StaticFiles
+
+PAGE = "/docs"
+ASSETS = "/docs/assets"
+
+# The password flow has no client here, and fields that must stay empty only raise questions.
+_STYLE = """<style>
+.auth-container .wrapper:has(#password_type), .auth-container :has(> #client_id_password),
+.auth-container :has(> #client_secret_password), .auth-container label[for^="client_"] { display: none }
+</style></head>"""
+
+
+def install(app: FastAPI) -> None:
+    """Serve the page and its files."""
+    app.mount(ASSETS, StaticFiles(directory=str(files("fastapi_swagger") / "resources")), name="docs_assets")
+
+    @app.get(PAGE, include_in_schema=False)
+    async def docs(request: Request) -> HTMLResponse:
+        root = request.scope.get("root_path", "").rstrip("/")
+        page = get_swagger_ui_html(
+            openapi_url=f"{root}{app.openapi_url}",
+            title=f"{app.title}: API",
+            swagger_js_url=f"{root}{ASSETS}/swagger-ui-bundle.js",
+            swagger_css_url=f"{root}{ASSETS}/swagger-ui.css",
+            swagger_favicon_url=f"{root}{ASSETS}/favicon-32x32.png",
+            swagger_ui_parameters={
+                "persistAuthorization": True,
+                "displayRequestDuration": True,
+                "docExpansion": "list",
+                "filter": True,
+            },
+        )
+        return HTMLResponse(bytes(page.body).decode().replace("</head>", _STYLE, 1))

@@ -1,0 +1,103 @@
+"""Liveness and readiness, open to load balancers; they say which part fails, and no more."""
+
+import asyncio
+from typing import Literal
+
+import anyio
+import structlog
+from fastapi import APIRouter, Response, status
+from pydantic import BaseModel, Field
+
+from app.api.dependencies import Services, ServicesOf
+from app.api.outages import is_outage
+from app.scheduling.facade import Readiness
+
+router = APIRouter(tags=["Health"])
+
+PING_TIMEOUT = 1.0
+DATABASE_TIMEOUT = 3.0
+# One ping at a time: a Redis that hangs must not use up the process's threads.
+_pings = anyio.CapacityLimiter(1)
+
+log = structlog.get_logger(__name__)
+
+
+class Liveness(BaseModel):
+    """The process turns."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Check(BaseModel):
+    """One part."""
+
+    ok: bool
+    detail: str
+
+
+class ReadinessReport(BaseModel):
+    """Every part by name: `database`, `migrations`, `redis`, `beat`."""
+
+    status: Literal["ready", "not_ready"]
+    checks: dict[str, Check] = Field(
+        examples=[{"database": {"ok": True, "detail": "answers"}, "redis": {"ok": True, "detail": "answers"}}]
+    )
+
+
+@router.get("/livez", summary="Liveness")
+async def livez() -> Liveness:
+    """200 as long as the process answers at all."""
+    return Liveness()
+
+
+@router.get(
+    "/readyz",
+    summary="Readiness",
+    responses={503: {"model": ReadinessReport, "description": "A part fails; `checks` names it."}},
+)
+async def readyz(services: ServicesOf, response: Response) -> ReadinessReport:
+    """200 when database, schema, Redis and a beat are in order, else 503."""
+    stored, redis = await asyncio.gather(_stored(services), _redis_answers(services))
+    report = _report(stored, redis=redis, beat_age=services.settings.api.ready_beat_age)
+    if report.status != "ready":
+        response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    return report
+
+
+def _report(stored: Readiness | None, *, redis: bool, beat_age: float) -> ReadinessReport:
+    database = stored is not None and stored.database
+    migrated = stored is not None and stored.revision_is_head
+    age = None if stored is None else stored.last_beat_pass_age
+    beats = age is not None and age <= beat_age
+    last = "" if age is None else f"The last pass was {max(age, 0):.1f} s ago."
+    checks = {
+        "database": Check(ok=database, detail="Answers." if database else "Cannot be reached."),
+        "migrations": Check(
+            ok=migrated,
+            detail="At the newest revision." if migrated else "Not at the newest revision, or not known.",
+        ),
+        "redis": Check(ok=redis, detail="Answers." if redis else "Cannot be reached."),
+        "beat": Check(ok=beats, detail=last if age is not None else "No pass is known: start a beat."),
+    }
+    ready = all(check.ok for check in checks.values())
+    return ReadinessReport(status="ready" if ready else "not_ready", checks=checks)
+
+
+async def _stored(services: Services) -> Readiness | None:
+    try:
+        async with asyncio.timeout(DATABASE_TIMEOUT):
+            return await services.scheduler.readiness()
+    except Exception as error:
+        if not is_outage(error):
+            log.exception("readiness failed", action="readyz")
+        return None
+
+
+async def _redis_answers(services: Services) -> bool:
+    try:
+        with anyio.fail_after(PING_TIMEOUT):
+            await anyio.to_thread.run_sync(services.publisher.ping, abandon_on_cancel=True, limiter=_pings)
+    except Exception as error:  # noqa: BLE001 - whatever it raised, Redis did not answer
+        log.warning("redis does not answer", action="readyz", error=type(error).__name__)
+        return False
+    return True

@@ -1,0 +1,77 @@
+"""Around every request: its id, its line in the access log, and an answer to what nobody handled."""
+
+import re
+import time
+from uuid import uuid4
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.problems import REQUEST_ID, unexpected
+
+HEADER = "X-Request-ID"
+_SANE = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
+_QUIET = frozenset({"/livez", "/readyz"})
+
+log = structlog.get_logger("app.access")
+
+
+class RequestContext:
+    """Pure ASGI, so that streams and cancellation pass through it untouched.
+
+    The caller's `X-Request-ID` is kept when it is sane, else one is made. It is in every log line
+    of the request, in problems and in the answer. The query is not logged: it may hold secrets.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; other kinds of scope pass through."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})[REQUEST_ID] = request_id
+        status: int | None = None
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[HEADER] = request_id
+            await send(message)
+
+        structlog.contextvars.clear_contextvars()
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            started = time.perf_counter()
+            try:
+                await self.app(scope, receive, answer)
+            except Exception:
+                log.exception("unhandled", action="unhandled", method=scope["method"], path=scope["path"])
+                if status is not None:
+                    # The answer has begun and cannot be taken back; the server cuts the connection.
+                    raise
+                await unexpected(scope)(scope, receive, answer)
+            finally:
+                _log(scope, status, time.perf_counter() - started)
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get(HEADER, "")
+    return given if _SANE.fullmatch(given) else uuid4().hex
+
+
+def _log(scope: Scope, status: int | None, seconds: float) -> None:
+    write = log.debug if scope["path"] in _QUIET and status == 200 else log.info
+    client = scope.get("client")
+    write(
+        "request",
+        action="request",
+        method=scope["method"],
+        path=scope["path"],
+        status=status,
+        milliseconds=round(seconds * 1000, 1),
+        client=client[0] if client else None,
+    )

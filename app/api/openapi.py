@@ -1,0 +1,66 @@
+"""The OpenAPI document. `python -m app.api.openapi > openapi.json` writes the committed one."""
+
+import json
+import sys
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from app.api.problems import Problem, ProblemField
+
+VERSION = "1.0.0"
+DESCRIPTION = """The schedule-and-run service for Celery: nothing lost, nothing doubled, every tick accounted for.
+
+Press **Authorize** and log in with username and password to try the calls. Errors are problem
+details (RFC 9457) with a stable `type`; lists are pages with an opaque `next_cursor`."""
+
+TAGS = [
+    {"name": "Scheduled tasks", "description": "What runs when, under which policies."},
+    {"name": "Runs", "description": "What was executed, is being executed, or was decided not to be."},
+    {"name": "Tasks", "description": "What can be executed, and running it on demand."},
+    {
+        "name": "Login",
+        "description": "Sessions of users. Viewers read, operators change, admins manage users.",
+    },
+    {"name": "Health", "description": "For load balancers and supervisors; open."},
+]
+
+
+def install(app: FastAPI) -> None:
+    """Replace the application's `openapi()` by one that knows problem details."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=app.description,
+        routes=app.routes,
+        tags=app.openapi_tags,
+    )
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for model in (Problem, ProblemField):
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schema.pop("$defs", None)
+        schemas[model.__name__] = schema
+    document["components"]["schemas"] = dict(sorted(schemas.items()))
+    return document
+
+
+def render(document: dict[str, Any]) -> str:
+    """The text of the committed file."""
+    return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    from app.main import create_app
+
+    sys.stdout.write(render(create_app().openapi()))

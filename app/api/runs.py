@@ -1,0 +1,110 @@
+"""Runs: what was executed, is being executed, or was decided not to be."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from fastapi import Query
+from pydantic import BaseModel, Field
+
+from app.api.dependencies import SchedulerOf
+from app.api.pagination import FilterText, PageQuery, encode
+from app.api.problems import READS, READS_ONE
+from app.api.routing import resource_router
+from app.scheduling.config import QueueName
+from app.scheduling.models import RunRow
+
+router = resource_router("/runs", "Runs")
+
+RunState = Literal[
+    "queued", "running", "succeeded", "failed", "timed_out", "lost", "cancelled", "expired", "skipped"
+]
+_CELERY_STATES = {
+    "queued": "PENDING",
+    "running": "STARTED",
+    "succeeded": "SUCCESS",
+    "failed": "FAILURE",
+    "timed_out": "FAILURE",
+    "lost": "FAILURE",
+    "cancelled": "REVOKED",
+    "expired": "REVOKED",
+    "skipped": "REVOKED",
+}
+
+
+class Run(BaseModel):
+    """One intended execution, from its tick or request to its outcome."""
+
+    id: UUID = Field(description="Also the Celery task id.")
+    state: RunState
+    celery_state: str = Field(description="The state by Celery's names.")
+    reason: str | None = Field(description="Why it did not run, or not to its end.")
+    origin: str = Field(description="`schedule`, `manual`, `api`, `code`, …")
+    task: str
+    queue: str
+    schedule_id: UUID | None
+    schedule_version: int | None
+    scheduled_for: datetime | None = Field(description="Nominal time: the tick.")
+    due_at: datetime = Field(description="Effective time: nominal plus jitter, countdown or back-off.")
+    published_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    attempt: int
+    worker: str | None
+    args: list[Any]
+    kwargs: dict[str, Any]
+    options: dict[str, Any]
+    result: Any | None
+    error: dict[str, Any] | None
+    requested_by: str | None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, row: RunRow) -> Self:
+        """The wire form of a row."""
+        retrying = row.state == "queued" and row.attempt > 1
+        return cls(
+            celery_state="RETRY" if retrying else _CELERY_STATES[row.state],
+            **{name: getattr(row, name) for name in cls.model_fields if name != "celery_state"},
+        )
+
+
+class RunPage(BaseModel):
+    """Runs, newest first."""
+
+    items: list[Run]
+    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+
+
+class RunQuery(PageQuery):
+    """Which runs."""
+
+    schedule_id: UUID | None = None
+    state: RunState | None = None
+    task: FilterText | None = Field(None, description="Registered name.")
+    queue: QueueName | None = None
+
+
+def run_location(run: RunRow) -> str:
+    """The path of a run."""
+    return f"/api/v1/runs/{run.id}"
+
+
+@router.get("", responses=READS, summary="List runs")
+async def list_runs(query: Annotated[RunQuery, Query()], scheduler: SchedulerOf) -> RunPage:
+    """Runs, newest first, filtered by schedule, state, task and queue."""
+    page = await scheduler.list_runs(
+        limit=query.limit,
+        before=query.position(),
+        schedule_id=query.schedule_id,
+        state=query.state,
+        task=query.task,
+        queue=query.queue,
+    )
+    return RunPage(items=[Run.of(row) for row in page.items], next_cursor=encode(page.next))
+
+
+@router.get("/{run_id}", responses=READS_ONE, summary="Read a run")
+async def get_run(run_id: UUID, scheduler: SchedulerOf) -> Run:
+    """One run with its arguments, its outcome and, if it did not execute, the reason."""
+    return Run.of(await scheduler.get_run(run_id))

@@ -1,0 +1,149 @@
+"""Scheduled tasks: what runs when, under which policies."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from fastapi import Body, Query, Response, status
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.dependencies import Caller, SchedulerOf
+from app.api.examples import CREATE_EXAMPLES, SCHEDULE_EXAMPLE, UPDATE_EXAMPLES
+from app.api.pagination import FilterText, PageQuery, encode
+from app.api.problems import ACTS_ON_ONE, READS, READS_ONE, WRITES, WRITES_ONE
+from app.api.routing import resource_router
+from app.api.runs import Run, run_location
+from app.scheduling.config import ScheduleCreate, ScheduleUpdate
+from app.scheduling.facade import ScheduleView
+
+router = resource_router("/scheduled-tasks", "Scheduled tasks")
+
+ScheduleState = Literal["active", "paused", "disabled", "invalid", "completed"]
+
+
+class ScheduledTask(BaseModel):
+    """A schedule as it is stored."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [SCHEDULE_EXAMPLE]})
+
+    id: UUID
+    version: int = Field(description="Grows with each change.")
+    task_name: str
+    task_path: str = Field(description="As it was given.")
+    task: str = Field(description="The registered name that task_path stands for.")
+    task_type: str
+    task_enabled: bool
+    state: ScheduleState
+    state_reason: str | None
+    schedule: dict[str, Any] = Field(description="A `crontab`, an `interval` or a `one_off`.")
+    task_args: list[Any]
+    task_kwargs: dict[str, Any]
+    task_extra_config: dict[str, Any]
+    description: str | None
+    next_run_at: datetime | None = Field(
+        description="Nominal time of the next tick; null when there is none."
+    )
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, view: ScheduleView) -> Self:
+        """The wire form of a schedule."""
+        computed = {"task_enabled": view.row.state != "disabled", "next_run_at": view.next_run_at}
+        stored = {name: getattr(view.row, name) for name in cls.model_fields if name not in computed}
+        return cls(**stored, **computed)
+
+
+class ScheduledTaskPage(BaseModel):
+    """Schedules, oldest first."""
+
+    items: list[ScheduledTask]
+    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+
+
+class ScheduleQuery(PageQuery):
+    """Which schedules."""
+
+    search: FilterText | None = Field(None, description="Part of the name.")
+    state: ScheduleState | None = None
+
+
+@router.post("", status_code=status.HTTP_201_CREATED, responses=WRITES, summary="Create a scheduled task")
+async def create_scheduled_task(
+    body: Annotated[ScheduleCreate, Body(openapi_examples=CREATE_EXAMPLES)],
+    response: Response,
+    scheduler: SchedulerOf,
+    user: Caller,
+) -> ScheduledTask:
+    """Give when it runs either as a `schedule` object or in the flat `task_crontab_*` fields."""
+    view = await scheduler.create_schedule(body, actor=user.username)
+    response.headers["Location"] = f"/api/v1/scheduled-tasks/{view.row.id}"
+    return ScheduledTask.of(view)
+
+
+@router.get("", responses=READS, summary="List scheduled tasks")
+async def list_scheduled_tasks(
+    query: Annotated[ScheduleQuery, Query()], scheduler: SchedulerOf
+) -> ScheduledTaskPage:
+    """Schedules in the order of their creation, filtered by name and state."""
+    page = await scheduler.list_schedules(
+        limit=query.limit, after=query.position(), search=query.search, state=query.state
+    )
+    return ScheduledTaskPage(
+        items=[ScheduledTask.of(view) for view in page.items], next_cursor=encode(page.next)
+    )
+
+
+@router.get("/{schedule_id}", responses=READS_ONE, summary="Read a scheduled task")
+async def get_scheduled_task(schedule_id: UUID, scheduler: SchedulerOf) -> ScheduledTask:
+    """One schedule, with the time of its next run."""
+    return ScheduledTask.of(await scheduler.get_schedule(schedule_id))
+
+
+@router.patch("/{schedule_id}", responses=WRITES_ONE, summary="Change a scheduled task")
+async def update_scheduled_task(
+    schedule_id: UUID,
+    body: Annotated[ScheduleUpdate, Body(openapi_examples=UPDATE_EXAMPLES)],
+    scheduler: SchedulerOf,
+    user: Caller,
+) -> ScheduledTask:
+    """Only the fields that are given change; runs that exist keep what they were made with."""
+    return ScheduledTask.of(await scheduler.update_schedule(schedule_id, body, actor=user.username))
+
+
+@router.delete(
+    "/{schedule_id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=ACTS_ON_ONE,
+    summary="Delete a scheduled task",
+)
+async def delete_scheduled_task(schedule_id: UUID, scheduler: SchedulerOf, user: Caller) -> None:
+    """The schedule goes, its runs stay."""
+    await scheduler.delete_schedule(schedule_id, actor=user.username)
+
+
+@router.post("/{schedule_id}/enable", responses=ACTS_ON_ONE, summary="Enable a scheduled task")
+async def enable_scheduled_task(schedule_id: UUID, scheduler: SchedulerOf, user: Caller) -> ScheduledTask:
+    """From the next tick on; ticks that passed meanwhile are not made up for."""
+    return ScheduledTask.of(await scheduler.set_enabled(schedule_id, True, actor=user.username))
+
+
+@router.post("/{schedule_id}/disable", responses=ACTS_ON_ONE, summary="Disable a scheduled task")
+async def disable_scheduled_task(schedule_id: UUID, scheduler: SchedulerOf, user: Caller) -> ScheduledTask:
+    """It fires no more until it is enabled; runs that exist are not touched."""
+    return ScheduledTask.of(await scheduler.set_enabled(schedule_id, False, actor=user.username))
+
+
+@router.post(
+    "/{schedule_id}/run",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses=ACTS_ON_ONE,
+    summary="Run a scheduled task now",
+)
+async def run_scheduled_task(
+    schedule_id: UUID, response: Response, scheduler: SchedulerOf, user: Caller
+) -> Run:
+    """Make a run with the schedule's arguments and options, whatever its state."""
+    run = await scheduler.run_now(schedule_id, actor=user.username)
+    response.headers["Location"] = run_location(run)
+    return Run.of(run)

@@ -1,0 +1,80 @@
+"""Tasks: what this code can execute, and running one on demand."""
+
+from typing import Annotated, Any, Self
+
+from fastapi import Body, Query, Response, status
+from pydantic import BaseModel, Field
+
+from app.api.dependencies import Caller, CatalogueOf, SchedulerOf
+from app.api.examples import RUN_REQUEST_EXAMPLES
+from app.api.pagination import PageQuery, decode, encode
+from app.api.problems import READS, READS_ONE, WRITES_ONE
+from app.api.routing import resource_router
+from app.api.runs import Run, run_location
+from app.scheduling.catalogue import TaskSpec
+from app.scheduling.config import RunRequest
+
+router = resource_router("/tasks", "Tasks")
+
+
+class Task(BaseModel):
+    """A registered task. Limits are seconds."""
+
+    name: str
+    path: str = Field(description="Dotted path of its function.")
+    aliases: list[str] = Field(description="Further names that `task_path` may use.")
+    description: str
+    schedulable: bool
+    queue: str
+    soft_time_limit: float | None
+    time_limit: float | None
+    max_attempts: int
+    on_worker_lost: str
+    parameters: dict[str, Any] | None = Field(description="JSON schema of its keyword arguments.")
+
+    @classmethod
+    def of(cls, spec: TaskSpec) -> Self:
+        """The wire form of a catalogue entry."""
+        return cls.model_validate(spec, from_attributes=True)
+
+
+class TaskPage(BaseModel):
+    """Tasks, by name."""
+
+    items: list[Task]
+    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+
+
+@router.get("", responses=READS, summary="List tasks")
+async def list_tasks(query: Annotated[PageQuery, Query()], catalogue: CatalogueOf) -> TaskPage:
+    """The tasks that are registered in this service's code, by name."""
+    after = decode(query.cursor) or ""
+    rest = [spec for spec in catalogue if spec.name > after]
+    page = rest[: query.limit]
+    more = encode(page[-1].name) if len(rest) > query.limit else None
+    return TaskPage(items=[Task.of(spec) for spec in page], next_cursor=more)
+
+
+@router.get("/{name}", responses=READS_ONE, summary="Read a task")
+async def get_task(name: str, catalogue: CatalogueOf) -> Task:
+    """One task, by its registered name, dotted path or alias."""
+    return Task.of(catalogue.named(name))
+
+
+@router.post(
+    "/{name}/runs",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses=WRITES_ONE,
+    summary="Run a task on demand",
+)
+async def run_task(
+    name: str,
+    body: Annotated[RunRequest, Body(openapi_examples=RUN_REQUEST_EXAMPLES)],
+    response: Response,
+    scheduler: SchedulerOf,
+    user: Caller,
+) -> Run:
+    """Make a run of this task and dispatch it; the `Location` header names it."""
+    run = await scheduler.submit(name, body, actor=user.username)
+    response.headers["Location"] = run_location(run)
+    return Run.of(run)

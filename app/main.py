@@ -1,0 +1,73 @@
+"""The HTTP service: wiring, no logic. `uvicorn app.main:app` starts it."""
+
+import importlib
+import pkgutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, Depends, FastAPI
+
+from app import modules
+from app.api import auth, docs, health, logs, middleware, openapi, problems, runs, schedules, tasks
+from app.api.dependencies import Services, authorize, caller
+from app.db import async_engine, async_sessions
+from app.scheduling.facade import Scheduler
+from app.settings import Settings, get_settings
+from app.worker import app as celery_app
+from app.worker import catalogue
+from app.worker.publisher import CeleryPublisher
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application; its connections open when it is served, and close with it."""
+    settings = settings or get_settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        logs.configure(settings.log)
+        engine = async_engine(settings.database)
+        sessions, publisher, known = async_sessions(engine), CeleryPublisher(celery_app), catalogue()
+        app.state.services = Services(
+            settings=settings,
+            sessions=sessions,
+            publisher=publisher,
+            catalogue=known,
+            scheduler=Scheduler(sessions, publisher, known, settings),
+        )
+        yield
+        await engine.dispose()
+
+    app = FastAPI(
+        title="Upbeat",
+        version=openapi.VERSION,
+        description=openapi.DESCRIPTION,
+        openapi_tags=openapi.TAGS,
+        openapi_url="/openapi.json" if settings.api.docs_enabled else None,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        max_body_size=settings.api.max_body_bytes,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.include_router(health.router)
+    app.include_router(auth.public, prefix="/api/v1")
+    app.include_router(auth.personal, prefix="/api/v1", dependencies=[Depends(caller)])
+    for router in (schedules.router, runs.router, tasks.router, *module_routers()):
+        app.include_router(router, prefix="/api/v1", dependencies=[Depends(authorize)])
+    if settings.api.docs_enabled:
+        docs.install(app)
+    openapi.install(app)
+    problems.install(app)
+    app.add_middleware(middleware.RequestContext)
+    return app
+
+
+def module_routers() -> Iterator[APIRouter]:
+    """The `router` of each business module that has a `routes.py`."""
+    for module in pkgutil.iter_modules(modules.__path__, f"{modules.__name__}."):
+        name = f"{module.name}.routes"
+        if module.ispkg and importlib.util.find_spec(name) is not None:
+            yield importlib.import_module(name).router
+
+
+app = create_app()

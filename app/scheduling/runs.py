@@ -126,7 +126,7 @@ def submit(
 
     ``due_at`` is an instant, ``due_in`` seconds from the database's now.
     """
-    now = func.clock_timestamp()
+    now = func.statement_timestamp()  # one reading: a wake-up must not come before the run is due
     later = due_at is not None or due_in > 0
     eligible: Any = due_at if due_at is not None else now + timedelta(seconds=due_in)
     stored = resolve_options(task, options)

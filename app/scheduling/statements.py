@@ -153,12 +153,13 @@ INSERT INTO celery_task_run_attempts (run_id, attempt, outcome, worker, started_
 VALUES (:id, :attempt, :outcome, :worker, :started_at, clock_timestamp(), CAST(:error AS jsonb))
 """)
 
+# One reading of the clock: a wake-up must not come before the run is due.
 REQUEUE = text("""
 UPDATE celery_task_runs
 SET state = 'queued', attempt = attempt + 1, dispatches = 0,
-    due_at = clock_timestamp() + make_interval(secs => :delay),
-    next_dispatch_at = clock_timestamp() + make_interval(secs => :delay),
-    start_deadline = clock_timestamp() + make_interval(secs => :delay) + (start_deadline - due_at),
+    due_at = statement_timestamp() + make_interval(secs => :delay),
+    next_dispatch_at = statement_timestamp() + make_interval(secs => :delay),
+    start_deadline = statement_timestamp() + make_interval(secs => :delay) + (start_deadline - due_at),
     worker = NULL, worker_id = NULL, start_token = NULL, started_at = NULL, error = CAST(:error AS jsonb)
 WHERE id = :id AND attempt = :attempt AND state = 'running'
 """)

@@ -208,7 +208,8 @@ def _flat_field(error: timing.TimingError, stated: dict[str, Any]) -> str:
 
 
 def _first_tick(parsed: timing.Timing, now: datetime) -> datetime | None:
-    return parsed.at if isinstance(parsed, timing.OneOff) else parsed.next_after(now)
+    # A one-off in the past got here because it asked to run at once.
+    return max(parsed.at, now) if isinstance(parsed, timing.OneOff) else parsed.next_after(now)
 
 
 def _next_tick(row: ScheduleRow, now: datetime) -> datetime:

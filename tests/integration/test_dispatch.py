@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -60,7 +60,7 @@ def _create(
         schedule=schedule,
         task_args=[1],
         task_kwargs={"a": "ö"},
-        task_extra_config=extra,  # type: ignore[arg-type]
+        task_extra_config=extra,
     )
     with sync.begin() as session:
         identifier = schedules.create(session, CATALOGUE, body, "me").row.id

@@ -1,0 +1,1 @@
+"""Agents: long conversations with language models, as tasks."""

@@ -1,0 +1,1 @@
+"""Tasks that look after the service itself."""

@@ -1,0 +1,10 @@
+"""The only package that knows Celery; `celery -A app.worker worker|beat|inspect` starts from here.
+
+`app` is Celery's application, to be imported by every `tasks.py`. Importing it connects nowhere.
+"""
+
+from app.worker.app import app, catalogue
+
+celery_app = app
+
+__all__ = ["app", "catalogue", "celery_app"]

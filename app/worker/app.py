@@ -1,0 +1,149 @@
+"""Celery's application: `async def` tasks, our beat, our result backend, the catalogue of tasks."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from celery import Celery, signals
+from celery.exceptions import Ignore, Reject
+
+from app.scheduling.catalogue import Catalogue, TaskSpec
+from app.scheduling.messages import DEFAULT_QUEUE
+from app.settings import get_settings
+from app.worker import bookkeeping, bridge, liveness, logs, pools, transport
+from app.worker.config import celery_configuration
+from app.worker.publisher import CeleryPublisher
+from app.worker.task import OutcomeWithheld, current_request
+
+__all__ = ["Upbeat", "app", "catalogue", "liveness", "logs"]
+
+
+class Upbeat(Celery):  # type: ignore[misc]
+    """The application behind `celery -A app.worker`."""
+
+    @functools.cached_property
+    def Beat(self) -> type:  # noqa: N802 - Celery's name
+        """What `celery beat` runs."""
+        return self.subclass_with_self("app.worker.beat:Beat")  # type: ignore[no-any-return]
+
+    @functools.cached_property
+    def publisher(self) -> CeleryPublisher:
+        """This process's way to the broker."""
+        return CeleryPublisher(self)
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019 - there is one application
+    def catalogue(self) -> Catalogue:
+        """All tasks of this code, Celery's own left out."""
+        self.loader.import_default_modules()
+        return Catalogue(_spec(task) for name, task in self.tasks.items() if not name.startswith("celery."))
+
+    def connection_for_read(self, url: str | None = None, **kwargs: Any) -> Any:
+        """Raises ConfigurationError when no broker is set."""
+        get_settings().broker.url()
+        return super().connection_for_read(url, **kwargs)
+
+    def connection_for_write(self, url: str | None = None, **kwargs: Any) -> Any:
+        """Raises ConfigurationError when no broker is set."""
+        get_settings().broker.url()
+        return super().connection_for_write(url, **kwargs)
+
+    def type_checker(self, fun: Callable[..., Any], bound: bool = False) -> Any:
+        """The arguments are those of the function that the user wrote."""
+        return super().type_checker(inspect.unwrap(fun), bound=bound)
+
+    def _task_from_fun(self, fun: Callable[..., Any], name: str | None = None, **options: Any) -> Any:
+        name = name or self.gen_task_name(fun.__name__, fun.__module__)
+        return super()._task_from_fun(self._body(fun, name), name=name, **options)
+
+    @functools.cache  # noqa: B019 - Celery registers a function more than once, and compares by identity
+    def _body(self, fun: Callable[..., Any], name: str) -> Callable[..., Any]:
+        """``fun`` as a plain function that always has an outcome."""
+        call = self._bridged(fun, name) if inspect.iscoroutinefunction(fun) else fun
+
+        @functools.wraps(fun)
+        def body(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return call(*args, **kwargs)
+            except (Ignore, Reject) as error:
+                raise OutcomeWithheld(
+                    f"The task raised {type(error).__name__}, which would leave its run without an outcome;"
+                    " return, or raise an error, instead."
+                ) from error
+
+        return body
+
+    def _bridged(self, fun: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            task = self._tasks[name]
+            request = task.request
+            hard, soft = getattr(request, "timelimit", None) or (None, None)
+            token = current_request.set(request)
+            try:
+                return bridge.run_async(
+                    fun(*args, **kwargs),
+                    soft_time_limit=soft or task.soft_time_limit,
+                    time_limit=hard or task.time_limit,
+                )
+            finally:
+                current_request.reset(token)
+
+        return call
+
+
+def _spec(task: Any) -> TaskSpec:
+    function = inspect.unwrap(task.run)
+    lines = (inspect.getdoc(function) or "").strip().splitlines()
+    return TaskSpec(
+        name=task.name,
+        path=f"{task.__module__}.{task.__qualname__}",
+        aliases=tuple(task.aliases),
+        description=lines[0] if lines else "",
+        schedulable=task.schedulable,
+        queue=task.queue or DEFAULT_QUEUE if hasattr(task, "queue") else DEFAULT_QUEUE,
+        soft_time_limit=task.soft_time_limit,
+        time_limit=task.time_limit,
+        max_attempts=task.max_attempts,
+        on_worker_lost=task.on_worker_lost,
+        parameters=_parameters(function, bound=inspect.ismethod(task.run)),
+    )
+
+
+def _parameters(function: Callable[..., Any], *, bound: bool) -> dict[str, Any]:
+    described: dict[str, Any] = {}
+    for position, parameter in enumerate(inspect.signature(function).parameters.values()):
+        if bound and position == 0:
+            continue
+        entry: dict[str, Any] = {
+            "kind": parameter.kind.name.lower(),
+            "required": parameter.default is parameter.empty
+            and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD),
+        }
+        if parameter.annotation is not parameter.empty:
+            entry["type"] = inspect.formatannotation(parameter.annotation)
+        if isinstance(parameter.default, str | int | float | bool | None):
+            entry["default"] = parameter.default
+        described[parameter.name] = entry
+    return described
+
+
+@signals.worker_process_shutdown.connect(weak=False)
+def _close_child(**_: Any) -> None:
+    bridge.shutdown()
+    bookkeeping.close()
+
+
+@signals.worker_shutdown.connect(weak=False)
+def _close_main(**_: Any) -> None:
+    bridge.shutdown()
+
+
+pools.register()
+transport.register()
+app = Upbeat("upbeat", task_cls="app.worker.task:Task", backend="app.worker.results:RunBackend")
+app.add_defaults(celery_configuration)
+
+
+def catalogue() -> Catalogue:
+    """All tasks of this code; imports every module's tasks when first called."""
+    return app.catalogue()

@@ -1,0 +1,111 @@
+"""Short transactions of our own around a run, on connections that no task body ever sees."""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.db import sync_engine, sync_sessions
+from app.settings import get_settings
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+POOL_SIZE = 5
+LONGEST_PAUSE = 1.0
+
+
+class _Engine:
+    def __init__(self) -> None:
+        self.engine: Engine | None = None
+        self.sessions: sessionmaker[Session] | None = None
+
+    def get(self) -> sessionmaker[Session]:
+        if self.sessions is None:
+            self.engine = sync_engine(get_settings().database, name="upbeat-worker", pool_size=POOL_SIZE)
+            self.sessions = sync_sessions(self.engine)
+        return self.sessions
+
+    def forget(self) -> None:
+        """In a child: leave the parent's connections alone, they are still the parent's."""
+        if self.engine is not None:
+            self.engine.dispose(close=False)
+        self.engine = self.sessions = None
+
+    def close(self) -> None:
+        if self.engine is not None:
+            self.engine.dispose()
+        self.engine = self.sessions = None
+
+
+_engine = _Engine()
+os.register_at_fork(after_in_child=_engine.forget)
+
+
+def transact(work: Callable[[Session], T], *, patience: float = 0.0) -> T:
+    """Run ``work`` in a transaction of its own and commit it.
+
+    A connection that broke is replaced once at once; after that, while the database is away, the work
+    is tried again for ``patience`` seconds, so it must stand being repeated after a commit whose reply
+    was lost.
+
+    Raises:
+        DBAPIError: the database is away, or refused the work.
+    """
+    end = time.monotonic() + patience
+    pause = 0.0
+    while True:
+        try:
+            return _once(work)
+        except (DBAPIError, PoolTimeout) as error:
+            if not is_away(error) or (pause > 0 and time.monotonic() >= end):
+                raise
+            if pause > 0:
+                logger.warning(
+                    "the database is away: %s", first_line(error), extra={"action": "database_away"}
+                )
+            time.sleep(pause)
+            pause = min(LONGEST_PAUSE, max(0.05, pause * 2))
+
+
+def is_away(error: Exception) -> bool:
+    """Whether a later try may succeed, because the database could not be reached or ended our session."""
+    if isinstance(error, PoolTimeout):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    # 08 connection, 57 operator intervention (shutdown, timeouts), 53 resources, 40 rollback.
+    return error.connection_invalidated or state is None or state[:2] in ("08", "57", "53", "40")
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one line, without the statement and its parameters."""
+    original = getattr(error, "orig", None) or error
+    return (str(original).splitlines() or [type(original).__name__])[0]
+
+
+def close() -> None:
+    """Close the connections of this process."""
+    _engine.close()
+
+
+def _once(work: Callable[[Session], T]) -> T:
+    session = _engine.get()()
+    try:
+        result = work(session)
+        session.commit()
+    except BaseException:
+        # A signal may have left the connection in the middle of a statement: never reuse it.
+        session.invalidate()
+        raise
+    finally:
+        session.close()
+    return result

@@ -1,0 +1,276 @@
+"""`run_async`: the only place that starts an event loop for task bodies.
+
+It does what `asyncio.run` does, once for the life of the process instead of once per task, so that
+connection pools and HTTP clients live across tasks. In the prefork and solo pools the loop runs in
+the main thread, for the time of each call; in the threads pool all coroutines of the process share
+one loop in a thread of its own. The loop is made when first needed, and anew in a forked child.
+
+A soft time limit cancels the coroutine through the loop, waits for its clean-up, and only then
+raises, so that nothing is left behind half done. A coroutine that computes without awaiting ignores
+it, as it ignores every cancellation.
+"""
+
+import asyncio
+import contextvars
+import os
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any, TypeVar
+
+from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from billiard.pool import soft_timeout_sighandler
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from app.db import async_engine, async_sessions
+from app.settings import get_settings
+
+T = TypeVar("T")
+
+CLEAN_UP = 5.0
+
+
+class _Call:
+    """One coroutine on its way: who may cancel it, and why it was cancelled."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self.coroutine = coroutine
+        self.task: asyncio.Task[Any] | None = None
+        self.exceeded: BaseException | None = None
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any]:
+        self.task = loop.create_task(self.coroutine)
+        return self.task
+
+    def exceed(self, error: BaseException) -> None:
+        """Cancel because a limit was reached; runs inside the loop."""
+        if self.task is not None and not self.task.done():
+            self.exceeded = self.exceeded or error
+            self.task.cancel()
+
+    def outcome(self) -> Any:
+        """The coroutine's result or exception; the limit's exception if it was cancelled by that."""
+        assert self.task is not None
+        if self.exceeded is None:
+            return self.task.result()
+        try:
+            return self.task.result()
+        except asyncio.CancelledError:
+            raise self.exceeded from None
+
+
+class Bridge:
+    """The event loop of this process, and the engine that belongs to it."""
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._engine: AsyncEngine | None = None
+        self._sessions: async_sessionmaker[AsyncSession] | None = None
+
+    def run(
+        self,
+        coroutine: Coroutine[Any, Any, T],
+        *,
+        soft_time_limit: float | None = None,
+        time_limit: float | None = None,
+    ) -> T:
+        """Run ``coroutine`` to its end and give back its result.
+
+        The limits (seconds) are armed here only where the pool cannot send a signal.
+
+        Raises:
+            RuntimeError: called from inside a running loop: await the coroutine instead.
+            SoftTimeLimitExceeded: the soft limit passed; the coroutine has been cancelled.
+            TimeLimitExceeded: the hard limit passed, in a pool without processes.
+        """
+        try:
+            if _inside_loop():
+                raise RuntimeError(
+                    "run_async was called inside a running event loop: await the coroutine instead"
+                )
+            call = _Call(coroutine)
+            if threading.current_thread() is threading.main_thread():
+                return self._run_here(call, soft_time_limit, time_limit)  # type: ignore[no-any-return]
+            return self._run_in_thread(call, soft_time_limit, time_limit)  # type: ignore[no-any-return]
+        finally:
+            coroutine.close()
+
+    def _run_here(self, call: _Call, soft: float | None, hard: float | None) -> Any:
+        loop = self._own_loop()
+        with _signal_cancels(loop, call) as signalled:
+            task = call.begin(loop)
+            timers = [] if signalled else _arm(loop, call, soft, hard)
+            try:
+                loop.run_until_complete(task)
+            except BaseException as error:
+                if not task.done():
+                    # Something escaped from a signal handler: the process is about to end.
+                    _abandon(loop, task)
+                    raise
+                if task.cancelled() or error is not task.exception():
+                    return call.outcome()
+                if call.exceeded is None:
+                    raise
+            finally:
+                for timer in timers:
+                    timer.cancel()
+            return call.outcome()
+
+    def _run_in_thread(self, call: _Call, soft: float | None, hard: float | None) -> Any:
+        loop = self._shared_loop()
+        ended = threading.Event()
+
+        def begin() -> None:
+            task = call.begin(loop)
+            timers = _arm(loop, call, soft, hard)
+
+            def end(_: asyncio.Task[Any]) -> None:
+                for timer in timers:
+                    timer.cancel()
+                ended.set()
+
+            task.add_done_callback(end)
+
+        # The coroutine sees the caller's context: run id, current request.
+        loop.call_soon_threadsafe(begin, context=contextvars.copy_context())
+        ended.wait()
+        return call.outcome()
+
+    def _own_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+        if self._loop.is_running():
+            raise RuntimeError("the event loop of this process runs in another thread")
+        return self._loop
+
+    def _shared_loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._loop.run_forever, name="upbeat-bridge", daemon=True
+                )
+                self._thread.start()
+            return self._loop
+
+    def sessions(self) -> async_sessionmaker[AsyncSession]:
+        """Async sessions on one engine per process; only for use inside a coroutine that `run` runs.
+
+        Raises:
+            RuntimeError: called outside the bridge's loop, whose connections no other loop can use.
+        """
+        if self._loop is None or asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("task_sessions() belongs to an async task body, run by run_async")
+        if self._sessions is None:
+            self._engine = async_engine(get_settings().database, name="upbeat-task")
+            self._sessions = async_sessions(self._engine)
+        return self._sessions
+
+    def close(self) -> None:
+        """Cancel what is left, close the engine, the generators and the loop; `run` would start anew."""
+        loop, thread, engine = self._loop, self._thread, self._engine
+        if loop is None or loop.is_closed():
+            return
+        if thread is not None:
+            with suppress(TimeoutError):
+                asyncio.run_coroutine_threadsafe(_wind_up(engine), loop).result(CLEAN_UP)
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(CLEAN_UP)
+            if thread.is_alive():
+                return
+        elif not loop.is_running():
+            loop.run_until_complete(_wind_up(engine))
+        loop.close()
+        self._reset()
+
+
+def _inside_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _arm(
+    loop: asyncio.AbstractEventLoop, call: _Call, soft: float | None, hard: float | None
+) -> list[asyncio.TimerHandle]:
+    timers = []
+    if soft:
+        timers.append(loop.call_later(soft, call.exceed, SoftTimeLimitExceeded(soft)))
+    if hard:
+        timers.append(loop.call_later(hard, call.exceed, TimeLimitExceeded(hard)))
+    return timers
+
+
+@contextmanager
+def _signal_cancels(loop: asyncio.AbstractEventLoop, call: _Call) -> Iterator[bool]:
+    """In a prefork child, let the soft limit's signal cancel the call; False in other processes."""
+    number = getattr(signal, "SIGUSR1", None)
+    if number is None or signal.getsignal(number) is not soft_timeout_sighandler:
+        yield False
+        return
+
+    def handler(_number: int, _frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(call.exceed, SoftTimeLimitExceeded())
+
+    previous: Callable[[int, FrameType | None], Any] = soft_timeout_sighandler
+    signal.signal(number, handler)
+    try:
+        yield True
+    finally:
+        signal.signal(number, previous)
+
+
+def _abandon(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    with suppress(BaseException):
+        loop.run_until_complete(asyncio.wait([task], timeout=CLEAN_UP))
+
+
+async def _wind_up(engine: AsyncEngine | None) -> None:
+    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    if engine is not None:
+        await engine.dispose()
+    await asyncio.get_running_loop().shutdown_asyncgens()
+    await asyncio.get_running_loop().shutdown_default_executor()
+
+
+_bridge = Bridge()
+# A child must touch neither the parent's loop nor its connections.
+os.register_at_fork(after_in_child=_bridge._reset)  # noqa: SLF001
+
+
+def run_async(
+    coroutine: Coroutine[Any, Any, T],
+    *,
+    soft_time_limit: float | None = None,
+    time_limit: float | None = None,
+) -> T:
+    """Run a coroutine from synchronous code on this process's event loop; see `Bridge.run`."""
+    return _bridge.run(coroutine, soft_time_limit=soft_time_limit, time_limit=time_limit)
+
+
+def task_sessions() -> async_sessionmaker[AsyncSession]:
+    """Sessions for async task bodies, on a pool that all tasks of the process share.
+
+    async with task_sessions()() as session, session.begin():
+        await session.execute(…)
+    """
+    return _bridge.sessions()
+
+
+def shutdown() -> None:
+    """Close this process's loop and pool."""
+    _bridge.close()

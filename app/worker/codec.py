@@ -1,0 +1,52 @@
+"""JSON as Celery writes it (datetimes, UUIDs, decimals and bytes keep their type), fit for `jsonb`."""
+
+import json
+from typing import Any
+
+from kombu.utils import json as kombu_json
+
+
+class NotStorable(ValueError):
+    """A value that cannot be kept in PostgreSQL as JSON; the message says why."""
+
+
+def to_stored(value: Any, *, largest: int | None = None) -> Any:
+    """A value as plain JSON types; ``largest`` in bytes of its encoded form.
+
+    Raises:
+        NotStorable: it is not JSON, not a number that JSON has, contains NUL, or is too large.
+    """
+    try:
+        text = kombu_json.dumps(value)
+        plain = json.loads(text, parse_constant=_refuse_constant)
+    except NotStorable:
+        raise
+    except Exception as error:  # objects bring their own errors
+        raise NotStorable(f"it cannot be written as JSON: {error}") from error
+    if "\\u0000" in text and _holds_nul(plain):
+        raise NotStorable("it contains a NUL character, which PostgreSQL cannot store")
+    if largest is not None and len(text.encode()) > largest:
+        raise NotStorable(
+            f"it takes {len(text.encode())} bytes as JSON, more than the {largest} that"
+            " UPBEAT_WORKER_MAX_RESULT_BYTES allows; store it elsewhere and return a reference"
+        )
+    return plain
+
+
+def from_stored(value: Any) -> Any:
+    """The value that `to_stored` was given."""
+    if isinstance(value, dict | list):
+        return kombu_json.loads(json.dumps(value))
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise NotStorable(f"JSON has no {name}")
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_holds_nul(part) for pair in value.items() for part in pair)
+    return isinstance(value, list) and any(_holds_nul(part) for part in value)

@@ -1,0 +1,145 @@
+"""kombu's Redis transport with a guarded reader.
+
+A stock consumer ends with an unrecoverable error on a body that is not JSON, or on an envelope
+without properties. Here such a message is counted, logged and removed, and reading goes on.
+"""
+
+import base64
+import binascii
+import json
+from typing import Any
+
+from kombu.transport import TRANSPORT_ALIASES, redis
+
+from app.worker import counters
+
+CONTROL_QUEUES = "pidbox"
+LARGEST_MESSAGE = 1_048_576
+
+_OPTIONAL_TEXT = ("lang", "shadow", "eta", "expires", "group", "root_id", "parent_id", "origin")
+
+
+class Refused(ValueError):
+    """A message that no worker can make sense of; says why in a few words."""
+
+
+def read_envelope(item: bytes) -> dict[str, Any]:
+    """The envelope of a task message.
+
+    Raises:
+        Refused: it is not a task message of Celery's protocol 2 in JSON.
+    """
+    if len(item) > LARGEST_MESSAGE:
+        raise Refused("too large")
+    envelope = _json(item, "not JSON")
+    if not isinstance(envelope, dict):
+        raise Refused("not an object")
+    properties, headers = envelope.get("properties"), envelope.get("headers")
+    if not isinstance(properties, dict) or not isinstance(properties.get("delivery_tag"), str):
+        raise Refused("no properties")
+    if not isinstance(properties.get("delivery_info", {}), dict):
+        raise Refused("no properties")
+    if not isinstance(headers, dict):
+        raise Refused("no headers")
+    _check_headers(headers)
+    if envelope.get("content-type") != "application/json":
+        raise Refused("not JSON content")
+    if str(envelope.get("content-encoding")).lower() not in ("utf-8", "utf8"):
+        raise Refused("not JSON content")
+    _check_body(envelope.get("body"), properties.get("body_encoding"))
+    return envelope
+
+
+def _check_headers(headers: dict[str, Any]) -> None:
+    for name in ("task", "id"):
+        if not isinstance(headers.get(name), str) or not headers[name]:
+            raise Refused(f"no {name}")
+    for name in _OPTIONAL_TEXT:
+        if not isinstance(headers.get(name), str | None):
+            raise Refused(f"bad {name}")
+    retries = headers.get("retries")
+    if retries is not None and (type(retries) is not int or retries < 0):
+        raise Refused("bad retries")
+    limits = headers.get("timelimit")
+    if limits is not None and not (
+        isinstance(limits, list)
+        and len(limits) == 2
+        and all(limit is None or (type(limit) in (int, float) and 0 < limit < 1e9) for limit in limits)
+    ):
+        raise Refused("bad timelimit")
+    if not isinstance(headers.get("stamped_headers"), list | None) or not isinstance(
+        headers.get("stamps"), dict | None
+    ):
+        raise Refused("bad stamps")
+    published = headers.get("upbeat_published_at")
+    if published is not None and not (type(published) in (int, float) and 0 < published < 1e11):
+        raise Refused("bad upbeat_published_at")
+
+
+def _check_body(body: object, encoding: object) -> None:
+    if not isinstance(body, str):
+        raise Refused("no body")
+    raw: bytes | str = body
+    if encoding == "base64":
+        try:
+            raw = base64.b64decode(body, validate=True)
+        except (binascii.Error, ValueError):
+            raise Refused("bad base64") from None
+    elif encoding is not None:
+        raise Refused("bad body encoding")
+    content = _json(raw, "body not JSON")
+    if not (
+        isinstance(content, list)
+        and len(content) == 3
+        and isinstance(content[0], list)
+        and isinstance(content[1], dict)
+        and isinstance(content[2], dict | None)
+    ):
+        raise Refused("bad body")
+
+
+def _json(raw: bytes | str, problem: str) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        raise Refused(problem) from None
+
+
+class Channel(redis.Channel):  # type: ignore[misc]
+    """Reads one message at a time, and outlives those that are rubbish."""
+
+    def _brpop_read(self, **options: Any) -> bool:
+        # As the method that it replaces, with `read_envelope` where that one has `loads`.
+        try:
+            try:
+                found = self.client.parse_response(self.client.connection, "BRPOP", **options)
+            except self.connection_errors:
+                self.client.connection.disconnect()
+                raise
+            if not found:
+                raise redis.Empty
+            key, item = found
+            queue = key.decode().rsplit(self.sep, 1)[0]
+            self._queue_cycle.rotate(queue)
+            try:
+                message = json.loads(item) if queue.endswith(CONTROL_QUEUES) else read_envelope(item)
+            except ValueError as error:
+                counters.refuse(str(error) if isinstance(error, Refused) else "not JSON", queue=queue)
+            else:
+                self.connection._deliver(message, queue)
+            return True
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+
+
+class Transport(redis.Transport):  # type: ignore[misc]
+    """Redis, read with care."""
+
+    Channel = Channel
+
+
+def register() -> None:
+    """Make `redis://` and `rediss://` mean this transport."""
+    for scheme in ("redis", "rediss"):
+        TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__name__}"

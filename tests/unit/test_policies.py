@@ -117,6 +117,10 @@ class TestCatchUp:
     def test_the_window_is_inclusive(self) -> None:
         firing = decide(EVERY_MINUTE, NOON, self.now, catchup_window=30 * SECOND)
         assert firing.ticks == (Tick(self.newest, None),)
+        firing = decide(
+            EVERY_MINUTE, NOON, self.now, catch_up=CatchUp.ALL, overlap=PARALLEL, catchup_window=90 * SECOND
+        )
+        assert firing.ticks == (Tick(self.newest - MINUTE, None), Tick(self.newest, None))
 
     def test_all(self) -> None:
         firing = decide(EVERY_MINUTE, NOON, self.now, catch_up=CatchUp.ALL, overlap=PARALLEL)

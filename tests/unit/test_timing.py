@@ -122,6 +122,7 @@ def test_starts_inside_the_repeated_hour() -> None:
     ):
         assert timing.next_after(at(second_pass)) == at("2026-10-26T01:30Z")
         assert timing.last_until(at(second_pass)) == at("2026-10-25T00:30Z")
+        assert timing.count(at(second_pass), at("2026-10-26T12:00Z")) == 1
 
 
 @pytest.mark.parametrize(

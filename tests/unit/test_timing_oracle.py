@@ -99,6 +99,9 @@ def test_agrees_with_the_oracle(zone_name: str) -> None:
                 assert found == earlier or (earlier is None and (found is None or found < start)), (
                     f"{case}: {instant}"
                 )
+                assert timing.count(instant, end) == sum(tick > instant for tick in expected), (
+                    f"{case}: {instant}"
+                )
                 cases += 1
 
 

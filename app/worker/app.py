@@ -100,13 +100,19 @@ def _spec(task: Any) -> TaskSpec:
         aliases=tuple(task.aliases),
         description=lines[0] if lines else "",
         schedulable=task.schedulable,
-        queue=task.queue or DEFAULT_QUEUE if hasattr(task, "queue") else DEFAULT_QUEUE,
+        queue=_own_queue(task),
         soft_time_limit=task.soft_time_limit,
         time_limit=task.time_limit,
         max_attempts=task.max_attempts,
         on_worker_lost=task.on_worker_lost,
         parameters=_parameters(function, bound=inspect.ismethod(task.run)),
     )
+
+
+def _own_queue(task: Any) -> str:
+    """The queue that the decorator names; asking the instance would warn where it names none."""
+    named = inspect.getattr_static(task, "queue", None)
+    return named if isinstance(named, str) else DEFAULT_QUEUE
 
 
 def _parameters(function: Callable[..., Any], *, bound: bool) -> dict[str, Any]:

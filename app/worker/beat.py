@@ -7,7 +7,7 @@ import signal
 import time
 from contextlib import suppress
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 from celery.apps.beat import Beat as CeleryBeat
@@ -148,12 +148,16 @@ class Service(CeleryService):  # type: ignore[misc]
         self.scheduler.wake(stop=True)
 
 
+class _StoppableService(Protocol):
+    def request_stop(self) -> None: ...
+
+
 class Beat(CeleryBeat):  # type: ignore[misc]
     """`celery -A app.worker beat`."""
 
     Service = Service
 
-    def install_sync_handler(self, service: Service) -> None:
+    def install_sync_handler(self, service: _StoppableService) -> None:
         """SIGTERM and SIGINT end the wait, not the transaction."""
 
         def stop(_number: int, _frame: Any) -> None:

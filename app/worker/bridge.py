@@ -15,7 +15,7 @@ import contextvars
 import os
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TypeVar
@@ -52,7 +52,8 @@ class _Call:
 
     def outcome(self) -> Any:
         """The coroutine's result or exception; the limit's exception if it was cancelled by that."""
-        assert self.task is not None
+        if self.task is None:
+            raise RuntimeError("the coroutine was never scheduled")
         if self.exceeded is None:
             return self.task.result()
         try:
@@ -222,8 +223,7 @@ def _signal_cancels(loop: asyncio.AbstractEventLoop, call: _Call) -> Iterator[bo
     def handler(_number: int, _frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(call.exceed, SoftTimeLimitExceeded())
 
-    previous: Callable[[int, FrameType | None], Any] = soft_timeout_sighandler
-    signal.signal(number, handler)
+    previous = signal.signal(number, handler)
     try:
         yield True
     finally:
@@ -249,7 +249,7 @@ async def _wind_up(engine: AsyncEngine | None) -> None:
 
 _bridge = Bridge()
 # A child must touch neither the parent's loop nor its connections.
-os.register_at_fork(after_in_child=_bridge._reset)  # noqa: SLF001
+os.register_at_fork(after_in_child=_bridge._reset)
 
 
 def run_async(

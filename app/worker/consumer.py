@@ -40,7 +40,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
                 return handle(message)
             except connection_errors:
                 raise
-            except Exception:
+            except Exception:  # noqa: BLE001
                 # Whatever else a message brings about, the next one must still be read.
                 counters.logger.exception("message could not be handled", extra={"action": "message_failed"})
                 return self._refuse(message, "could not be handled")

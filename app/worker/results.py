@@ -169,9 +169,9 @@ class RunBackend(BaseBackend):  # type: ignore[misc]
                     "traceback": None,
                 },
             )
-            logger.error(
+            logger.warning(
                 "result cannot be stored: %s", error, extra={"action": "result_refused", "run_id": task_id}
-            )  # noqa: TRY400
+            )
         else:
             outcome = Outcome(RunState.SUCCEEDED, result=stored)
         self._finish(task_id, attempt, outcome)

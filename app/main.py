@@ -46,7 +46,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        max_body_size=settings.api.max_body_bytes,
         generate_unique_id_function=lambda route: route.name,
     )
     app.include_router(health.router)
@@ -58,6 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs.install(app)
     openapi.install(app)
     problems.install(app)
+    app.add_middleware(middleware.BodyLimit, max_bytes=settings.api.max_body_bytes)
     app.add_middleware(middleware.RequestContext)
     return app
 

@@ -1,4 +1,4 @@
-"""Around every request: its id, its line in the access log, and an answer to what nobody handled."""
+"""Around every request: its id, its line in the access log, its size, and the last resort."""
 
 import re
 import time
@@ -6,9 +6,10 @@ from uuid import uuid4
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.problems import REQUEST_ID, unexpected
+from app.api.problems import REQUEST_ID, http_problem, unexpected
 
 HEADER = "X-Request-ID"
 _SANE = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
@@ -56,6 +57,37 @@ class RequestContext:
                 await unexpected(scope)(scope, receive, answer)
             finally:
                 _log(scope, status, time.perf_counter() - started)
+
+
+class BodyLimit:
+    """Counts what a body really brings, declared or not. The framework's own limit answers in plain text."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, unless its body is too large."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        refusal = HTTPException(413, f"The body may have at most {self.max_bytes} bytes; send a smaller one.")
+        declared = Headers(scope=scope).get("Content-Length", "")
+        if declared.isdecimal() and int(declared) > self.max_bytes:
+            await http_problem(scope, refusal)(scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.max_bytes:
+                # The framework wraps any other exception that comes from reading a body.
+                raise refusal
+            return message
+
+        await self.app(scope, counted, send)
 
 
 def _request_id(scope: Scope) -> str:

@@ -10,6 +10,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
@@ -90,7 +91,7 @@ _HTTP: dict[int, tuple[str, str, str]] = {
         "This method is not allowed here",
         "The Allow header names the methods that this path takes.",
     ),
-    413: ("body_too_large", "The body is too large", "Send a smaller body."),
+    413: ("body_too_large", "The body is too large", ""),
 }
 
 
@@ -148,13 +149,30 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
     return response(request.scope, InvalidInput(field_errors(findings, request.scope.get("endpoint"))))
 
 
-async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
-    error = cast(HTTPException, error)
+def http_problem(scope: Scope, error: HTTPException) -> JSONResponse:
+    """The answer for an error that the framework raised, or the body limit."""
     code, title, detail = _HTTP.get(
         error.status_code, ("http_error", "The request was refused", "The request was refused.")
     )
-    body = document(request.scope, code=code, status=error.status_code, title=title, detail=detail)
+    body = document(scope, code=code, status=error.status_code, title=title, detail=detail or error.detail)
     return JSONResponse(body, error.status_code, error.headers, MEDIA_TYPE)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    answer = http_problem(request.scope, cast(HTTPException, error))
+    if answer.status_code == 405:
+        # The framework names the methods of the first route of this path only.
+        answer.headers["Allow"] = ", ".join(sorted(_methods(request)))
+    return answer
+
+
+def _methods(request: Request) -> set[str]:
+    served: set[str] = set()
+    for context in iter_route_contexts(request.app.routes):
+        pattern = getattr(context, "path_regex", None)
+        if pattern is not None and pattern.match(request.scope["path"]):
+            served |= context.methods or set()
+    return served
 
 
 async def _on_outage(request: Request, error: Exception) -> JSONResponse:

@@ -1,7 +1,7 @@
 """Runs: what was executed, is being executed, or was decided not to be."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import Query
@@ -13,23 +13,10 @@ from app.api.problems import READS, READS_ONE
 from app.api.routing import resource_router
 from app.scheduling.config import QueueName
 from app.scheduling.models import RunRow
+from app.scheduling.runs import Origin, RunState
+from app.worker.results import CELERY_STATES
 
 router = resource_router("/runs", "Runs")
-
-RunState = Literal[
-    "queued", "running", "succeeded", "failed", "timed_out", "lost", "cancelled", "expired", "skipped"
-]
-_CELERY_STATES = {
-    "queued": "PENDING",
-    "running": "STARTED",
-    "succeeded": "SUCCESS",
-    "failed": "FAILURE",
-    "timed_out": "FAILURE",
-    "lost": "FAILURE",
-    "cancelled": "REVOKED",
-    "expired": "REVOKED",
-    "skipped": "REVOKED",
-}
 
 
 class Run(BaseModel):
@@ -39,7 +26,7 @@ class Run(BaseModel):
     state: RunState
     celery_state: str = Field(description="The state by Celery's names.")
     reason: str | None = Field(description="Why it did not run, or not to its end.")
-    origin: str = Field(description="`schedule`, `manual`, `api`, `code`, …")
+    origin: Origin
     task: str
     queue: str
     schedule_id: UUID | None
@@ -62,9 +49,9 @@ class Run(BaseModel):
     @classmethod
     def of(cls, row: RunRow) -> Self:
         """The wire form of a row."""
-        retrying = row.state == "queued" and row.attempt > 1
+        retrying = row.state == RunState.QUEUED and row.attempt > 1
         return cls(
-            celery_state="RETRY" if retrying else _CELERY_STATES[row.state],
+            celery_state="RETRY" if retrying else CELERY_STATES[row.state],
             **{name: getattr(row, name) for name in cls.model_fields if name != "celery_state"},
         )
 

@@ -1,14 +1,16 @@
 """The HTTP service in this process, on the tests' own servers, spoken to through its real routes."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import httpx
+import pytest
 from fastapi import FastAPI
 
 from app.main import create_app
 from app.modules.auth import service
-from app.settings import Settings
+from app.settings import Settings, get_settings
+from app.worker import celery_app
 
 ADMIN = ("admin", "correct horse battery staple")
 
@@ -16,9 +18,21 @@ ADMIN = ("admin", "correct horse battery staple")
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[FastAPI]:
     """The application with its connections open."""
-    app = create_app(settings)
-    async with app.router.lifespan_context(app):
-        yield app
+    service_app = create_app(settings)
+    with _broker(settings.broker.url()):
+        async with service_app.router.lifespan_context(service_app):
+            yield service_app
+
+
+@contextmanager
+def _broker(url: str) -> Iterator[None]:
+    """Celery's application is one for the process, and reads the environment: point it at this broker."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REDIS_URL", url)
+        get_settings.cache_clear()
+        patch.setattr(celery_app.conf, "broker_url", url)
+        yield
+    get_settings.cache_clear()
 
 
 def connect(app: FastAPI, token: str | None = None) -> httpx.AsyncClient:

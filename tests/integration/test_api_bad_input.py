@@ -1,0 +1,215 @@
+"""Bad input: a 4xx problem that names the field and the remedy, echoes nothing, and changes nothing."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from app.settings import Settings
+from support.api import connected, serving
+
+SCHEDULES = "/api/v1/scheduled-tasks"
+JSON = {"Content-Type": "application/json"}
+SECRET = "hunter2"
+GOOD: dict[str, Any] = {
+    "task_name": "good",
+    "task_path": "scheduled_task.test_task",
+    "schedule": {"type": "interval", "every": 1, "unit": "hours"},
+}
+
+
+@pytest.fixture(scope="module")
+async def api(settings: Settings) -> AsyncIterator[FastAPI]:
+    async with serving(settings) as app:
+        yield app
+
+
+@pytest.fixture(scope="module")
+async def admin(api: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with connected(api) as client:
+        yield client
+
+
+async def refused(client: httpx.AsyncClient, answer: httpx.Response, status: int) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert SECRET not in answer.text
+    problem: dict[str, Any] = answer.json()
+    assert {"type", "title", "status", "detail", "instance", "request_id"} <= set(problem)
+    assert problem["status"] == status
+    assert answer.headers["X-Request-ID"] == problem["request_id"]
+    assert (await client.get(SCHEDULES)).json()["items"] == []
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "remedy"),
+    [
+        ({"task_path": "auth.cleanup_expired_session"}, "task_path", "auth.cleanup_expired_sessions"),
+        ({"task_path": SECRET}, "task_path", "GET /api/v1/tasks"),
+        ({"task_extra_config": {"queue": SECRET}}, "task_extra_config.queue", "'priority_high'"),
+        ({"task_extra_config": {"overlap": SECRET}}, "task_extra_config.overlap", "'allow_all'"),
+        ({"task_extra_config": {"quue": 1}}, "task_extra_config.quue", "Did you mean queue?"),
+        ({"task_extra_config": {"time_limit": -1}}, "task_extra_config.time_limit", "greater than 0"),
+        ({"task_extra_config": [SECRET]}, "task_extra_config", "object"),
+        ({"task_nmae": SECRET}, "task_nmae", "Did you mean task_name?"),
+        ({"task_type": SECRET}, "task_type", "'system', 'business' or 'agent'"),
+        ({"task_enabled": SECRET}, "task_enabled", "true or false"),
+        ({"task_args": {"a": SECRET}}, "task_args", "list"),
+        ({"task_kwargs": [SECRET]}, "task_kwargs", "object"),
+        ({"task_name": ""}, "task_name", "at least 1 character"),
+        ({"schedule": None}, "schedule", "schedule object"),
+        ({"schedule": {}}, "schedule.type", "crontab"),
+        ({"schedule": {"type": "crontab", "expression": "99 * * * *"}}, "schedule.expression", "0"),
+        ({"schedule": {"type": "crontab", "expression": "* *"}}, "schedule.expression", "five"),
+        ({"schedule": {"type": "crontab", "expression": "0 0 30 2 *"}}, "schedule.expression", ""),
+        (
+            {"schedule": {"type": "crontab", "expression": "0 0 * * *", "timezone": "Mars/Olympus"}},
+            "schedule.timezone",
+            "Europe/",
+        ),
+        ({"schedule": {"type": "one_off", "at": "2099-01-01T00:00:00"}}, "schedule.at", "offset"),
+        ({"schedule": {"type": "one_off", "at": "2001-01-01T00:00:00Z"}}, "schedule.at", "run_if_past"),
+        ({"schedule": {"type": "interval", "every": 0, "unit": "hours"}}, "schedule.every", "from 1"),
+        ({"schedule": {"type": "interval", "evry": 1, "unit": "hours"}}, "schedule.evry", "every"),
+        ({"schedule": None, "task_crontab_minute": "61"}, "task_crontab_minute", "59"),
+        ({"schedule": None, "task_crontab_timezone": "UTC"}, "task_crontab_timezone", "at least one"),
+        ({"task_crontab_minute": "0"}, "schedule", "not both"),
+        ({"task_kwargs": {"x": {"y": "a\0b"}}}, "task_kwargs.x.y", "NUL"),
+        ({"task_args": ["\ud800"]}, "task_args.0", "Unicode"),
+        ({"description": "\0"}, "description", "NUL"),
+    ],
+)
+async def test_a_field_that_will_not_do(
+    admin: httpx.AsyncClient, change: dict[str, Any], field: str, remedy: str
+) -> None:
+    answer = await admin.post(SCHEDULES, content=json.dumps(GOOD | change), headers=JSON)
+    problem = await refused(admin, answer, 422)
+    assert problem["type"] == "/problems/invalid_input"
+    assert [error["field"] for error in problem["errors"]] == [field]
+    assert remedy in problem["errors"][0]["message"]
+
+
+async def test_all_wrong_fields_are_named_at_once(admin: httpx.AsyncClient) -> None:
+    problem = await refused(admin, await admin.post(SCHEDULES, json={"task_type": SECRET}), 422)
+    assert {error["field"] for error in problem["errors"]} == {"task_name", "task_path", "task_type"}
+
+
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        (b"{", "line 1, column 2"),
+        (b'{"task_name": hunter2}', "not valid JSON"),
+        (b'{"task_name": "\xff"}', "UTF-8"),
+        (b'{"task_kwargs": {"x": NaN}}', "NaN"),
+        (b'{"task_kwargs": {"x": -Infinity}}', "infinity"),
+        (b'{"task_kwargs": {"x": 1e999}}', "too large"),
+        (b'{"task_kwargs": {"x": ' + b"9" * 5000 + b"}}", "64 bits"),
+        (b'{"task_kwargs": {"x": 18446744073709551616}}', "64 bits"),
+        (b"[" * 100_000, "too deeply"),
+        (b"[" * 100 + b"]" * 100, "64 levels"),
+        (b'{"a":' * 500 + b"1" + b"}" * 500, "64 levels"),
+    ],
+)
+async def test_a_body_that_cannot_be_read(admin: httpx.AsyncClient, content: bytes, remedy: str) -> None:
+    problem = await refused(admin, await admin.post(SCHEDULES, content=content, headers=JSON), 400)
+    assert problem["type"] == "/problems/malformed_body"
+    assert remedy in problem["detail"]
+
+
+@pytest.mark.parametrize("content", [b"[]", b"1", b"null", b'"hunter2"', b""])
+async def test_json_that_is_no_object(admin: httpx.AsyncClient, content: bytes) -> None:
+    problem = await refused(admin, await admin.post(SCHEDULES, content=content, headers=JSON), 422)
+    assert [error["field"] for error in problem["errors"]] == ["body"]
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "nonsense", "é"])
+async def test_another_content_type(admin: httpx.AsyncClient, kind: str | None) -> None:
+    headers = [] if kind is None else [(b"Content-Type", kind.encode("latin-1"))]
+    answer = await admin.post(SCHEDULES, content=json.dumps(GOOD), headers=headers)
+    problem = await refused(admin, answer, 415)
+    assert "application/json" in problem["detail"]
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_a_body_that_is_too_large(api: FastAPI, admin: httpx.AsyncClient, *, chunked: bool) -> None:
+    limit = api.state.services.settings.api.max_body_bytes
+    content = b'{"task_name": "' + b"x" * limit + b'"}'
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(content), 65_536):
+            yield content[start : start + 65_536]
+
+    answer = await admin.post(SCHEDULES, content=chunks() if chunked else content, headers=JSON)
+    problem = await refused(admin, answer, 413)
+    assert problem["type"] == "/problems/body_too_large"
+    assert str(limit) in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "remedy"),
+    [
+        (f"{SCHEDULES}?limit=0", "limit", "greater than or equal to 1"),
+        (f"{SCHEDULES}?limit=201", "limit", "less than or equal to 200"),
+        (f"{SCHEDULES}?limit={'9' * 5000}", "limit", "too large"),
+        (f"{SCHEDULES}?limit=hunter2", "limit", "whole number"),
+        (f"{SCHEDULES}?cursor=hunter2", "cursor", "next_cursor"),
+        (f"{SCHEDULES}?cursor=%C3%A9", "cursor", "next_cursor"),
+        (f"{SCHEDULES}?cursor=%00", "cursor", "next_cursor"),
+        (f"{SCHEDULES}?serach=x", "serach", "Did you mean search?"),
+        (f"{SCHEDULES}?search=%00", "search", "NUL"),
+        (f"{SCHEDULES}?state=hunter2", "state", "'active'"),
+        (f"{SCHEDULES}/hunter2", "schedule_id", "UUID"),
+        ("/api/v1/runs?schedule_id=hunter2", "schedule_id", "UUID"),
+        ("/api/v1/runs?task=%00", "task", "NUL"),
+        ("/api/v1/runs?queue=hunter2", "queue", "'system'"),
+        ("/api/v1/runs/hunter2", "run_id", "UUID"),
+        ("/api/v1/tasks?cursor=%FF", "cursor", "next_cursor"),
+    ],
+)
+async def test_a_query_that_will_not_do(admin: httpx.AsyncClient, path: str, field: str, remedy: str) -> None:
+    problem = (await admin.get(path)).json()
+    assert problem["status"] == 422
+    assert [error["field"] for error in problem["errors"]] == [field]
+    assert remedy in problem["errors"][0]["message"]
+    assert SECRET not in problem["detail"]
+
+
+async def test_a_change_that_is_refused_changes_nothing(admin: httpx.AsyncClient) -> None:
+    created = (await admin.post(SCHEDULES, json=GOOD)).json()
+    path = f"{SCHEDULES}/{created['id']}"
+    try:
+        for change in (
+            {"task_name": "new", "task_path": "no.such.task"},
+            {"task_name": "new", "schedule": {"type": "crontab", "expression": "nonsense"}},
+            {"task_name": "new", "unknown": 1},
+            {"task_name": None, "task_extra_config": {"queue": "nope"}},
+        ):
+            assert (await admin.patch(path, json=change)).status_code == 422
+        assert (await admin.get(path)).json() == created
+    finally:
+        await admin.delete(path)
+
+
+async def test_runs_on_demand_of_what_cannot_run(admin: httpx.AsyncClient) -> None:
+    path = "/api/v1/tasks/scheduled_task.test_task/runs"
+    for body, field in (
+        ({"options": {"queue": "nope"}}, "options.queue"),
+        ({"args": {}}, "args"),
+        ({"countdown": -1}, "countdown"),
+        ({"argz": []}, "argz"),
+    ):
+        problem = (await admin.post(path, json=body)).json()
+        assert [error["field"] for error in problem["errors"]] == [field]
+    assert (await admin.post("/api/v1/tasks/no.such/runs", json={})).status_code == 404
+    assert (await admin.get("/api/v1/runs")).json()["items"] == []
+
+
+async def test_a_method_that_is_not_served(admin: httpx.AsyncClient) -> None:
+    answer = await admin.put(SCHEDULES)
+    problem = await refused(admin, answer, 405)
+    assert problem["type"] == "/problems/method_not_allowed"
+    assert set(answer.headers["Allow"].split(", ")) == {"GET", "POST"}

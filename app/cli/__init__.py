@@ -10,6 +10,10 @@ import sys
 
 def main() -> None:
     """Run the command; a user's mistake is one line on stderr, never a stack trace."""
-    from app.cli.commands import run
+    try:
+        from app.cli.commands import run
 
-    sys.exit(run())
+        status = run()
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)

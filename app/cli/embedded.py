@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar
 
 import psycopg
 import redis
@@ -115,6 +116,8 @@ def _other_user() -> tuple[int, int] | None:
 class Postgres:
     """One PostgreSQL server of our own in ``data``."""
 
+    title: ClassVar[str] = "PostgreSQL"
+
     data: Path
     port: int
     password: str = field(repr=False)
@@ -211,6 +214,8 @@ class Postgres:
 @dataclass(frozen=True, slots=True)
 class Redis:
     """One Redis server of our own in ``data``; ``durable`` keeps its data between starts."""
+
+    title: ClassVar[str] = "Redis"
 
     data: Path
     port: int

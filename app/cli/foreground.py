@@ -11,9 +11,10 @@ from pathlib import Path
 
 import httpx
 
-from app.cli.banner import event
+from app.cli.banner import event, say
 from app.cli.embedded import LOOPBACK, Postgres, Redis, wait_until
 from app.cli.leftovers import MARKER, end_leftovers
+from app.cli.reach import names_broker, names_database
 from app.cli.state import State, write_private
 from app.cli.supervision import (
     LOGS,
@@ -60,6 +61,7 @@ class ForegroundStack:
             ConfigurationError: a server's program is missing or does not start.
         """
         postgres, redis = self._wanted(settings)
+        say(f"Starting {' and '.join(s.title for s in (postgres, redis) if s) or 'the supervisor'} …")
         addresses = {}
         if postgres is not None:
             postgres.initialise()
@@ -138,6 +140,7 @@ class ForegroundStack:
     def stop(self, hurried: Callable[[], bool]) -> None:
         """Stop everything in order; what outlasts its time, or is hurried, is killed."""
         if self._supervisor is not None:
+            say("Stopping … (Ctrl-C again: at once)")
             patience = sum(program.stop_seconds for program in self._programs.values()) + 10
             end = time.monotonic() + patience
             self._supervisor.terminate()
@@ -153,12 +156,7 @@ class ForegroundStack:
 
     def _wanted(self, settings: Settings) -> tuple[Postgres | None, Redis | None]:
         postgres, redis = self._state.servers()
-        named_database = settings.database.url is not None and settings.database.url.get_secret_value()
-        named_redis = any(
-            url is not None and url.get_secret_value()
-            for url in (settings.broker.redis_url, settings.broker.celery_url)
-        )
-        return None if named_database else postgres, None if named_redis else redis
+        return None if names_database(settings) else postgres, None if names_broker(settings) else redis
 
     def _start_supervisor(self, programs: list[Program]) -> None:
         for program in programs:

@@ -7,6 +7,17 @@ from app.errors import ConfigurationError
 from app.settings import Settings
 
 
+def names_database(settings: Settings) -> bool:
+    """Whether DATABASE_URL is set; if not, the embedded server is meant."""
+    return settings.database.url is not None and bool(settings.database.url.get_secret_value())
+
+
+def names_broker(settings: Settings) -> bool:
+    """Whether CELERY_BROKER_URL or REDIS_URL is set; if not, the embedded server is meant."""
+    addresses = (settings.broker.celery_url, settings.broker.redis_url)
+    return any(address is not None and address.get_secret_value() for address in addresses)
+
+
 def reach_database(settings: Settings) -> None:
     """Log in to the server of DATABASE_URL.
 
@@ -20,7 +31,7 @@ def reach_database(settings: Settings) -> None:
             connect_timeout=max(2, round(settings.database.connect_timeout)),
         ).close()
     except psycopg.OperationalError as error:
-        reason = str(error).strip().splitlines()[-1]
+        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ConfigurationError(
             f"PostgreSQL at {url.host}:{url.port or 5432} (DATABASE_URL) cannot be used: {reason}. Start it or"
             " correct the address; without DATABASE_URL an embedded server is started."
@@ -48,5 +59,5 @@ def reach_redis(settings: Settings) -> None:
             client.ping()
         except redis.RedisError as error:
             raise ConfigurationError(
-                f"Redis at {where} (REDIS_URL) cannot be used: {error}. {remedy}"
+                f"Redis at {where} (REDIS_URL) cannot be used: {str(error).rstrip('.')}. {remedy}"
             ) from None

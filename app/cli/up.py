@@ -12,7 +12,7 @@ from app.cli.foreground import ForegroundStack
 from app.cli.launch import die_with_parent
 from app.cli.leftovers import end_leftovers, leftovers
 from app.cli.prepare import prepare
-from app.cli.reach import reach_database, reach_redis
+from app.cli.reach import names_broker, names_database, reach_database, reach_redis
 from app.cli.state import State
 from app.errors import ConfigurationError
 from app.settings import Settings, get_settings
@@ -70,12 +70,13 @@ def _run(interruption: Interruption) -> None:
     state.withdraw_addresses()
     settings = get_settings()
     _require_free_port(settings)
+    if names_database(settings):
+        reach_database(settings)
+    if names_broker(settings):
+        reach_redis(settings)
     stack = ForegroundStack(state)
     try:
-        say("Starting PostgreSQL and Redis …")
         settings = stack.start_servers(settings)
-        reach_database(settings)
-        reach_redis(settings)
         say("Preparing the database …")
         administrator = prepare(settings)
         say("Starting API, worker and beat …")
@@ -86,7 +87,6 @@ def _run(interruption: Interruption) -> None:
             time.sleep(0.5)
     finally:
         interruption.stopping = True
-        say("Stopping … (Ctrl-C again: at once)")
         stack.stop(lambda: interruption.hurried)
 
 

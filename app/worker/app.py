@@ -54,6 +54,8 @@ class Upbeat(Celery):  # type: ignore[misc]
 
     def _task_from_fun(self, fun: Callable[..., Any], name: str | None = None, **options: Any) -> Any:
         name = name or self.gen_task_name(fun.__name__, fun.__module__)
+        # Celery's own attribute of this name is deprecated, and its router is not asked here.
+        options["default_queue"] = options.pop("queue", None) or DEFAULT_QUEUE
         return super()._task_from_fun(self._body(fun, name), name=name, **options)
 
     @functools.cache  # noqa: B019 - Celery registers a function more than once, and compares by identity
@@ -100,19 +102,13 @@ def _spec(task: Any) -> TaskSpec:
         aliases=tuple(task.aliases),
         description=lines[0] if lines else "",
         schedulable=task.schedulable,
-        queue=_own_queue(task),
+        queue=task.default_queue,
         soft_time_limit=task.soft_time_limit,
         time_limit=task.time_limit,
         max_attempts=task.max_attempts,
         on_worker_lost=task.on_worker_lost,
         parameters=_parameters(function, bound=inspect.ismethod(task.run)),
     )
-
-
-def _own_queue(task: Any) -> str:
-    """The queue that the decorator names; asking the instance would warn where it names none."""
-    named = inspect.getattr_static(task, "queue", None)
-    return named if isinstance(named, str) else DEFAULT_QUEUE
 
 
 def _parameters(function: Callable[..., Any], *, bound: bool) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from app.scheduling import runs
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.config import RunOptions
 from app.scheduling.ids import new_id
-from app.scheduling.messages import BrokerUnavailable, RunMessage
+from app.scheduling.messages import DEFAULT_QUEUE, BrokerUnavailable, RunMessage
 from app.settings import get_settings
 from app.worker import bookkeeping, codec, counters, liveness, logs, results
 
@@ -37,11 +37,13 @@ class OutcomeWithheld(Exception):
 
 class Task(CeleryTask):  # type: ignore[misc]
     """``aliases`` are names under which callers may also know the task (a path it had before);
+    ``default_queue`` is what the decorator's ``queue`` says;
     ``max_attempts`` and ``on_worker_lost`` ("fail" or "retry") are the defaults of its runs."""
 
     abstract = True
     aliases: ClassVar[tuple[str, ...]] = ()
     schedulable: ClassVar[bool] = True
+    default_queue: ClassVar[str] = DEFAULT_QUEUE
     max_attempts: ClassVar[int] = 1
     on_worker_lost: ClassVar[str] = "fail"
 

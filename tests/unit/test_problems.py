@@ -45,9 +45,7 @@ def endpoint(query: Annotated[Search, Query()], body: Outer) -> None:
 def found(value: Any, model: type[BaseModel] = Outer, place: str = "body") -> list[FieldError]:
     with pytest.raises(ValidationError) as caught:
         model.model_validate(value)
-    findings = [dict(finding) for finding in caught.value.errors()]
-    for finding in findings:
-        finding["loc"] = (place, *finding["loc"])
+    findings = [{**finding, "loc": (place, *finding["loc"])} for finding in caught.value.errors()]
     return field_errors(findings, endpoint)
 
 

@@ -34,8 +34,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             catalogue=known,
             scheduler=Scheduler(sessions, publisher, known, settings),
         )
-        yield
-        await engine.dispose()
+        try:
+            yield
+        finally:
+            publisher.close()
+            await engine.dispose()
 
     app = FastAPI(
         title="Upbeat",

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from app.api.dependencies import Services, ServicesOf
 from app.api.outages import is_outage
 from app.scheduling.facade import Readiness
+from app.scheduling.messages import BrokerUnavailable
 
 router = APIRouter(tags=["Health"])
 
@@ -97,7 +98,10 @@ async def _redis_answers(services: Services) -> bool:
     try:
         with anyio.fail_after(PING_TIMEOUT):
             await anyio.to_thread.run_sync(services.publisher.ping, abandon_on_cancel=True, limiter=_pings)
-    except Exception as error:  # noqa: BLE001 - whatever it raised, Redis did not answer
-        log.warning("redis does not answer", action="readyz", error=type(error).__name__)
+    except (BrokerUnavailable, TimeoutError) as error:
+        log.warning("redis does not answer", action="readyz", cause=str(error) or "no answer in time")
+        return False
+    except Exception:
+        log.exception("readiness failed", action="readyz")
         return False
     return True

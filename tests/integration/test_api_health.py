@@ -1,0 +1,179 @@
+"""Liveness, readiness, and what callers are told while the database or Redis is away."""
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic import SecretStr
+from sqlalchemy import delete, func, text
+from sqlalchemy.dialects.postgresql import insert
+
+from app.scheduling.ids import new_id
+from app.scheduling.models import BeatRow
+from app.settings import BrokerSettings, DatabaseSettings, Settings
+from support.api import connect, connected, log_in, serving
+from support.polling import eventually_async
+from support.servers import Servers, running_servers, settings_for
+
+SCHEDULES = "/api/v1/scheduled-tasks"
+
+
+@pytest.fixture(scope="module")
+async def api(settings: Settings) -> AsyncIterator[FastAPI]:
+    async with serving(settings) as app:
+        yield app
+
+
+@pytest.fixture(scope="module")
+def own_servers() -> Iterator[Servers]:
+    """Servers that may be stopped."""
+    with running_servers() as running:
+        yield running
+
+
+async def beat_passed(app: FastAPI, ago: timedelta) -> None:
+    async with app.state.services.sessions.begin() as session:
+        await session.execute(delete(BeatRow))
+        await session.execute(
+            insert(BeatRow).values(id=new_id(), name="test", pid=1, last_pass_at=func.clock_timestamp() - ago)
+        )
+
+
+async def read(app: FastAPI, path: str = "/readyz") -> tuple[int, dict[str, bool]]:
+    async with connect(app) as client:
+        answer = await client.get(path)
+    return answer.status_code, {name: check["ok"] for name, check in answer.json()["checks"].items()}
+
+
+async def test_alive_without_a_token(api: FastAPI) -> None:
+    async with connect(api) as client:
+        answer = await client.get("/livez")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+async def test_ready_with_database_schema_redis_and_a_beat(api: FastAPI) -> None:
+    await beat_passed(api, timedelta(0))
+    assert await read(api) == (200, {"database": True, "migrations": True, "redis": True, "beat": True})
+
+
+async def test_not_ready_when_no_beat_passes(api: FastAPI) -> None:
+    await beat_passed(api, timedelta(seconds=60))
+    assert await read(api) == (503, {"database": True, "migrations": True, "redis": True, "beat": False})
+    async with api.state.services.sessions.begin() as session:
+        await session.execute(delete(BeatRow))
+    assert await read(api) == (503, {"database": True, "migrations": True, "redis": True, "beat": False})
+
+
+async def test_not_ready_at_another_revision(api: FastAPI) -> None:
+    await beat_passed(api, timedelta(0))
+    sessions = api.state.services.sessions
+    async with sessions.begin() as session:
+        head = await session.scalar(text("UPDATE alembic_version SET version_num = 'other' RETURNING 1"))
+        assert head == 1
+        assert (await read(api))[0] == 200, "not before it is committed"
+        await session.commit()
+    try:
+        assert await read(api) == (503, {"database": True, "migrations": False, "redis": True, "beat": True})
+    finally:
+        from app.db.migrate import head as newest
+
+        async with sessions.begin() as session:
+            await session.execute(text("UPDATE alembic_version SET version_num = :v"), {"v": newest()})
+
+
+async def test_health_tells_nothing_of_the_inside(settings: Settings) -> None:
+    settings = unreachable(settings)
+    async with serving(settings) as app, connect(app) as client:
+        answer = await client.get("/readyz")
+    assert answer.status_code == 503
+    checks = answer.json()["checks"]
+    assert {check["ok"] for check in checks.values()} == {False}
+    for secret in ("127.0.0.1", "password", "postgres", "Error", "Traceback"):
+        assert secret not in answer.text
+
+
+async def test_nobody_home_is_a_503_for_every_caller(settings: Settings) -> None:
+    async with serving(unreachable(settings)) as app, connect(app, "token") as client:
+        for answer in (
+            await client.get(SCHEDULES),
+            await client.post("/api/v1/auth/login", data={"username": "a", "password": "b"}),
+        ):
+            assert answer.status_code == 503, answer.text
+            assert answer.headers["Content-Type"] == "application/problem+json"
+            assert answer.headers["Retry-After"] == "5"
+            assert answer.json()["type"] == "/problems/unavailable"
+            assert "127.0.0.1" not in answer.text
+
+
+async def test_redis_that_never_answers_holds_readiness_up_for_a_second(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        changed = settings.model_copy(update={"broker": BrokerSettings(REDIS_URL=SecretStr(url))})
+        async with serving(changed) as app:
+            await beat_passed(app, timedelta(0))
+            for _ in range(3):
+                started = time.monotonic()
+                assert (await read(app))[1]["redis"] is False
+                assert time.monotonic() - started < 2
+
+
+async def test_a_database_that_goes_and_comes_back(own_servers: Servers) -> None:
+    settings = settings_for(own_servers.postgres.url, own_servers.new_database(), own_servers.redis.url)
+    async with serving(settings) as app, connected(app) as client:
+        assert (await client.get(SCHEDULES)).status_code == 200
+        own_servers.stop("postgres", signal.SIGINT)
+        statuses = await asyncio.gather(*(client.get(SCHEDULES) for _ in range(5)))
+        assert {answer.status_code for answer in statuses} == {503}
+        assert (await client.get("/livez")).status_code == 200
+        assert (await read(app))[1]["database"] is False
+        own_servers.start_postgres()
+
+        async def back() -> bool:
+            return (await client.get(SCHEDULES)).status_code == 200
+
+        await eventually_async(back, 10, "the API's recovery")
+
+
+async def test_connections_that_are_cut_are_replaced(api: FastAPI, settings: Settings) -> None:
+    async with connected(api) as client:
+        async with api.state.services.sessions() as session:
+            await session.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            )
+        answers = await asyncio.gather(*(client.get(SCHEDULES) for _ in range(10)))
+    assert {answer.status_code for answer in answers} <= {200, 503}
+    async with connect(api, await log_in(api, "admin", "correct horse battery staple")) as client:
+        assert (await client.get(SCHEDULES)).status_code == 200
+
+
+async def test_a_run_is_accepted_while_redis_is_away(own_servers: Servers) -> None:
+    settings = settings_for(own_servers.postgres.url, own_servers.new_database(), own_servers.redis.url)
+    async with serving(settings) as app, connected(app) as client:
+        own_servers.stop("redis")
+        answer: httpx.Response = await client.post("/api/v1/tasks/scheduled_task.test_task/runs", json={})
+        own_servers.start_redis()
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["state"] == "queued"
+
+
+def unreachable(settings: Settings) -> Settings:
+    """Addresses at which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    return settings.model_copy(
+        update={
+            "database": DatabaseSettings(
+                DATABASE_URL=SecretStr(f"postgresql://u:password@127.0.0.1:{port}/x")
+            ),
+            "broker": BrokerSettings(REDIS_URL=SecretStr(f"redis://127.0.0.1:{port}/0")),
+        }
+    )

@@ -1,0 +1,104 @@
+"""Request ids, the access log, the last resort, and the documentation's page."""
+
+import logging
+import re
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from app.settings import ApiSettings, Settings
+from support.api import connect, serving
+
+
+@pytest.fixture(scope="module")
+async def api(settings: Settings) -> AsyncIterator[FastAPI]:
+    async with serving(settings) as app:
+
+        @app.get("/broken", include_in_schema=False)
+        async def broken() -> None:
+            raise RuntimeError("the secret is hunter2")
+
+        yield app
+
+
+@pytest.fixture
+async def client(api: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with connect(api) as connection:
+        yield connection
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
+    """What is logged; the service's loggers do not propagate, so it is caught at their root."""
+    caught: list[dict[str, object]] = []
+
+    class Catch(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if isinstance(record.msg, dict):
+                caught.append(record.msg)
+
+    logging.getLogger("app").addHandler(Catch())
+    return caught
+
+
+async def test_a_sane_request_id_is_kept(client: httpx.AsyncClient, lines: list[dict[str, object]]) -> None:
+    answer = await client.get("/api/v1/nothing?token=hunter2", headers={"X-Request-ID": "caller-1"})
+    assert answer.headers["X-Request-ID"] == "caller-1"
+    assert answer.json()["request_id"] == "caller-1"
+    (line,) = lines
+    assert (
+        line.items()
+        >= {
+            "event": "request",
+            "request_id": "caller-1",
+            "method": "GET",
+            "path": "/api/v1/nothing",
+            "status": 404,
+        }.items()
+    )
+    assert "hunter2" not in str(line)
+
+
+@pytest.mark.parametrize("given", [None, "", "a b", "x" * 200, "<script>", "a\tb"])
+async def test_another_one_is_made(client: httpx.AsyncClient, given: str | None) -> None:
+    headers = {} if given is None else {"X-Request-ID": given}
+    first, second = [(await client.get("/livez", headers=headers)).headers["X-Request-ID"] for _ in range(2)]
+    assert re.fullmatch("[0-9a-f]{32}", first)
+    assert first != second
+
+
+async def test_what_nobody_handled_is_a_500_without_its_text(
+    client: httpx.AsyncClient, lines: list[dict[str, object]]
+) -> None:
+    answer = await client.get("/broken")
+    assert answer.status_code == 500
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["type"] == "/problems/internal"
+    assert problem["request_id"] == answer.headers["X-Request-ID"]
+    assert "hunter2" not in answer.text
+    assert [line["event"] for line in lines] == ["unhandled", "request"]
+    assert {line["request_id"] for line in lines} == {problem["request_id"]}
+
+
+async def test_the_documentation_needs_no_internet(client: httpx.AsyncClient) -> None:
+    page = await client.get("/docs")
+    assert page.status_code == 200
+    links = re.findall(r'(?:src|href)="([^"]+)"', page.text) + re.findall(r"url: '([^']+)'", page.text)
+    assert len(links) == 4
+    for link in links:
+        assert link.startswith("/"), link
+        assert (await client.get(link)).status_code == 200, link
+    assert "//" not in re.sub(r"<!--.*?-->|//.*$", "", page.text, flags=re.MULTILINE).replace("://", "X")
+    assert "http" not in page.text.replace("http-equiv", "")
+    assert (await client.get("/redoc")).status_code == 404
+
+
+async def test_the_documentation_can_be_switched_off(settings: Settings) -> None:
+    changed = settings.model_copy(update={"api": ApiSettings(docs_enabled=False)})
+    async with serving(changed) as app, connect(app) as client:
+        for path in ("/docs", "/openapi.json", "/docs/assets/swagger-ui.css"):
+            assert (await client.get(path)).status_code == 404
+        assert (await client.get("/livez")).status_code == 200

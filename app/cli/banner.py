@@ -58,5 +58,5 @@ def _login(administrator: Administrator) -> str:
         return "the password this account was made with (UPBEAT_ADMIN_PASSWORD is used at the first start)"
     return (
         "the password shown at the first start"
-        f" (lost? .venv/bin/python -m app.cli users password {shlex.quote(administrator.username)})"
+        " (lost? Make another account: .venv/bin/python -m app.cli users create NAME --role admin)"
     )

@@ -42,6 +42,28 @@ def up(
     run_stack(attached=attached)
 
 
+@users.command("create")
+def create_user(
+    username: str,
+    role: Annotated[
+        str, typer.Option(help="viewer, operator or admin; each may do what the former may.")
+    ] = "viewer",
+    *,
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the password from standard input.")
+    ] = False,
+) -> None:
+    """Add a person. The password is asked for twice, unless it comes on standard input."""
+    from app.cli.people import add_person
+
+    if password_stdin:
+        password = sys.stdin.readline().rstrip("\n")
+    else:
+        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    add_person(get_settings(), username, password, role)
+    print(f"{username} may log in as {role}.")
+
+
 @app.command()
 def migrate() -> None:
     """Create the database when it is missing, and bring it to the newest revision."""

@@ -8,7 +8,21 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.cli.embedded import new_password
 from app.db.engines import async_engine, async_sessions
 from app.db.migrate import upgrade
+from app.modules.auth.service import ensure_admin
+from app.scheduling.config import ScheduleCreate
+from app.scheduling.facade import Scheduler
 from app.settings import Settings
+from app.worker import app as celery_app
+from app.worker import catalogue
+from app.worker.publisher import CeleryPublisher
+
+DEMONSTRATION = ScheduleCreate(
+    task_name="Demonstration: every ten seconds",
+    task_path="scheduled_task.test_task",
+    task_type="system",
+    schedule={"type": "interval", "every": 10, "unit": "seconds"},
+    description="Made by the first start. Pause or delete it as you like.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,19 +34,12 @@ class Administrator:
     generated: bool
 
 
-DEMONSTRATION: dict[str, object] = {
-    "task_name": "Demonstration: every ten seconds",
-    "task_path": "scheduled_task.test_task",
-    "task_type": "system",
-    "schedule": {"kind": "interval", "every": 10, "unit": "seconds"},
-}
-
-
 def prepare(settings: Settings) -> Administrator:
-    """Bring the database up to date; a database that is new gets its administrator and a schedule.
+    """Bring the database up to date; one that is new gets its administrator and a schedule.
 
     Raises:
-        ConfigurationError: the server cannot be reached or the role may not create the database.
+        ConfigurationError: the server cannot be reached, or the role may not create the database.
+        InvalidInput: the administrator's name or password will not do.
     """
     upgrade(settings)
     return asyncio.run(_first_steps(settings))
@@ -42,24 +49,19 @@ async def _first_steps(settings: Settings) -> Administrator:
     engine = async_engine(settings.database, name="upbeat-up")
     try:
         sessions = async_sessions(engine)
-        administrator, created = await _administrator(settings, sessions)
+        given = settings.auth.admin_password
+        password = given.get_secret_value() if given else new_password()
+        username = settings.auth.admin_username
+        created = await ensure_admin(sessions, username, password)
         if created:
             await _demonstrate(settings, sessions)
-        return administrator
+        return Administrator(username, password if created else None, generated=given is None)
     finally:
         await engine.dispose()
 
 
-async def _administrator(
-    settings: Settings, sessions: async_sessionmaker[AsyncSession]
-) -> tuple[Administrator, bool]:
-    from app.modules.auth.service import ensure_admin
-
-    given = settings.auth.admin_password
-    password = given.get_secret_value() if given else new_password()
-    username = settings.auth.admin_username
-    created = await ensure_admin(sessions, username, password)
-    return Administrator(username, password if created else None, generated=given is None), created
-
-
-async def _demonstrate(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> None: ...
+async def _demonstrate(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> None:
+    """A schedule to look at, unless there is one: another administrator may have made theirs."""
+    scheduler = Scheduler(sessions, CeleryPublisher(celery_app), catalogue(), settings)
+    if not (await scheduler.list_schedules(limit=1)).items:
+        await scheduler.create_schedule(DEMONSTRATION, actor="upbeat up")

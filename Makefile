@@ -31,7 +31,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/coverage report
 
 bench: $(VENV)/.installed-dev
-	@$(BIN)/python -m bench $(ARGS)
+	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 install: $(VENV)/.installed-dev
 

@@ -24,6 +24,8 @@ from app.settings import BrokerSettings, DatabaseSettings, Settings
 
 TEMPLATE = "upbeat_template"
 REDIS_DATABASES = 1024
+QUICK_OPTIONS = ("fsync=off", "full_page_writes=off", "shared_buffers=64MB", "log_min_messages=warning")
+MEASURED_OPTIONS = ("shared_buffers=1GB", "max_wal_size=4GB", "log_min_messages=warning")
 
 
 def settings_for(server_url: str, name: str, redis_url: str) -> Settings:
@@ -120,8 +122,11 @@ class Servers:
 
 
 @contextmanager
-def running_servers() -> Iterator[Servers]:
-    """Fresh servers for the time of the context; their data goes with them."""
+def running_servers(*, quick: bool = True) -> Iterator[Servers]:
+    """Fresh servers for the time of the context; their data goes with them.
+
+    ``quick`` gives up durability; measurements must not.
+    """
     folder = Path(tempfile.mkdtemp(prefix="upbeat-test-"))
     major = int(os.environ.get("UPBEAT_TEST_POSTGRES", "18"))
     postgres = Postgres(
@@ -129,7 +134,7 @@ def running_servers() -> Iterator[Servers]:
         free_port(),
         new_password(),
         major,
-        ("fsync=off", "full_page_writes=off", "shared_buffers=64MB", "log_min_messages=warning"),
+        QUICK_OPTIONS if quick else MEASURED_OPTIONS,
     )
     redis = Redis(folder / "redis", free_port(), new_password(), durable=False, databases=REDIS_DATABASES)
     servers = Servers(postgres, redis, folder)

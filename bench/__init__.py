@@ -1,0 +1,1 @@
+"""Measurements that anyone can repeat: medians of repeated runs, sizes in the output."""

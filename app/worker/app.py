@@ -12,6 +12,7 @@ from app.scheduling.catalogue import Catalogue, TaskSpec
 from app.scheduling.messages import DEFAULT_QUEUE
 from app.settings import get_settings
 from app.worker import bookkeeping, bridge, liveness, logs, pools, transport
+from app.worker.broker import BrokerClient
 from app.worker.config import celery_configuration
 from app.worker.publisher import CeleryPublisher
 from app.worker.task import OutcomeWithheld, current_request
@@ -29,8 +30,13 @@ class Upbeat(Celery):  # type: ignore[misc]
 
     @functools.cached_property
     def publisher(self) -> CeleryPublisher:
-        """This process's way to the broker."""
+        """What wakes workers."""
         return CeleryPublisher(self)
+
+    @functools.cached_property
+    def broker_client(self) -> BrokerClient:
+        """The counters' connection."""
+        return BrokerClient(self)
 
     @functools.lru_cache(maxsize=1)  # noqa: B019 - there is one application
     def catalogue(self) -> Catalogue:

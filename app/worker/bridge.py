@@ -32,6 +32,10 @@ T = TypeVar("T")
 CLEAN_UP = 5.0
 
 
+class CoroutineCancelled(Exception):
+    """A coroutine ended as cancelled although no limit was reached: an ordinary failure of its task."""
+
+
 class _Call:
     """One coroutine on its way: who may cancel it, and why it was cancelled."""
 
@@ -44,6 +48,11 @@ class _Call:
         self.task = loop.create_task(self.coroutine)
         return self.task
 
+    def begin_shared(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any]:
+        """As `begin`, on a loop that must outlive a body that wants to end the process."""
+        self.task = loop.create_task(_without_exit(self.coroutine))
+        return self.task
+
     def exceed(self, error: BaseException) -> None:
         """Cancel because a limit was reached; runs inside the loop."""
         if self.task is not None and not self.task.done():
@@ -54,18 +63,26 @@ class _Call:
         """The coroutine's result or exception; the limit's exception if it was cancelled by that."""
         if self.task is None:
             raise RuntimeError("the coroutine was never scheduled")
-        if self.exceeded is None:
-            return self.task.result()
         try:
             return self.task.result()
         except asyncio.CancelledError:
-            raise self.exceeded from None
+            # As it is, CancelledError would pass for an order to end the process.
+            raise self.exceeded or CoroutineCancelled("the coroutine was cancelled, by no limit") from None
 
 
 class Bridge:
     """The event loop of this process, and the engine that belongs to it."""
 
     def __init__(self) -> None:
+        self._reset()
+
+    def forget(self) -> None:
+        """In a forked child: start anew.
+
+        The parent's loop is kept from being collected, because collecting closes it, and that would
+        take its file descriptors out of the parent's own selector.
+        """
+        _inherited.append((self._loop, self._engine, self._sessions))
         self._reset()
 
     def _reset(self) -> None:
@@ -88,20 +105,22 @@ class Bridge:
 
         Raises:
             RuntimeError: called from inside a running loop: await the coroutine instead.
+            CoroutineCancelled: the coroutine was cancelled by itself.
             SoftTimeLimitExceeded: the soft limit passed; the coroutine has been cancelled.
             TimeLimitExceeded: the hard limit passed, in a pool without processes.
         """
+        call = _Call(coroutine)
         try:
             if _inside_loop():
                 raise RuntimeError(
                     "run_async was called inside a running event loop: await the coroutine instead"
                 )
-            call = _Call(coroutine)
             if threading.current_thread() is threading.main_thread():
                 return self._run_here(call, soft_time_limit, time_limit)  # type: ignore[no-any-return]
             return self._run_in_thread(call, soft_time_limit, time_limit)  # type: ignore[no-any-return]
         finally:
-            coroutine.close()
+            if call.task is None:
+                coroutine.close()
 
     def _run_here(self, call: _Call, soft: float | None, hard: float | None) -> Any:
         loop = self._own_loop()
@@ -110,26 +129,22 @@ class Bridge:
             timers = [] if signalled else _arm(loop, call, soft, hard)
             try:
                 loop.run_until_complete(task)
-            except BaseException as error:
+            except BaseException:
                 if not task.done():
-                    # Something escaped from a signal handler: the process is about to end.
+                    # It came from a signal handler, not from the task: the process is about to end.
                     _abandon(loop, task)
-                    raise
-                if task.cancelled() or error is not task.exception():
-                    return call.outcome()
-                if call.exceeded is None:
                     raise
             finally:
                 for timer in timers:
                     timer.cancel()
-            return call.outcome()
+        return call.outcome()
 
     def _run_in_thread(self, call: _Call, soft: float | None, hard: float | None) -> Any:
         loop = self._shared_loop()
         ended = threading.Event()
 
         def begin() -> None:
-            task = call.begin(loop)
+            task = call.begin_shared(loop)
             timers = _arm(loop, call, soft, hard)
 
             def end(_: asyncio.Task[Any]) -> None:
@@ -201,6 +216,13 @@ def _inside_loop() -> bool:
     return True
 
 
+async def _without_exit(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return await coroutine
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise RuntimeError(f"the coroutine raised {type(error).__name__}") from error
+
+
 def _arm(
     loop: asyncio.AbstractEventLoop, call: _Call, soft: float | None, hard: float | None
 ) -> list[asyncio.TimerHandle]:
@@ -247,9 +269,9 @@ async def _wind_up(engine: AsyncEngine | None) -> None:
     await asyncio.get_running_loop().shutdown_default_executor()
 
 
+_inherited: list[object] = []
 _bridge = Bridge()
-# A child must touch neither the parent's loop nor its connections.
-os.register_at_fork(after_in_child=_bridge._reset)
+os.register_at_fork(after_in_child=_bridge.forget)
 
 
 def run_async(

@@ -1,14 +1,18 @@
 """Celery's consumer, with an answer for each message that it cannot turn into a run."""
 
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
+from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.worker import bookkeeping, counters, results
+from app.worker.transport import NONSENSE
 
 FIRST_RETRY = 0.5
-LONGEST_RETRY = 5.0
+LONGEST_RETRY = 3.0
 
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]
@@ -31,6 +35,16 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
         except SQLAlchemyError as error:
             self._log_away(error)
 
+    def ensure_connected(self, conn: Any) -> Any:
+        """Look for a broker that is away every few seconds; Celery's pauses grow to half a minute."""
+        conn.ensure_connection = partial(
+            conn.ensure_connection,
+            interval_start=FIRST_RETRY,
+            interval_step=FIRST_RETRY,
+            interval_max=LONGEST_RETRY,
+        )
+        return super().ensure_connected(conn)
+
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         handle = super().create_task_handler(*args, **kwargs)
         connection_errors = self.connection_errors
@@ -38,14 +52,23 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
         def guarded(message: Any) -> Any:
             try:
                 return handle(message)
-            except connection_errors:
-                raise
-            except Exception:  # noqa: BLE001
+            except Exception as error:
+                if isinstance(error, connection_errors) and not isinstance(error, NONSENSE):
+                    raise
                 # Whatever else a message brings about, the next one must still be read.
                 counters.logger.exception("message could not be handled", extra={"action": "message_failed"})
+                self._release(message)
                 return self._refuse(message, "could not be handled")
 
         return guarded
+
+    def _release(self, message: Any) -> None:
+        """Free the slot that a message took before it turned out to be bad."""
+        request = state.requests.get(message.headers.get("id"))
+        if request is not None and request.message is message:
+            state.task_ready(request)
+            with suppress(AttributeError):
+                self.controller._quick_release()
 
     def _refuse(self, message: Any, problem: str) -> None:
         headers = message.headers if isinstance(message.headers, dict) else {}

@@ -7,29 +7,21 @@ with the next count.
 
 import logging
 import os
-import threading
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 from celery import current_app
+
+from app.scheduling.messages import BrokerUnavailable
 
 logger = logging.getLogger(__name__)
 
 KEY = "upbeat:messages_without_effect"
 
 
-class _Counters:
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        self.lock = threading.Lock()
-        self.pending: Counter[str] = Counter()
-        self.client: Any = None
-
-
-_counters = _Counters()
-os.register_at_fork(after_in_child=_counters.reset)
+_pending: Counter[str] = Counter()
+os.register_at_fork(after_in_child=_pending.clear)
 
 
 def refuse(
@@ -45,33 +37,32 @@ def refuse(
     _add("refused:" + problem)
 
 
-def suppress(run: str) -> None:
+def nothing_to_start(run: str) -> None:
     """A message found nothing to start: a duplicate, or its run was cancelled, expired, or is forged."""
     logger.info("nothing to start for run %s", run, extra={"action": "start_suppressed", "run_id": run})
     _add("suppressed")
 
 
-def read(client: Any) -> dict[str, int]:
-    """All counts, by what was counted; ``client`` is a redis client."""
-    return {_text(name): int(count) for name, count in client.hgetall(KEY).items()}
+def read() -> dict[str, int]:
+    """All counts of all workers, by what was counted.
 
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    Raises:
+        BrokerUnavailable: they cannot be read now.
+    """
+    found = current_app.broker_client.use(lambda client: client.hgetall(KEY))
+    return {name.decode(): int(count) for name, count in found.items()}
 
 
 def _add(name: str) -> None:
-    with _counters.lock:
-        _counters.pending[name] += 1
-        try:
-            if _counters.client is None:
-                _counters.client = current_app.connection_for_write().channel()
-            with _counters.client.conn_or_acquire() as redis:
-                pipeline = redis.pipeline(transaction=True)
-                for counted, number in _counters.pending.items():
-                    pipeline.hincrby(KEY, counted, number)
-                pipeline.execute()
-        except Exception:  # noqa: BLE001 - a count is not worth a worker
-            _counters.client = None
-        else:
-            _counters.pending.clear()
+    _pending[name] += 1
+    counts = dict(_pending)
+
+    def add(client: Any) -> None:
+        with client.pipeline(transaction=True) as pipeline:
+            for counted, number in counts.items():
+                pipeline.hincrby(KEY, counted, number)
+            pipeline.execute()
+
+    with suppress(BrokerUnavailable):
+        current_app.broker_client.use(add)
+        _pending.subtract(counts)

@@ -67,7 +67,7 @@ def configure(loglevel: int | str | None = None, logfile: str | None = None, **_
     for old in root.handlers[:]:
         root.removeHandler(old)
     root.addHandler(handler)
-    root.setLevel(loglevel if _level_was_given() and loglevel else settings.level)
+    root.setLevel(loglevel if _level_was_given() and loglevel else settings.level.upper())
     logging.captureWarnings(capture=True)
 
 

@@ -4,6 +4,7 @@ Every write is the guarded `finish` of `app.scheduling.runs`: a worker that lost
 attempt changes nothing. Celery's own words for states are those of the table below.
 """
 
+import builtins
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -38,6 +39,11 @@ CELERY_STATES: Mapping[str, str] = {
     RunState.SKIPPED: states.REVOKED,
 }
 
+_CELERY_ERRORS: Mapping[str, str] = {
+    RunState.LOST: "WorkerLostError",
+    RunState.TIMED_OUT: "TimeLimitExceeded",
+}
+
 MESSAGE_LENGTH = 10_000
 TRACEBACK_LENGTH = 50_000
 # An outcome that was computed is worth waiting for: nothing else can start meanwhile anyway.
@@ -55,7 +61,8 @@ def run_id_of(task_id: object) -> UUID | None:
 def error_of(error: BaseException, traceback: object = None) -> dict[str, Any]:
     """An exception as the run row keeps it."""
     kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    well_known = kind.__module__.startswith(("builtins", "celery.", "billiard.", "app.worker."))
+    name = kind.__qualname__ if well_known else f"{kind.__module__}.{kind.__qualname__}"
     try:
         message = str(error)
     except Exception:  # noqa: BLE001 - a user's own __str__
@@ -77,6 +84,7 @@ def outcome_of(error: BaseException, traceback: object = None) -> Outcome:
         )
         return Outcome(RunState.TIMED_OUT, error=document, reason=Reason.HARD_LIMIT)
     if isinstance(error, WorkerLostError):
+        document["type"] = "WorkerLost"
         return Outcome(RunState.LOST, error=document, reason=Reason.WORKER_LOST)
     if isinstance(error, SoftTimeLimitExceeded):
         document["message"] = "The soft time limit passed."
@@ -282,12 +290,11 @@ def _read(session: Session, run_id: UUID) -> RunRow | None:
 
 
 def _celery_error(state: str, error: Mapping[str, Any]) -> dict[str, Any]:
-    module, _, name = str(error.get("type") or state).rpartition(".")
-    return {
-        "exc_type": name,
-        "exc_module": module or "builtins",
-        "exc_message": error.get("message") or state,
-    }
+    named = _CELERY_ERRORS.get(state) or str(error.get("type") or "Exception")
+    module, _, name = named.rpartition(".")
+    if not module:
+        module = "builtins" if hasattr(builtins, name) else "celery.exceptions"
+    return {"exc_type": name, "exc_module": module, "exc_message": error.get("message") or state}
 
 
 def _attempt(request: Any) -> int:

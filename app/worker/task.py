@@ -66,7 +66,7 @@ class Task(CeleryTask):  # type: ignore[misc]
             return
         started = self._start(task_id, (request.retries or 0) + 1, request)
         if started is None:
-            counters.suppress(task_id)
+            counters.nothing_to_start(task_id)
             raise Ignore("nothing to start")
         logs.current_run.set(task_id)
         args[:] = codec.from_stored(started.args)
@@ -153,10 +153,17 @@ class Task(CeleryTask):  # type: ignore[misc]
             raise ValueError("eta needs a time zone")
         due_in = float(options.get("countdown") or 0.0)
 
+        task, repeated = self.spec(), False
+
         def work(session: Session) -> RunMessage | None:
+            nonlocal repeated
+            if repeated and (row := runs.read(session, run_id)) is not None:
+                # The commit was done after all; only its reply was lost.
+                return runs.message(row.id, row.task, row.queue, row.attempt, row.options)
+            repeated = True
             return runs.submit(
                 session,
-                task=self.spec(),
+                task=task,
                 args=stored_args,
                 kwargs=stored_kwargs,
                 options=chosen,
@@ -194,7 +201,7 @@ class Task(CeleryTask):  # type: ignore[misc]
         state = results.finish(request.id, (request.retries or 0) + 1, results.outcome_of(error))
         if state is not runs.RunState.QUEUED:
             raise error
-        again = Retry(exc=exc)
+        again = Retry(f"later, as its policy says, after {error!r}", exc=error)
         if throw:
             raise again
         return again

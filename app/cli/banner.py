@@ -22,12 +22,9 @@ def event(text: str) -> None:
 def banner(settings: Settings, administrator: Administrator) -> str:
     """Where everything is, how to log in, and two commands that work when pasted."""
     url = f"http://{LOOPBACK}:{settings.api.port}"
-    password = administrator.password or PLACEHOLDER
-    given = settings.auth.admin_password
-    if given is not None:
-        password = given.get_secret_value()
+    password = _password(administrator)
     form = f"--data-urlencode {shlex.quote(f'username={administrator.username}')}"
-    form += f" --data-urlencode {shlex.quote(f'password={password}')}"
+    form += f' --data-urlencode "password={password}"'
     lines = [
         "",
         "Upbeat is running.",
@@ -47,6 +44,13 @@ def banner(settings: Settings, administrator: Administrator) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _password(administrator: Administrator) -> str:
+    """As it stands in the command: generated ones need no quoting, given ones stay in their variable."""
+    if administrator.password is None:
+        return PLACEHOLDER
+    return administrator.password if administrator.generated else "$UPBEAT_ADMIN_PASSWORD"
 
 
 def _login(administrator: Administrator) -> str:

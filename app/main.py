@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from app import modules
 from app.api import auth, docs, health, logs, middleware, openapi, problems, runs, schedules, tasks
 from app.api.dependencies import Services, authorize, caller
+from app.api.probe import Probe
 from app.db import async_engine, async_sessions
 from app.scheduling.facade import Scheduler
 from app.settings import Settings, get_settings
@@ -27,16 +28,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         logs.configure(settings.log)
         engine = async_engine(settings.database)
         sessions, publisher, known = async_sessions(engine), CeleryPublisher(celery_app), catalogue()
+        scheduler = Scheduler(sessions, publisher, known, settings)
+        probe = Probe(scheduler, publisher)
         app.state.services = Services(
             settings=settings,
             sessions=sessions,
-            publisher=publisher,
             catalogue=known,
-            scheduler=Scheduler(sessions, publisher, known, settings),
+            scheduler=scheduler,
+            probe=probe,
         )
         try:
             yield
         finally:
+            await probe.close()
             publisher.close()
             await engine.dispose()
 
@@ -49,6 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
     app.include_router(health.router)
@@ -60,6 +65,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs.install(app)
     openapi.install(app)
     problems.install(app)
+    app.add_middleware(middleware.Deadline, seconds=settings.database.statement_timeout)
     app.add_middleware(middleware.BodyLimit, max_bytes=settings.api.max_body_bytes)
     app.add_middleware(middleware.RequestContext)
     return app

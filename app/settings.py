@@ -132,6 +132,18 @@ class WorkerSettings(BaseSettings):
     max_result_bytes: int = Field(262_144, ge=1024)
 
 
+class TaskSettings(BaseSettings):
+    """Where tasks are found, besides the `tasks.py` of each folder in `app/modules`."""
+
+    model_config = _group("UPBEAT_TASK_")
+
+    modules: str = Field("", description="Dotted names of further modules with tasks, separated by commas.")
+
+    def names(self) -> tuple[str, ...]:
+        """The dotted names, one by one."""
+        return tuple(name.strip() for name in self.modules.split(",") if name.strip())
+
+
 class LogSettings(BaseSettings):
     """How the three kinds of process write their logs."""
 
@@ -152,6 +164,7 @@ class Settings(BaseModel):
     auth: AuthSettings = Field(default_factory=AuthSettings)
     beat: BeatSettings = Field(default_factory=BeatSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    task: TaskSettings = Field(default_factory=TaskSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
 

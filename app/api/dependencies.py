@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from app.api.probe import Probe
 from app.errors import Forbidden, Unauthenticated
 from app.modules.auth import service as auth
 from app.modules.auth.models import User
@@ -19,7 +20,6 @@ from app.modules.auth.service import Role
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.facade import Scheduler
 from app.settings import Settings
-from app.worker.publisher import CeleryPublisher
 
 READING = frozenset({"GET", "HEAD"})
 
@@ -30,9 +30,9 @@ class Services:
 
     settings: Settings
     sessions: async_sessionmaker[AsyncSession]
-    publisher: CeleryPublisher
     catalogue: Catalogue
     scheduler: Scheduler
+    probe: Probe
 
 
 def services(request: Request) -> Services:

@@ -3,24 +3,13 @@
 import asyncio
 from typing import Literal
 
-import anyio
-import structlog
 from fastapi import APIRouter, Response, status
 from pydantic import BaseModel, Field
 
-from app.api.dependencies import Services, ServicesOf
-from app.api.outages import is_outage
+from app.api.dependencies import ServicesOf
 from app.scheduling.facade import Readiness
-from app.scheduling.messages import BrokerUnavailable
 
 router = APIRouter(tags=["Health"])
-
-PING_TIMEOUT = 1.0
-DATABASE_TIMEOUT = 3.0
-# One ping at a time: a Redis that hangs must not use up the process's threads.
-_pings = anyio.CapacityLimiter(1)
-
-log = structlog.get_logger(__name__)
 
 
 class Liveness(BaseModel):
@@ -58,7 +47,7 @@ async def livez() -> Liveness:
 )
 async def readyz(services: ServicesOf, response: Response) -> ReadinessReport:
     """200 when database, schema, Redis and a beat are in order, else 503."""
-    stored, redis = await asyncio.gather(_stored(services), _redis_answers(services))
+    stored, redis = await asyncio.gather(services.probe.database(), services.probe.redis())
     report = _report(stored, redis=redis, beat_age=services.settings.api.ready_beat_age)
     if report.status != "ready":
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
@@ -82,26 +71,3 @@ def _report(stored: Readiness | None, *, redis: bool, beat_age: float) -> Readin
     }
     ready = all(check.ok for check in checks.values())
     return ReadinessReport(status="ready" if ready else "not_ready", checks=checks)
-
-
-async def _stored(services: Services) -> Readiness | None:
-    try:
-        async with asyncio.timeout(DATABASE_TIMEOUT):
-            return await services.scheduler.readiness()
-    except Exception as error:
-        if not is_outage(error):
-            log.exception("readiness failed", action="readyz")
-        return None
-
-
-async def _redis_answers(services: Services) -> bool:
-    try:
-        with anyio.fail_after(PING_TIMEOUT):
-            await anyio.to_thread.run_sync(services.publisher.ping, abandon_on_cancel=True, limiter=_pings)
-    except (BrokerUnavailable, TimeoutError) as error:
-        log.warning("redis does not answer", action="readyz", cause=str(error) or "no answer in time")
-        return False
-    except Exception:
-        log.exception("readiness failed", action="readyz")
-        return False
-    return True

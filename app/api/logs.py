@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from typing import TextIO
 
 import structlog
 
@@ -39,19 +40,22 @@ def configure(settings: LogSettings) -> None:
                 exception_formatter=structlog.dev.plain_traceback,
             )
         ]
-    handler = logging.StreamHandler()
+    handler = ServiceHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_SHARED,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
         )
     )
-    for name in ("app", "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.handlers[:] = [handler]
-        logger.propagate = False
-        logger.setLevel(settings.level.upper())
-    for name in ("uvicorn.error", "uvicorn.access"):
+    root = logging.getLogger()
+    root.handlers[:] = [*(old for old in root.handlers if not isinstance(old, ServiceHandler)), handler]
+    root.setLevel(settings.level.upper())
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
-        logger.propagate = name == "uvicorn.error"
+        logger.propagate = name != "uvicorn.access"
+    logging.captureWarnings(capture=True)
+
+
+class ServiceHandler(logging.StreamHandler[TextIO]):
+    """The one handler of this process; a class of its own, so that it is found when set up again."""

@@ -1,5 +1,6 @@
-"""Around every request: its id, its line in the access log, its size, and the last resort."""
+"""Around every request: its id, its line in the access log, its limits, and the last resort."""
 
+import asyncio
 import re
 import time
 from uuid import uuid4
@@ -9,7 +10,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.problems import REQUEST_ID, http_problem, unexpected
+from app.api.problems import REQUEST_ID, http_problem, response, unexpected
+from app.errors import Unavailable
 
 HEADER = "X-Request-ID"
 _SANE = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
@@ -88,6 +90,39 @@ class BodyLimit:
             return message
 
         await self.app(scope, counted, send)
+
+
+class Deadline:
+    """No caller waits for ever: a database that stopped answering says nothing, and keeps connections.
+
+    Only the time until the answer begins is bounded, so streams may go on.
+    """
+
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
+        self.app = app
+        self.seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request in time."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        try:
+            async with asyncio.timeout(self.seconds) as deadline:
+
+                async def answer(message: Message) -> None:
+                    deadline.reschedule(None)
+                    await send(message)
+
+                await self.app(scope, receive, answer)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            log.warning("no answer in time", action="deadline", method=scope["method"], path=scope["path"])
+            refusal = Unavailable(
+                "This took too long. Whether it was done is not known; look, and try again."
+            )
+            await response(scope, refusal)(scope, receive, send)
 
 
 def _request_id(scope: Scope) -> str:

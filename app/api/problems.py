@@ -126,10 +126,18 @@ def response(scope: Scope, error: UpbeatError, headers: Mapping[str, str] | None
         status=error.status,
         title=error.title,
         # What a server error says is for the log, not for the caller.
-        detail=error.detail if error.status != UpbeatError.status else UNEXPECTED,
+        detail=_detail(error),
         errors=error if isinstance(error, InvalidInput) else None,
     )
     return JSONResponse(body, error.status, extra, MEDIA_TYPE)
+
+
+def _detail(error: UpbeatError) -> str:
+    if error.status == UpbeatError.status:
+        return UNEXPECTED
+    if isinstance(error, InvalidInput):
+        return " ".join(f"{wrong.field}: {wrong.message.rstrip('.')}." for wrong in error.errors)
+    return error.detail
 
 
 def unexpected(scope: Scope) -> JSONResponse:

@@ -14,8 +14,9 @@ MODULES = Path(__file__).resolve().parents[1] / "modules"
 
 
 def task_modules() -> tuple[str, ...]:
-    """The `tasks` module of every folder in `app/modules` that has one."""
-    return tuple(f"app.modules.{file.parent.name}.tasks" for file in sorted(MODULES.glob("*/tasks.py")))
+    """The `tasks` module of every folder in `app/modules` that has one, and those that are set."""
+    found = (f"app.modules.{file.parent.name}.tasks" for file in sorted(MODULES.glob("*/tasks.py")))
+    return (*found, *get_settings().task.names())
 
 
 def celery_configuration() -> dict[str, Any]:

@@ -43,9 +43,7 @@ class Stack:
     def worker(self, *options: str, env: Mapping[str, str] | None = None, wait: bool = True) -> Process:
         """`celery -A app.worker worker` with the tests' tasks; ``options`` are Celery's own."""
         name = f"worker{next(self._numbers)}"
-        process = self._celery(
-            name, "worker", "-I", "support.tasks", "-n", f"{name}@%h", "-c", "2", *options, env=env
-        )
+        process = self._celery(name, "worker", "-n", f"{name}@%h", "-c", "2", *options, env=env)
         if wait:
             process.wait_for_output(" ready.", BOOT)
         return process
@@ -90,6 +88,7 @@ def stack_environment(server_url: str, database: str, redis_url: str, ledger: Pa
         "CELERY_DATABASE_NAME": database,
         "REDIS_URL": redis_url,
         "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"))),
+        "UPBEAT_TASK_MODULES": "support.tasks",
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",
         PATH_VARIABLE: str(ledger),

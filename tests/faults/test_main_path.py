@@ -1,0 +1,146 @@
+"""The main path with real processes, and what becomes of it when they are killed."""
+
+import os
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+import redis
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.db import sync_engine, sync_sessions
+from app.scheduling import schedules
+from app.scheduling.catalogue import Catalogue, TaskSpec
+from app.scheduling.config import ScheduleCreate, ScheduleUpdate
+from app.settings import Settings
+from support import checker
+from support.ledger import Ledger
+from support.polling import eventually
+from support.servers import Database
+from support.stack import Stack
+
+TICKING = float(os.environ.get("UPBEAT_TEST_TICKING", "12"))
+CATALOGUE = Catalogue(
+    [TaskSpec(name=f"support.{name}", path=f"support.tasks.{name}") for name in ("instant", "nap")]
+)
+EVERY_SECOND = {"type": "interval", "every": 1, "unit": "seconds"}
+QUICK = {
+    "UPBEAT_WORKER_LEASE": "3",
+    "UPBEAT_WORKER_LEASE_RENEWAL": "0.5",
+    "UPBEAT_BEAT_SWEEP_EVERY": "0.5",
+    "UPBEAT_BEAT_REDISPATCH_DELAY": "2",
+}
+
+Create = Callable[..., UUID]
+
+
+@pytest.fixture
+def sessions(settings: Settings) -> Iterator[sessionmaker[Session]]:
+    engine = sync_engine(settings.database, name="test")
+    yield sync_sessions(engine)
+    engine.dispose()
+
+
+@pytest.fixture
+def create(sessions: sessionmaker[Session]) -> Create:
+    """Stores a schedule as the API does."""
+
+    def work(schedule: dict[str, Any], task: str = "support.instant", **body: Any) -> UUID:
+        stated = ScheduleCreate(task_name=task, task_path=task, schedule=schedule, **body)
+        with sessions.begin() as session:
+            return schedules.create(session, CATALOGUE, stated, "test").row.id
+
+    return work
+
+
+def _disable(sessions: sessionmaker[Session], schedule: UUID) -> None:
+    with sessions.begin() as session:
+        schedules.update(session, CATALOGUE, schedule, ScheduleUpdate(task_enabled=False), "test")
+
+
+def _once(seconds: float = 1.0) -> dict[str, Any]:
+    """A schedule of a single tick, that soon."""
+    at = datetime.now(UTC) + timedelta(seconds=seconds)
+    return {"type": "one_off", "at": at.isoformat()}
+
+
+def test_every_second_makes_one_run_a_second_though_one_of_two_beats_is_killed(
+    stack: Stack,
+    create: Create,
+    sessions: sessionmaker[Session],
+    database: Database,
+    ledger: Ledger,
+) -> None:
+    first, _ = stack.beat(), stack.beat()
+    stack.worker()
+    schedule = str(create(EVERY_SECOND, task_extra_config={"overlap": "allow_all"}))
+    half = TICKING / 2
+    eventually(lambda: len(checker.read_runs(database.url, schedule)) >= half, half + 10)
+    first.kill()
+    eventually(lambda: len(checker.read_runs(database.url, schedule)) >= TICKING, half + 10)
+    _disable(sessions, UUID(schedule))
+    runs = eventually(
+        lambda: (
+            []
+            if checker.unfinished(checker.read_runs(database.url, schedule))
+            else checker.read_runs(database.url, schedule)
+        ),
+        20,
+        "all runs to end",
+    )
+    anchor, last = runs[0].scheduled_for, runs[-1].scheduled_for
+    assert anchor is not None
+    assert last is not None
+    expected = checker.ticks_every(schedule, anchor, timedelta(seconds=1), last)
+    assert checker.check_ticks(expected, runs, timedelta(seconds=2)) == []
+    assert checker.check_starts(ledger.entries(), runs) == []
+    assert {run.state for run in runs} == {"succeeded"}
+    assert len(ledger.starts()) == len(runs) >= TICKING
+
+
+@pytest.mark.parametrize(("policy", "state", "attempt"), [("fail", "lost", 1), ("retry", "succeeded", 2)])
+def test_a_worker_killed_in_mid_run_is_accounted_for(
+    stack: Stack, create: Create, database: Database, ledger: Ledger, policy: str, state: str, attempt: int
+) -> None:
+    stack.environment.update(QUICK)
+    stack.beat()
+    doomed = stack.worker()
+    schedule = str(
+        create(
+            _once(), "support.nap", task_kwargs={"seconds": 3.0}, task_extra_config={"on_worker_lost": policy}
+        )
+    )
+    eventually(ledger.starts, 15, "the run to start")
+    doomed.kill()
+    stack.worker()
+    (run,) = eventually(
+        lambda: [
+            each for each in checker.read_runs(database.url, schedule) if each.state in checker.TERMINAL
+        ],
+        30,
+        "the run to be accounted for",
+    )
+    assert (run.state, run.attempt) == (state, attempt)
+    assert checker.check_starts(ledger.entries(), [run]) == []
+    assert len(ledger.starts()) == attempt
+
+
+def test_a_lost_message_is_sent_again(
+    stack: Stack, create: Create, database: Database, redis_url: str, ledger: Ledger
+) -> None:
+    stack.environment.update(QUICK)
+    stack.beat()
+    schedule = str(create(_once(0.5)))
+    client = redis.Redis.from_url(redis_url)
+    eventually(lambda: client.llen("celery") == 1, 10, "the message")
+    client.delete("celery")
+    client.close()
+    stack.worker()
+    eventually(
+        lambda: [run.state for run in checker.read_runs(database.url, schedule)] == ["succeeded"],
+        20,
+        "the run to succeed",
+    )
+    assert len(ledger.starts()) == 1

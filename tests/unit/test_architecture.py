@@ -15,7 +15,7 @@ LONGEST_FILE = 600
 # Each layer imports itself and the layers before it. `api` and `cli` stand side by side.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("settings", "errors"),
-    ("db",),
+    ("db", "outbound", "sealing"),
     ("scheduling",),
     ("worker",),
     ("modules",),

@@ -40,6 +40,7 @@ class OutboundRefused(UpbeatError):
     code = "outbound_refused"
     status = 422
     title = "The address may not be reached"
+    retryable = False
 
 
 @dataclass(frozen=True, slots=True)

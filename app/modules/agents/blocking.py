@@ -1,0 +1,94 @@
+"""An agent that cannot work pauses the schedules that name it, and resumes those, and only those.
+
+What a person paused is never touched: a pause carries its author, and an agent's is `agent:` and its
+id. Every function locks the agent's row first (its caller has done so), then schedules by age.
+"""
+
+from datetime import date
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy.orm import Session
+
+from app.modules.agents import budget
+from app.modules.agents.models import AgentRow
+from app.scheduling import schedules
+from app.scheduling.catalogue import Catalogue
+from app.scheduling.models import ScheduleRow
+
+EXECUTE: Final = "execute_agent_periodic_task"
+
+
+def reason(agent: AgentRow, today: date) -> str | None:
+    """Why this agent takes no scheduled work now, in words; None if it does."""
+    if not agent.enabled:
+        return f"The agent {agent.name} is disabled."
+    if agent.health == "unhealthy":
+        return (
+            f"The agent {agent.name} is unhealthy ({agent.consecutive_failures} failures in a row)."
+            " Resumes by itself when a health check succeeds."
+        )
+    if agent.exhausted_on == today:
+        return f"The agent {agent.name} has used up its budget of {today} (UTC). Resumes by itself on the next day."
+    return None
+
+
+def reconcile(session: Session, catalogue: Catalogue, agent: AgentRow) -> int:
+    """Pause or resume what this agent's state asks for; answers how many schedules changed."""
+    note = reason(agent, budget.today(session))
+    author = f"agent:{agent.id}"
+    named = set(naming(session, agent))
+    ours = set(session.scalars(select(ScheduleRow.id).where(_paused_by(author))))
+    changed = 0
+    for schedule_id in sorted(ours if note is None else ours - named):
+        changed += _resume(session, catalogue, schedule_id, author)
+    if note is not None:
+        for schedule_id in sorted(named - ours):
+            changed += _pause(session, schedule_id, note, author)
+    return changed
+
+
+def release(session: Session, catalogue: Catalogue, agent: AgentRow) -> int:
+    """Resume whatever this agent paused: it is about to go."""
+    author = f"agent:{agent.id}"
+    ours = sorted(session.scalars(select(ScheduleRow.id).where(_paused_by(author))))
+    return sum(_resume(session, catalogue, schedule_id, author) for schedule_id in ours)
+
+
+def naming(session: Session, agent: AgentRow) -> list[UUID]:
+    """The schedules that execute this agent, by its name or its id, oldest first."""
+    known = (agent.name, str(agent.id))
+    return list(
+        session.scalars(
+            select(ScheduleRow.id)
+            .where(
+                ScheduleRow.task == EXECUTE,
+                or_(
+                    ScheduleRow.task_kwargs["agent"].astext.in_(known),
+                    ScheduleRow.task_args[0].astext.in_(known),
+                ),
+            )
+            .order_by(ScheduleRow.id)
+        )
+    )
+
+
+def _paused_by(author: str) -> ColumnElement[bool]:
+    return and_(ScheduleRow.task == EXECUTE, ScheduleRow.state == "paused", ScheduleRow.paused_by == author)
+
+
+def _pause(session: Session, schedule_id: UUID, note: str, author: str) -> bool:
+    row, _ = schedules.locked(session, schedule_id)
+    if row.state != "active":
+        return False
+    schedules.pause(session, schedule_id, note=note, author=author)
+    return True
+
+
+def _resume(session: Session, catalogue: Catalogue, schedule_id: UUID, author: str) -> bool:
+    row, _ = schedules.locked(session, schedule_id)
+    if row.state != "paused" or row.paused_by != author:
+        return False
+    schedules.resume(session, catalogue, schedule_id, author=author)
+    return True

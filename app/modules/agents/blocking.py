@@ -4,18 +4,22 @@ What a person paused is never touched: a pause carries its author, and an agent'
 id. Every function locks the agent's row first (its caller has done so), then schedules by age.
 """
 
+from contextlib import suppress
 from datetime import date
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
+from app.errors import Conflict, NotFound
 from app.modules.agents import budget
 from app.modules.agents.models import AgentRow
 from app.scheduling import schedules
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.models import ScheduleRow
+from app.scheduling.pausing import pause
+from app.scheduling.resuming import resume
 
 EXECUTE: Final = "execute_agent_periodic_task"
 
@@ -25,10 +29,7 @@ def reason(agent: AgentRow, today: date) -> str | None:
     if not agent.enabled:
         return f"The agent {agent.name} is disabled."
     if agent.health == "unhealthy":
-        return (
-            f"The agent {agent.name} is unhealthy ({agent.consecutive_failures} failures in a row)."
-            " Resumes by itself when a health check succeeds."
-        )
+        return f"The agent {agent.name} is unhealthy. Resumes by itself when a health check succeeds."
     if agent.exhausted_on == today:
         return f"The agent {agent.name} has used up its budget of {today} (UTC). Resumes by itself on the next day."
     return None
@@ -37,22 +38,22 @@ def reason(agent: AgentRow, today: date) -> str | None:
 def reconcile(session: Session, catalogue: Catalogue, agent: AgentRow) -> int:
     """Pause or resume what this agent's state asks for; answers how many schedules changed."""
     note = reason(agent, budget.today(session))
-    author = f"agent:{agent.id}"
+    author = _author(agent)
     named = set(naming(session, agent))
-    ours = set(session.scalars(select(ScheduleRow.id).where(_paused_by(author))))
+    ours = dict(session.execute(_paused_by(author)).all())
     changed = 0
-    for schedule_id in sorted(ours if note is None else ours - named):
+    for schedule_id in sorted(ours if note is None else ours.keys() - named):
         changed += _resume(session, catalogue, schedule_id, author)
     if note is not None:
-        for schedule_id in sorted(named - ours):
+        for schedule_id in sorted(each for each in named if ours.get(each) != note):
             changed += _pause(session, schedule_id, note, author)
     return changed
 
 
 def release(session: Session, catalogue: Catalogue, agent: AgentRow) -> int:
     """Resume whatever this agent paused: it is about to go."""
-    author = f"agent:{agent.id}"
-    ours = sorted(session.scalars(select(ScheduleRow.id).where(_paused_by(author))))
+    author = _author(agent)
+    ours = sorted(dict(session.execute(_paused_by(author)).all()))
     return sum(_resume(session, catalogue, schedule_id, author) for schedule_id in ours)
 
 
@@ -74,21 +75,30 @@ def naming(session: Session, agent: AgentRow) -> list[UUID]:
     )
 
 
-def _paused_by(author: str) -> ColumnElement[bool]:
-    return and_(ScheduleRow.task == EXECUTE, ScheduleRow.state == "paused", ScheduleRow.paused_by == author)
+def _author(agent: AgentRow) -> str:
+    return f"agent:{agent.id}"
+
+
+def _paused_by(author: str) -> Select[UUID, str | None]:
+    return select(ScheduleRow.id, ScheduleRow.pause_note).where(
+        ScheduleRow.state == "paused", ScheduleRow.paused_by == author
+    )
 
 
 def _pause(session: Session, schedule_id: UUID, note: str, author: str) -> bool:
-    row, _ = schedules.locked(session, schedule_id)
-    if row.state != "active":
-        return False
-    schedules.pause(session, schedule_id, note=note, author=author)
-    return True
+    with suppress(NotFound):
+        row, _ = schedules.locked(session, schedule_id)
+        if row.state == "active" or (row.state == "paused" and row.paused_by == author):
+            pause(session, schedule_id, note=note, author=author)
+            return True
+    return False
 
 
 def _resume(session: Session, catalogue: Catalogue, schedule_id: UUID, author: str) -> bool:
-    row, _ = schedules.locked(session, schedule_id)
-    if row.state != "paused" or row.paused_by != author:
-        return False
-    schedules.resume(session, catalogue, schedule_id, author=author)
-    return True
+    # A schedule in which no tick is left stays paused, for a person to decide.
+    with suppress(NotFound, Conflict):
+        row, _ = schedules.locked(session, schedule_id)
+        if row.state == "paused" and row.paused_by == author:
+            resume(session, catalogue, schedule_id, author=author)
+            return True
+    return False

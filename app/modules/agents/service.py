@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import partial
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from app.errors import Conflict, FieldError, InvalidInput
 from app.modules.agents import blocking, budget, calls, client, prompts
 from app.modules.agents.calls import Work
 from app.modules.agents.client import Reply
-from app.modules.agents.config import AgentCreate, AgentUpdate
+from app.modules.agents.config import AgentCreate, AgentUpdate, same_origin
 from app.modules.agents.errors import AgentError, BudgetExhausted
 from app.modules.agents.models import AgentCallRow, AgentRow
 from app.modules.agents.records import MAX_ERROR, MAX_REPLY, keep
@@ -194,18 +195,18 @@ class Agents:
         async with self._sessions() as session:
             holders = list(await session.scalars(select(AgentRow.id).where(AgentRow.credential.is_not(None))))
 
-        def work(session: Session, agent_id: UUID) -> bool:
+        def work(session: Session, agent_id: UUID) -> int:
             sealed = session.scalar(
                 select(AgentRow.credential).where(AgentRow.id == agent_id).with_for_update(key_share=True)
             )
             if sealed is None:
-                return False
+                return 0
             session.execute(
                 update(AgentRow).where(AgentRow.id == agent_id).values(credential=self._sealer.reseal(sealed))
             )
-            return True
+            return 1
 
-        return sum([await self._unit(lambda s, each=each: work(s, each)) for each in holders])
+        return sum([await self._unit(partial(work, agent_id=each)) for each in holders])
 
     async def calls(
         self, agent_id: UUID, *, limit: int, before: UUID | None = None, state: str | None = None
@@ -299,9 +300,13 @@ class Agents:
         statement = delete(AgentCallRow).where(
             AgentCallRow.id.in_(select(victims.with_for_update(skip_locked=True).cte("victims").c.id))
         )
+
+        def work(session: Session) -> int:
+            return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
+
         total = 0
         while True:
-            deleted = await self._unit(lambda session: session.execute(statement).rowcount)  # type: ignore[attr-defined]
+            deleted = await self._unit(work)
             total += deleted
             if deleted < batch:
                 return total
@@ -337,7 +342,7 @@ def _check_rename(session: Session, row: AgentRow, name: str | None) -> None:
 
 
 def _forget_credential(row: AgentRow, url: str) -> None:
-    if not client.same_origin(row.url, url):
+    if not same_origin(row.url, url):
         row.credential, row.credential_set_at = None, None
 
 

@@ -20,6 +20,8 @@ THE_USERS = {
     "auth.session_statistics": "src.apps.auth.tasks.session_statistics",
     "scheduled_task.test_task": "src.apps.scheduled_task.tasks.test_task",
     "scheduled_task.cleanup_old_logs": "src.apps.scheduled_task.tasks.cleanup_old_logs",
+    "execute_agent_periodic_task": "src.apps.agent.tasks.execute_agent_periodic_task",
+    "periodic_agent_health_check": "src.apps.agent.tasks.periodic_agent_health_check",
 }
 
 

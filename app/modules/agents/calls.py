@@ -93,6 +93,11 @@ def locked(session: Session, agent_id: UUID) -> AgentRow:
     return row
 
 
+def disabled(agent: AgentRow) -> AgentDisabled:
+    """The error of one that takes no calls."""
+    return AgentDisabled(f"The agent {agent.name} is disabled. Enable it, or disable what calls it.")
+
+
 def endpoint_of(agent: AgentRow, sealer: Sealer) -> Endpoint:
     """How to reach an agent, with its credential opened.
 
@@ -126,7 +131,7 @@ def prepare(
     """
     agent = find(session, name)
     if not agent.enabled:
-        raise AgentDisabled(f"The agent {agent.name} is disabled. Enable it, or disable what calls it.")
+        raise disabled(agent)
     prompt = _prompt(agent, work)
     endpoint = endpoint_of(agent, sealer)
     estimate = estimate_tokens(agent.system_prompt, prompt) + (agent.max_tokens or 0)

@@ -97,6 +97,16 @@ class Agents:
         """One agent; raises NotFound."""
         return await self._unit(lambda session: _view(session, calls.by_id(session, agent_id)))
 
+    async def require_enabled(self, agent_id: UUID) -> None:
+        """Raises NotFound if there is no such agent, AgentDisabled if it takes no calls."""
+
+        def work(session: Session) -> None:
+            row = calls.by_id(session, agent_id)
+            if not row.enabled:
+                raise calls.disabled(row)
+
+        await self._unit(work)
+
     async def page(
         self,
         *,

@@ -84,6 +84,7 @@ class Peer:
         with self._lock:
             self.requests.clear()
             self._answers.clear()
+            self._stopping = threading.Event()
 
     def keys(self) -> Counter[str]:
         """How often each idempotency key came."""
@@ -101,8 +102,9 @@ class Peer:
         with self._lock:
             self.requests.append(request)
             answer = self._answers.get(request.path, Answer(404, b'{"error": "nothing here"}'))
+            stopping = self._stopping
         if answer.delay:
-            self._stopping.wait(answer.delay)
+            stopping.wait(answer.delay)
         return answer
 
     def release(self) -> None:

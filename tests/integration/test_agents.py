@@ -28,19 +28,21 @@ from app.modules.agents.errors import (
 )
 from app.modules.agents.models import AgentCallRow, AgentRow, AgentUsageRow
 from app.modules.agents.service import Agents
-from app.outbound import OutboundRefused
+from app.outbound import OutboundPolicy, OutboundRefused
 from app.scheduling import schedules
 from app.scheduling.config import ScheduleCreate
 from app.scheduling.ids import new_id
 from app.scheduling.models import ScheduleRow
 from app.scheduling.pausing import pause
-from app.sealing import SecretKeysUnfit, new_key
-from app.settings import OutboundSettings, Settings
+from app.sealing import Sealer, SecretKeysUnfit, new_key
+from app.settings import Settings
 from app.worker import catalogue
-from support.agents import CHAT_PATH, CREDENTIAL, HEALTH_PATH, chat, webhook, with_agents
+from support.agents import CHAT_PATH, CREDENTIAL, HEALTH_PATH, chat, webhook
 from support.peer import Answer, Peer, completion, running_peer
 from support.polling import eventually_async
 
+SEALER = Sealer([new_key()])
+LOOPBACK_ALLOWED = OutboundPolicy.parse(["127.0.0.1"])
 NEWS = Work(variables={"topic": "the news"})
 TABLES = "agents, agent_usage, agent_calls, celery_periodic_task_configs"
 
@@ -63,9 +65,12 @@ def peer(shared_peer: Peer) -> Peer:
 class House:
     """Agents on an empty database."""
 
-    agents: Agents
     sessions: async_sessionmaker[AsyncSession]
-    settings: Settings
+    agents: Agents
+
+    def with_other(self, *, sealer: Sealer = SEALER, outbound: OutboundPolicy = LOOPBACK_ALLOWED) -> Agents:
+        """The same agents, with other keys or another policy."""
+        return Agents(self.sessions, catalogue(), sealer=sealer, outbound=outbound)
 
     async def add(self, body: AgentCreate, credential: str | None = None) -> UUID:
         made = (await self.agents.create(body)).row.id
@@ -110,12 +115,11 @@ class House:
 
 @pytest.fixture
 async def house(settings: Settings) -> AsyncIterator[House]:
-    chosen = with_agents(settings)
     engine = async_engine(settings.database, name="test")
     sessions = async_sessions(engine)
     async with sessions.begin() as session:
         await session.execute(text(f"TRUNCATE {TABLES} CASCADE"))
-    yield House(Agents(sessions, catalogue(), chosen), sessions, chosen)
+    yield House(sessions, Agents(sessions, catalogue(), sealer=SEALER, outbound=LOOPBACK_ALLOWED))
     await engine.dispose()
 
 
@@ -260,11 +264,7 @@ async def test_a_cancelled_call_is_recorded(house: House, peer: Peer) -> None:
 
 async def test_an_address_inside_the_network_is_not_reached_unless_allowed(house: House, peer: Peer) -> None:
     agent = await house.add(chat(peer.url.replace("127.0.0.1", "localhost")))
-    strict = Agents(
-        house.sessions,
-        catalogue(),
-        house.settings.model_copy(update={"outbound": OutboundSettings(allow="")}),
-    )
+    strict = house.with_other(outbound=OutboundPolicy())
     with pytest.raises(OutboundRefused):
         await strict.execute("summariser", NEWS)
     assert peer.requests == []
@@ -322,15 +322,10 @@ async def test_a_credential_needs_keys_and_outlives_their_rotation(house: House,
     agent = await house.add(chat(peer.url))
 
     def on(*keys: str) -> Agents:
-        return Agents(house.sessions, catalogue(), with_agents(house.settings, *keys))
+        return house.with_other(sealer=Sealer(keys))
 
-    keyless = Agents(
-        house.sessions,
-        catalogue(),
-        house.settings.model_copy(update={"secret": type(house.settings.secret)(keys=None)}),
-    )
     with pytest.raises(SecretKeysUnfit):
-        await keyless.set_credential(agent, CREDENTIAL)
+        await on().set_credential(agent, CREDENTIAL)
     await on(old).set_credential(agent, CREDENTIAL)
     with pytest.raises(SecretKeysUnfit):
         await on(new).execute("summariser", NEWS)

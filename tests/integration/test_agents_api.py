@@ -6,8 +6,10 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from pydantic import SecretStr
 
-from app.settings import Settings
+from app.errors import ConfigurationError
+from app.settings import OutboundSettings, SecretSettings, Settings
 from support.agents import CREDENTIAL, HEALTH_PATH, with_agents
 from support.api import connected, serving
 from support.peer import Answer, Peer, running_peer
@@ -127,12 +129,28 @@ async def test_a_credential_that_will_not_do_is_not_repeated(
 
 async def test_without_keys_a_credential_is_refused_with_the_remedy(settings: Settings, peer: Peer) -> None:
     chosen = with_agents(settings)
-    keyless = chosen.model_copy(update={"secret": type(chosen.secret)(keys=None)})
+    keyless = chosen.model_copy(update={"secret": SecretSettings(keys=None)})
     async with serving(keyless) as app, connected(app) as client:
         created = await create(client, peer.url, name="keyless")
         answer = await client.put(f"{AGENTS}/{created['id']}/credential", json={"credential": CREDENTIAL})
     assert problem(answer) == (503, "/problems/secret_keys_unfit", [])
     assert "UPBEAT_SECRET_KEYS" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"secret": SecretSettings(keys=SecretStr("swordfish"))},
+        {"outbound": OutboundSettings(allow="http://x")},
+    ],
+    ids=["keys", "allow"],
+)
+async def test_the_service_does_not_start_with_settings_that_will_not_do(
+    settings: Settings, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"UPBEAT_(SECRET_KEYS|OUTBOUND_ALLOW)"):
+        async with serving(settings.model_copy(update=changes)):
+            pass
 
 
 @pytest.mark.parametrize(

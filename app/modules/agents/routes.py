@@ -33,7 +33,7 @@ CallState = Literal["sent", "succeeded", "failed"]
 
 def agents(services: ServicesOf) -> Agents:
     """The agents of this application."""
-    return Agents(services.sessions, services.catalogue, services.settings)
+    return Agents(services.sessions, services.catalogue, sealer=services.sealer, outbound=services.outbound)
 
 
 AgentsOf = Annotated[Agents, Depends(agents)]

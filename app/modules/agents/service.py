@@ -28,7 +28,6 @@ from app.scheduling.catalogue import Catalogue
 from app.scheduling.ids import id_at, new_id
 from app.scheduling.schedules import database_time
 from app.sealing import Sealer
-from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -64,12 +63,17 @@ class Agents:
     """Agents, as methods."""
 
     def __init__(
-        self, sessions: async_sessionmaker[AsyncSession], catalogue: Catalogue, settings: Settings
+        self,
+        sessions: async_sessionmaker[AsyncSession],
+        catalogue: Catalogue,
+        *,
+        sealer: Sealer,
+        outbound: OutboundPolicy,
     ) -> None:
         self._sessions = sessions
         self._catalogue = catalogue
-        self._sealer = Sealer(settings.secret.each())
-        self._policy = OutboundPolicy.parse(settings.outbound.entries())
+        self._sealer = sealer
+        self._policy = outbound
 
     async def create(self, body: AgentCreate) -> AgentView:
         """Store an agent.

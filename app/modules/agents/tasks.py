@@ -7,6 +7,8 @@ from uuid import UUID
 
 from app.modules.agents.calls import Work
 from app.modules.agents.service import Agents
+from app.outbound import OutboundPolicy
+from app.sealing import Sealer
 from app.settings import get_settings
 from app.worker import app, catalogue
 from app.worker.bridge import task_sessions
@@ -71,4 +73,10 @@ async def rotate_credentials() -> dict[str, int]:
 
 
 def _agents() -> Agents:
-    return Agents(task_sessions(), catalogue(), get_settings())
+    settings = get_settings()
+    return Agents(
+        task_sessions(),
+        catalogue(),
+        sealer=Sealer(settings.secret.each()),
+        outbound=OutboundPolicy.parse(settings.outbound.entries()),
+    )

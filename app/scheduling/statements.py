@@ -122,7 +122,7 @@ UPDATE celery_task_runs
 SET state = 'running', started_at = clock_timestamp(), next_dispatch_at = NULL,
     worker = :worker, worker_id = :worker_id, start_token = :token,
     published_at = COALESCE(:published_at, published_at)
-WHERE id = :id AND attempt = :attempt
+WHERE id = :id AND attempt = :attempt AND (CAST(:task AS text) IS NULL OR task = :task)
   AND (state = 'queued' AND due_at <= clock_timestamp()
            AND (start_deadline IS NULL OR start_deadline > clock_timestamp())
        OR state = 'running' AND start_token = :token)

@@ -97,6 +97,7 @@ class Task(CeleryTask):  # type: ignore[misc]
                 worker=request.hostname,
                 token=token,
                 published_at=None if published is None else datetime.fromtimestamp(published, UTC),
+                task=request.task,
             )
 
         try:

@@ -153,6 +153,11 @@ def submit(
     return None if later else message(identifier, task.name, chosen, 1, stored)
 
 
+def wake_beats(session: Session, run_id: UUID, *, within: float) -> None:
+    """Tell sleeping beats of a run that is due ``within`` seconds, sooner than they look again."""
+    session.execute(statements.NOTIFY_BEATS_OF_RUN, {"id": run_id, "within": within})
+
+
 def start(
     session: Session,
     run_id: UUID,

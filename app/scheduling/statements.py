@@ -29,6 +29,12 @@ FOR NO KEY UPDATE SKIP LOCKED
 # Wakes sleeping beats: a clock was set, or a run is due sooner than they look again.
 NOTIFY_BEATS = text("NOTIFY upbeat_schedules")
 
+NOTIFY_BEATS_OF_RUN = text("""
+SELECT pg_notify('upbeat_schedules', '')
+FROM celery_task_runs
+WHERE id = :id AND state = 'queued' AND next_dispatch_at < clock_timestamp() + make_interval(secs => :within)
+""")
+
 CONFIGS = text("""
 SELECT id, version, state, task_path, schedule::text AS schedule, task_extra_config::text AS extra
 FROM celery_periodic_task_configs

@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,11 +12,9 @@ from celery.exceptions import NotRegistered
 from celery.result import AsyncResult
 
 from app.scheduling import runs
-from app.scheduling.config import RunOptions
-from app.scheduling.ids import new_id
 from app.settings import Settings
 from app.worker import bookkeeping, celery_app, counters
-from support.calls import calling
+from support.calls import calling, unsent
 from support.polling import eventually
 from support.processes import Process
 from support.rubbish import DEEP, Rubbish, changed, pickled_task, unreadable, wake_up
@@ -59,25 +56,6 @@ def counted(expected: Counter[str]) -> None:
     eventually(agrees, 20, "the counts")
 
 
-def queued(value: object = None, *, task: str = "support.instant", due_in: float = 0.0) -> UUID:
-    """A queued run whose own wake-up is not sent before the test is over."""
-    spec, run_id = replace(celery_app.catalogue().named("support.instant"), name=task), new_id()
-    bookkeeping.transact(
-        lambda session: runs.submit(
-            session,
-            task=spec,
-            args=[value],
-            kwargs={},
-            options=RunOptions(),
-            origin=runs.Origin.CODE,
-            redispatch_delay=600,
-            due_in=due_in,
-            run_id=run_id,
-        )
-    )
-    return run_id
-
-
 def encoded(run_id: UUID | None = None, **options: Any) -> bytes:
     return json.dumps(wake_up(run_id, **options)).encode()
 
@@ -94,7 +72,7 @@ def result(run_id: UUID) -> object:
 
 def test_a_good_run_after_each_unreadable_message(broker: redis.Redis) -> None:
     rubbish = [*unreadable(), Rubbish("pickled task", pickled_task(), "not JSON content")]
-    good = {queued(number): number for number in range(len(rubbish))}
+    good = {unsent(number): number for number in range(len(rubbish))}
     for each, run_id in zip(rubbish, good, strict=True):
         push(broker, each.content, encoded(run_id))
     assert {run_id: result(run_id) for run_id in good} == good
@@ -103,7 +81,7 @@ def test_a_good_run_after_each_unreadable_message(broker: redis.Redis) -> None:
 
 
 def test_an_unknown_task_is_counted_and_its_run_has_failed(broker: redis.Redis) -> None:
-    gone = queued(task="module.removed")
+    gone = unsent(task="module.removed")
     push(broker, encoded(task="module.nobody_knows"), encoded(gone, task="module.removed"))
     with pytest.raises(NotRegistered, match=r"module\.removed"):
         result(gone)
@@ -112,7 +90,7 @@ def test_an_unknown_task_is_counted_and_its_run_has_failed(broker: redis.Redis) 
 
 
 def test_an_unknown_task_does_not_touch_the_run_of_another(broker: redis.Redis) -> None:
-    honest = queued("honest")
+    honest = unsent("honest")
     push(broker, encoded(honest, task="module.nobody_knows"))
     counted(Counter({"refused:unknown task": 1}))
     assert state(honest) == "queued"
@@ -126,7 +104,7 @@ def test_a_forged_message_without_a_run_starts_nothing(broker: redis.Redis, iden
 
 
 def test_a_forged_message_cannot_start_what_is_not_its_own(broker: redis.Redis) -> None:
-    honest, later = queued("honest"), queued("later", due_in=600)
+    honest, later = unsent("honest"), unsent("later", due_in=600)
     push(
         broker,
         encoded(honest, attempt=2),
@@ -141,7 +119,7 @@ def test_a_forged_message_cannot_start_what_is_not_its_own(broker: redis.Redis) 
 
 
 def test_a_doubled_message_starts_its_run_once(broker: redis.Redis, shared_stack: Stack) -> None:
-    run_id = queued("once")
+    run_id = unsent("once")
     push(broker, *[encoded(run_id)] * 5)
     counted(Counter({"suppressed": 4}))
     assert result(run_id) == "once"

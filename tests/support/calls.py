@@ -2,9 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from uuid import UUID
 
 import pytest
 
+from app.scheduling import runs
+from app.scheduling.config import RunOptions
+from app.scheduling.ids import new_id
+from app.scheduling.messages import RunMessage
 from app.settings import Settings, get_settings
 from app.worker import bookkeeping, celery_app
 
@@ -21,6 +27,40 @@ def calling(settings: Settings) -> Iterator[None]:
         _start_anew()
         yield
     _start_anew()
+
+
+def unsent(*args: object, task: str = "support.instant", due_in: float = 0.0, **options: object) -> UUID:
+    """A queued run, also of a task that nobody knows, whose wake-up is left to the caller to send."""
+    return _store(args, task, due_in, options)[0]
+
+
+def sent(*args: object, task: str = "support.instant", **options: object) -> UUID:
+    """A queued run with the options that callers over HTTP may give, and its wake-up."""
+    run_id, message = _store(args, task, 0.0, options)
+    assert message is not None
+    celery_app.publisher.publish([message])
+    return run_id
+
+
+def _store(
+    args: tuple[object, ...], task: str, due_in: float, options: dict[str, object]
+) -> tuple[UUID, RunMessage | None]:
+    run_id = new_id()
+    spec = replace(celery_app.catalogue().named("support.instant"), name=task)
+    message = bookkeeping.transact(
+        lambda session: runs.submit(
+            session,
+            task=spec,
+            args=args,
+            kwargs={},
+            options=RunOptions.model_validate(options),
+            origin=runs.Origin.CODE,
+            redispatch_delay=600,
+            due_in=due_in,
+            run_id=run_id,
+        )
+    )
+    return run_id, message
 
 
 def _start_anew() -> None:

@@ -78,3 +78,10 @@ async def second_try(self: Any) -> int:
         if not self.request.retries:
             raise ConnectionError("the first attempt")
         return int(self.request.retries)
+
+
+@app.task(name="support.first_try_hangs", bind=True)
+def first_try_hangs(self: Any) -> None:
+    """Never end in the first attempt."""
+    with recorded(self.request):
+        time.sleep(0 if self.request.retries else 600)

@@ -3,13 +3,16 @@
 The same models validate the API's bodies, declared schedules and the command line's input.
 """
 
+import re
 from datetime import timedelta
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.errors import FieldError, InvalidInput
+from app.scheduling.plan import Calendar, Jitter, Plan
 from app.scheduling.policies import CatchUp, Overlap, Policies, Retry
+from app.scheduling.timing import Timing, TimingError
 
 QueueName = Literal["system", "priority_high", "priority_low", "celery"]
 TaskType = Literal["system", "business", "agent"]
@@ -17,6 +20,24 @@ TaskType = Literal["system", "business", "agent"]
 CRONTAB_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
 _CLOSED = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 Seconds = float
+MAX_JITTER = 30 * 86_400
+_SHARE = re.compile(r"(\d{1,2}(?:\.\d{1,6})?) ?%", re.ASCII)
+
+
+def _spread(value: object) -> float | str:
+    """Seconds as they are, a share as `10%`: one message for a value that is neither."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_JITTER:
+        return value
+    share = _SHARE.fullmatch(value) if isinstance(value, str) else None
+    if share is None or not float(share[1]):
+        raise ValueError(
+            f'must be seconds, above 0 and at most {MAX_JITTER}, or a share of the period such as "10%", below 100%'
+        )
+    return f"{share[1]}%"
+
+
+Spread = Annotated[float | str, BeforeValidator(_spread)]
+CalendarName = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class RunOptions(BaseModel):
@@ -63,6 +84,37 @@ class ExtraConfig(RunOptions):
     max_catchup_runs: int = Field(100, ge=1, le=1000)
     start_deadline: Seconds | None = Field(3600.0, gt=0, le=30 * 86_400, description="None: no deadline.")
 
+    starts_at: AwareDatetime | None = Field(None, description="No tick before this nominal time.")
+    ends_at: AwareDatetime | None = Field(None, description="No tick after this nominal time.")
+    max_runs: int | None = Field(None, ge=1, le=1_000_000_000, description="Completed after so many runs.")
+    jitter: Spread | None = Field(
+        None,
+        description="Ticks are spread by up to so many seconds, or such a share of the period, never onto the next.",
+        examples=[30, "10%"],
+    )
+    calendars: list[CalendarName] = Field(
+        default_factory=list,
+        max_length=20,
+        description="Names of calendars on whose dates ticks are skipped.",
+    )
+
+    def plan(self, timing: Timing, calendars: tuple[Calendar, ...] = ()) -> Plan:
+        """The pure form of when it runs, the one evaluator of `app.scheduling.plan`.
+
+        Raises:
+            InvalidInput: limits or jitter that make no sense (with this timing).
+        """
+        try:
+            return Plan(
+                timing=timing,
+                starts_at=self.starts_at,
+                ends_at=self.ends_at,
+                calendars=calendars,
+                jitter=_jitter(self.jitter),
+            )
+        except TimingError as error:
+            raise InvalidInput(FieldError(f"task_extra_config.{error.field}", error.problem)) from None
+
     def policies(self) -> Policies:
         """The pure form, for `app.scheduling.policies.fire`."""
         return Policies(
@@ -73,6 +125,14 @@ class ExtraConfig(RunOptions):
             max_catchup_runs=self.max_catchup_runs,
             start_deadline=None if self.start_deadline is None else timedelta(seconds=self.start_deadline),
         )
+
+
+def _jitter(value: float | str | None) -> Jitter | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return Jitter(share=float(f"{value.removesuffix('%')}e-2"))
+    return Jitter(window=timedelta(seconds=value))
 
 
 class _ScheduleFields(BaseModel):

@@ -79,3 +79,32 @@ SCHEDULE_EXAMPLE: dict[str, Any] = {
     "created_at": "2026-03-01T08:41:12.345678Z",
     "updated_at": "2026-03-01T08:41:12.345678Z",
 }
+
+CALENDAR_EXAMPLES: dict[str, Example] = {
+    "holidays": {
+        "summary": "Public holidays of Bavaria, and two days of the company's own",
+        "value": {
+            "name": "munich-office",
+            "description": "When nobody is there.",
+            "dates": ["2026-12-24", "2026-12-31"],
+            "holidays": {"country": "DE", "subdivision": "BY"},
+        },
+    },
+    "dates": {"summary": "Dates only", "value": {"name": "freeze", "dates": ["2027-01-01"]}},
+}
+
+CALENDAR_UPDATE_EXAMPLES: dict[str, Example] = {
+    "dates": {"summary": "Other dates", "value": {"dates": ["2027-12-24", "2027-12-31"]}},
+    "no_holidays": {"summary": "Without public holidays", "value": {"holidays": None}},
+}
+
+CALENDAR_EXAMPLE: dict[str, Any] = {
+    "id": "0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b2",
+    "name": "munich-office",
+    "version": 1,
+    "description": "When nobody is there.",
+    "dates": ["2026-12-24", "2026-12-31"],
+    "holidays": {"country": "DE", "subdivision": "BY"},
+    "created_at": "2026-03-01T08:41:12.345678Z",
+    "updated_at": "2026-03-01T08:41:12.345678Z",
+}

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from app.db.migrate import current, head
 from app.errors import NotFound
 from app.scheduling import runs, schedules, statements
+from app.scheduling.calendars import Calendars
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import ExtraConfig, RunRequest, ScheduleCreate, ScheduleUpdate
 from app.scheduling.ids import new_id
@@ -64,6 +65,7 @@ class Scheduler:
         self._publisher = publisher
         self._catalogue = catalogue
         self._settings = settings
+        self.calendars = Calendars(sessions)
 
     async def create_schedule(self, body: ScheduleCreate, *, actor: str) -> ScheduleView:
         """Store a schedule and set its clock; see `schedules.create` for what it raises."""

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.errors import Conflict, FieldError, InvalidInput, NotFound
 from app.scheduling import statements, timing
+from app.scheduling.calendars import require
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import CRONTAB_FIELDS, ExtraConfig, ScheduleCreate, ScheduleUpdate
 from app.scheduling.ids import new_id
@@ -51,6 +52,7 @@ def create(session: Session, catalogue: Catalogue, body: ScheduleCreate, actor: 
     task = catalogue.schedulable(body.task_path, "task_path")
     now = database_time(session)
     parsed = _timing(body, now)
+    require(session, body.task_extra_config.calendars)
     if parsed is None:
         problem = "Say when it runs: a schedule object, or task_crontab_minute and the like."
         raise InvalidInput(FieldError("schedule", problem))
@@ -93,7 +95,7 @@ def update(
     """
     row, clock = locked(session, schedule_id)
     now = database_time(session)
-    _change_fields(row, catalogue, body)
+    _change_fields(session, row, catalogue, body)
     parsed = _timing(body, now)
     if parsed is not None:
         row.schedule = parsed.as_dict()
@@ -159,7 +161,7 @@ def database_time(session: Session) -> datetime:
     return session.execute(select(NOW)).scalar_one()  # type: ignore[no-any-return]
 
 
-def _change_fields(row: ScheduleRow, catalogue: Catalogue, body: ScheduleUpdate) -> None:
+def _change_fields(session: Session, row: ScheduleRow, catalogue: Catalogue, body: ScheduleUpdate) -> None:
     if body.task_path is not None:
         row.task = catalogue.schedulable(body.task_path, "task_path").name
     for name in PLAIN:
@@ -169,6 +171,7 @@ def _change_fields(row: ScheduleRow, catalogue: Catalogue, body: ScheduleUpdate)
     if "description" in body.model_fields_set:
         row.description = body.description
     if body.task_extra_config is not None:
+        require(session, body.task_extra_config.calendars)
         row.task_extra_config = _dump(body.task_extra_config)
 
 

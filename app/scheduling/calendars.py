@@ -125,6 +125,15 @@ def chosen(names: Iterable[str], known: Mapping[str, NamedCalendar]) -> tuple[Na
     return tuple(calendar for calendar in found.values() if calendar is not None)
 
 
+def named(session: Session, names: Collection[str]) -> tuple[NamedCalendar, ...]:
+    """The calendars of a stored schedule.
+
+    Raises:
+        InvalidInput: one of them does not exist any more.
+    """
+    return chosen(names, CalendarLoader().load(session, names)) if names else ()
+
+
 def require(session: Session, names: Collection[str]) -> tuple[NamedCalendar, ...]:
     """The calendars that a schedule is about to name, kept from being deleted until the transaction ends.
 

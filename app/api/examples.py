@@ -108,3 +108,43 @@ CALENDAR_EXAMPLE: dict[str, Any] = {
     "created_at": "2026-03-01T08:41:12.345678Z",
     "updated_at": "2026-03-01T08:41:12.345678Z",
 }
+
+DRAFT_EXAMPLES: dict[str, Example] = {
+    "gap": {
+        "summary": "Mondays at half past two, Berlin time",
+        "value": {
+            "schedule": {"type": "crontab", "expression": "30 2 * * MON", "timezone": "Europe/Berlin"},
+            "task_extra_config": {"jitter": "5%", "ends_at": "2099-12-31T23:59:59Z"},
+        },
+    },
+    "flat": {"summary": "In flat crontab fields", "value": {"task_crontab_hour": "*/2"}},
+}
+
+PREVIEW_EXAMPLE: dict[str, Any] = {
+    "description": "At 02:30, Europe/Berlin; a time that the clock skips runs at the end of the gap",
+    "timezone": "Europe/Berlin",
+    "after": "2027-03-27T12:00:00Z",
+    "items": [
+        {
+            "scheduled_for": "2027-03-28T01:00:00Z",
+            "due_at": "2027-03-28T01:00:00Z",
+            "local_time": "2027-03-28T03:00:00+02:00",
+            "dst": "gap",
+            "skipped_local_time": "2027-03-28T02:30:00",
+            "offset_change": 3600.0,
+            "excluded_by": None,
+            "estimated": False,
+        }
+    ],
+}
+
+SIMULATION_EXAMPLES: dict[str, Example] = {
+    "day": {
+        "summary": "A day, if each run took five minutes",
+        "value": {"start": "2027-03-28T00:00:00Z", "end": "2027-03-29T00:00:00Z", "duration": 300},
+    },
+    "from_now": {
+        "summary": "From now on, the first hundred ticks",
+        "value": {"end": "2099-01-01T00:00:00Z", "duration": 60, "limit": 100},
+    },
+}

@@ -24,6 +24,7 @@ from app.scheduling.config import ExtraConfig, RunRequest, ScheduleCreate, Sched
 from app.scheduling.ids import new_id
 from app.scheduling.messages import BrokerUnavailable, Publisher, RunMessage
 from app.scheduling.models import NOW, BeatRow, ClockRow, RunRow, ScheduleRow
+from app.scheduling.previews import Previews
 from app.scheduling.schedules import ScheduleView
 from app.settings import Settings
 
@@ -66,6 +67,7 @@ class Scheduler:
         self._catalogue = catalogue
         self._settings = settings
         self.calendars = Calendars(sessions)
+        self.previews = Previews(sessions)
 
     async def create_schedule(self, body: ScheduleCreate, *, actor: str) -> ScheduleView:
         """Store a schedule and set its clock; see `schedules.create` for what it raises."""

@@ -19,6 +19,7 @@ from app.api import (
     previews,
     problems,
     runs,
+    schedule_actions,
     schedules,
     tasks,
 )
@@ -72,14 +73,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(health.router)
     app.include_router(auth.public, prefix="/api/v1")
     app.include_router(auth.personal, prefix="/api/v1", dependencies=[Depends(caller)])
-    for router in (
+    resources = (
         schedules.router,
+        schedule_actions.router,
         previews.router,
         runs.router,
         tasks.router,
         calendars.router,
-        *module_routers(),
-    ):
+    )
+    for router in (*resources, *module_routers()):
         app.include_router(router, prefix="/api/v1", dependencies=[Depends(authorize)])
     if settings.api.docs_enabled:
         docs.install(app)

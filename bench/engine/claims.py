@@ -39,7 +39,7 @@ def measure(field: Field) -> None:
 def _rate(field: Field, beats: int, due: int) -> float:
     sessions = field.sessions()
     arm_first(sessions, due, datetime.now(UTC) - timedelta(seconds=5))
-    command = [sys.executable, "-W", "ignore", "-m", "bench.engine.claimer"]
+    command = [sys.executable, "-W", "ignore", "-m", "bench.beats.claimer"]
     claimers = [
         Beat(
             subprocess.Popen(

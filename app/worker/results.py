@@ -14,7 +14,7 @@ from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, Worker
 from celery import states
 from celery.backends.base import BaseBackend
 from celery.exceptions import NotRegistered, TaskRevokedError, Terminated
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -127,19 +127,17 @@ def record_unregistered(task_id: object, task: str, attempt: int) -> bool:
     if run_id is None:
         return False
     error = {"type": "NotRegistered", "message": f"No worker knows the task {task}.", "traceback": None}
-    statement = (
-        update(RunRow)
-        .where(RunRow.id == run_id, RunRow.attempt == attempt, RunRow.task == task, RunRow.state == "queued")
-        .values(
-            state=RunState.FAILED,
-            reason=Reason.TASK_NOT_REGISTERED,
+    return bookkeeping.transact(
+        lambda session: runs.end_queued(
+            session,
+            run_id,
+            RunState.FAILED,
+            Reason.TASK_NOT_REGISTERED,
+            attempt=attempt,
+            task=task,
             error=error,
-            finished_at=func.clock_timestamp(),
-            next_dispatch_at=None,
         )
-        .returning(RunRow.id)
     )
-    return bookkeeping.transact(lambda session: session.scalar(statement) is not None)
 
 
 class RunBackend(BaseBackend):  # type: ignore[misc]

@@ -159,7 +159,7 @@ class Task(CeleryTask):  # type: ignore[misc]
             nonlocal repeated
             if repeated and (row := runs.read(session, run_id)) is not None:
                 # The commit was done after all; only its reply was lost.
-                return runs.message(row.id, row.task, row.queue, row.attempt, row.options)
+                return RunMessage.of(row.id, row.task, row.queue, row.attempt, row.options)
             repeated = True
             return runs.submit(
                 session,

@@ -10,11 +10,13 @@ from fastapi import APIRouter, Depends, FastAPI
 from app import modules
 from app.api import (
     auth,
+    calendars,
     docs,
     health,
     logs,
     middleware,
     openapi,
+    previews,
     problems,
     runs,
     schedule_actions,
@@ -77,7 +79,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(health.router)
     app.include_router(auth.public, prefix="/api/v1")
     app.include_router(auth.personal, prefix="/api/v1", dependencies=[Depends(caller)])
-    resources = (schedules.router, schedule_actions.router, runs.router, tasks.router)
+    resources = (
+        schedules.router,
+        schedule_actions.router,
+        previews.router,
+        runs.router,
+        tasks.router,
+        calendars.router,
+    )
     for router in (*resources, *module_routers()):
         app.include_router(router, prefix="/api/v1", dependencies=[Depends(authorize)])
     if settings.api.docs_enabled:

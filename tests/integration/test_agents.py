@@ -4,12 +4,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.db import async_engine, async_sessions
@@ -24,6 +24,7 @@ from app.modules.agents.errors import (
     AgentUnauthorized,
     AgentUnreachable,
     BudgetExhausted,
+    BudgetReserved,
     ReplyUnusable,
 )
 from app.modules.agents.models import AgentCallRow, AgentRow, AgentUsageRow
@@ -31,7 +32,7 @@ from app.modules.agents.service import Agents
 from app.outbound import OutboundPolicy, OutboundRefused
 from app.scheduling import schedules
 from app.scheduling.config import ScheduleCreate
-from app.scheduling.ids import new_id
+from app.scheduling.ids import id_at, new_id
 from app.scheduling.models import ScheduleRow
 from app.scheduling.pausing import pause
 from app.sealing import Sealer, SecretKeysUnfit, new_key
@@ -364,16 +365,39 @@ async def test_any_number_at_once_stay_within_the_calls_of_a_day(house: House, p
 
 
 async def test_tokens_are_reserved_before_and_corrected_after(house: House, peer: Peer) -> None:
+    """About 90 of 120 are reserved and 12 used: two never fit at once, one after the other they do."""
     agent = await house.add(chat(peer.url, daily_tokens=120, max_tokens=80))
-    # Reserved are 90 of 120, used 12: eight times fit one after the other, two never at once.
+    schedule = await house.schedule(task_kwargs={"agent": "summariser"})
     peer.answer(CHAT_PATH, Answer(200, completion("x").body, delay=0.3))
     outcomes = await asyncio.gather(
         *(house.agents.execute("summariser", NEWS) for _ in range(2)), return_exceptions=True
     )
-    assert sum(isinstance(outcome, BudgetExhausted) for outcome in outcomes) == 1
+    refused = [outcome for outcome in outcomes if isinstance(outcome, BudgetReserved)]
+    assert len(refused) == 1
+    assert refused[0].retryable
     assert await house.used(agent) == (1, 12)
+    await house.agents.execute("summariser", NEWS)
+    await house.agents.execute("summariser", NEWS)
+    assert await house.used(agent) == (3, 36)
+    assert (await house.state(schedule))[0] == "active"
+    with pytest.raises(BudgetExhausted):
+        await house.agents.execute("summariser", NEWS)
+    assert (await house.state(schedule))[0] == "paused"
     with pytest.raises(InvalidInput, match="whole budget"):
         await house.agents.execute("summariser", Work(variables={"topic": "x" * 1000}))
+
+
+async def test_what_a_dead_worker_reserved_stays_counted(house: House, peer: Peer) -> None:
+    agent = await house.add(chat(peer.url, daily_tokens=120, max_tokens=80))
+    await house.agents.execute("summariser", NEWS)
+    async with house.sessions.begin() as session:
+        # As if a worker had reserved and died: an hour ago, longer than the time limit.
+        await session.execute(update(AgentUsageRow).values(tokens=100))
+        at = datetime.now(UTC) - timedelta(hours=1)
+        call = {"id": id_at(at), "agent_id": agent, "agent_name": "x", "attempt": 1, "request": "x"}
+        await session.execute(insert(AgentCallRow).values(**call, state="sent", reserved_tokens=88))
+    with pytest.raises(BudgetExhausted, match="100 of 120 tokens"):
+        await house.agents.execute("summariser", NEWS)
 
 
 async def test_an_exhausted_budget_pauses_the_agents_schedules_until_the_next_day(

@@ -4,15 +4,19 @@ The check and the count are one statement, so that any number of workers togethe
 What a worker reserved and could not correct, because it died, stays counted.
 """
 
-from datetime import date
+from datetime import date, timedelta
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Date, and_, cast, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.modules.agents.models import AgentRow, AgentUsageRow
+from app.modules.agents.models import AgentCallRow, AgentRow, AgentUsageRow
+from app.scheduling import schedules
+from app.scheduling.ids import id_at
 
+PATIENCE: Final = timedelta(seconds=60)
 TODAY = cast(func.timezone("UTC", func.clock_timestamp()), Date)
 
 
@@ -31,12 +35,25 @@ def used(session: Session, agent_id: UUID, day: date) -> tuple[int, int]:
     return (0, 0) if row is None else (row.calls, row.tokens)
 
 
-def is_spent(session: Session, agent: AgentRow, day: date) -> bool:
-    """Whether nothing is left of this day's budget."""
-    calls, tokens = used(session, agent.id, day)
-    return (agent.daily_calls is not None and calls >= agent.daily_calls) or (
-        agent.daily_tokens is not None and tokens >= agent.daily_tokens
+def under_way(session: Session, agent: AgentRow) -> int:
+    """The tokens that are reserved for calls whose outcome may yet give some of them back.
+
+    A call that has been on its way for longer than the agent's time limit has lost its worker.
+    """
+    since = schedules.database_time(session) - timedelta(seconds=agent.time_limit) - PATIENCE
+    reserved = select(func.coalesce(func.sum(AgentCallRow.reserved_tokens), 0)).where(
+        AgentCallRow.agent_id == agent.id, AgentCallRow.id >= id_at(since), AgentCallRow.state == "sent"
     )
+    return int(session.scalars(reserved).one())
+
+
+def is_spent(session: Session, agent: AgentRow, day: date, *, wanted: int = 1) -> bool:
+    """Whether a call of ``wanted`` tokens will not fit into this day any more, whatever is given back."""
+    calls, tokens = used(session, agent.id, day)
+    if agent.daily_calls is not None and calls >= agent.daily_calls:
+        return True
+    limit = agent.daily_tokens
+    return limit is not None and tokens - under_way(session, agent) + wanted > limit
 
 
 def reserve(session: Session, agent: AgentRow, tokens: int) -> date | None:

@@ -16,7 +16,13 @@ from sqlalchemy.orm import Session
 from app.errors import FieldError, InvalidInput, NotFound
 from app.modules.agents import blocking, budget, prompts
 from app.modules.agents.client import Endpoint, Reply, Task
-from app.modules.agents.errors import AgentDisabled, AgentError, AgentUnreachable
+from app.modules.agents.errors import (
+    AgentDisabled,
+    AgentError,
+    AgentUnreachable,
+    BudgetExhausted,
+    BudgetReserved,
+)
 from app.modules.agents.models import AgentCallRow, AgentRow
 from app.modules.agents.records import MAX_ERROR, MAX_REPLY, MAX_REQUEST, estimate_tokens, keep
 from app.outbound import OutboundRefused
@@ -50,9 +56,9 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The day's budget does not suffice."""
+    """The day's budget does not suffice, or not now."""
 
-    detail: str
+    error: BudgetExhausted | BudgetReserved
 
 
 def find(session: Session, agent: str, *, lock: bool = False) -> AgentRow:
@@ -145,7 +151,7 @@ def prepare(
         )
     day = budget.reserve(session, agent, estimate)
     if day is None:
-        return _refuse(session, catalogue, agent)
+        return _refuse(session, catalogue, agent, estimate)
     call_id = new_id()
     request = prompt if prompt is not None else str(dict(work.variables))
     session.add(
@@ -238,17 +244,27 @@ def note_health(
     return agent
 
 
-def _refuse(session: Session, catalogue: Catalogue, agent: AgentRow) -> Refused:
+def _refuse(session: Session, catalogue: Catalogue, agent: AgentRow, estimate: int) -> Refused:
     agent = locked(session, agent.id)
-    agent.exhausted_on = budget.today(session)
+    day = budget.today(session)
+    calls, tokens = budget.used(session, agent.id, day)
+    if not budget.is_spent(session, agent, day, wanted=estimate):
+        return Refused(
+            BudgetReserved(
+                f"Calls of the agent {agent.name} that are under way have reserved what this one needs, about"
+                f" {estimate} of {agent.daily_tokens} tokens. Try again when they have ended."
+            )
+        )
+    agent.exhausted_on = day
     session.flush()
     blocking.reconcile(session, catalogue, agent)
-    calls, tokens = budget.used(session, agent.id, agent.exhausted_on)
     return Refused(
-        f"The budget of the agent {agent.name} for {agent.exhausted_on} (UTC) does not suffice:"
-        f" {calls} of {agent.daily_calls or 'any number of'} calls and {tokens} of"
-        f" {agent.daily_tokens or 'any number of'} tokens are used or reserved. Its schedules are paused"
-        " until the next day; a larger budget resumes them at once."
+        BudgetExhausted(
+            f"The budget of the agent {agent.name} for {day} (UTC) does not suffice: {calls} of"
+            f" {agent.daily_calls or 'any number of'} calls and {tokens} of"
+            f" {agent.daily_tokens or 'any number of'} tokens are used or reserved. Its schedules are paused"
+            " until the next day; a larger budget resumes them at once."
+        )
     )
 
 

@@ -84,6 +84,14 @@ class BudgetExhausted(AgentError):
     status = 409
 
 
+class BudgetReserved(AgentError):
+    """What is left of the day's budget is reserved for calls under way, which may give some back."""
+
+    code = "agent_budget_reserved"
+    status = 409
+    retryable = True
+
+
 class AgentDisabled(AgentError):
     """It takes no calls until it is enabled."""
 

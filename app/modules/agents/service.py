@@ -20,7 +20,7 @@ from app.modules.agents import blocking, budget, calls, client, prompts
 from app.modules.agents.calls import Work
 from app.modules.agents.client import Reply
 from app.modules.agents.config import AgentCreate, AgentUpdate, same_origin
-from app.modules.agents.errors import AgentError, BudgetExhausted
+from app.modules.agents.errors import AgentError
 from app.modules.agents.models import AgentCallRow, AgentRow
 from app.modules.agents.records import MAX_ERROR, MAX_REPLY, keep
 from app.outbound import OutboundPolicy, OutboundRefused, check_url
@@ -244,6 +244,7 @@ class Agents:
         Raises:
             NotFound, InvalidInput, SecretKeysUnfit: it cannot be asked; nothing was counted.
             BudgetExhausted: the day's budget does not suffice; its schedules are paused.
+            BudgetReserved: it may suffice when calls under way have ended.
             AgentError: it was asked in vain; the class says why, and whether to try again.
             OutboundRefused: its address may not be reached.
         """
@@ -251,7 +252,7 @@ class Agents:
             lambda session: calls.prepare(session, self._catalogue, self._sealer, agent, work)
         )
         if isinstance(prepared, calls.Refused):
-            raise BudgetExhausted(prepared.detail)
+            raise prepared.error
         began = time.monotonic()
         try:
             reply = await client.ask(prepared.endpoint, prepared.task, self._policy)

@@ -112,7 +112,8 @@ def check_url(url: str, policy: OutboundPolicy, field_name: str) -> None:
         host = parsed.host
     except httpx.InvalidURL:
         raise _wrong(field_name, "Must be an address such as https://models.example.com/v1.") from None
-    if parsed.scheme not in ("http", "https") or not host or not 1 <= (parsed.port or 80) <= 65535:
+    port = 443 if parsed.port is None else parsed.port
+    if parsed.scheme not in ("http", "https") or not host or not 1 <= port <= 65535:
         raise _wrong(field_name, "Must be an address such as https://models.example.com/v1.")
     if len(url) > LONGEST_URL or not url.isprintable():
         raise _wrong(field_name, f"Must have at most {LONGEST_URL} printable characters.")
@@ -247,5 +248,8 @@ def _wrong(field_name: str, message: str) -> InvalidInput:
 
 @lru_cache(maxsize=1)
 def _tls() -> ssl.SSLContext:
-    """One for the process: reading the certificates takes longer than a connection."""
-    return httpx.create_ssl_context(trust_env=False)
+    """One for the process: reading the certificates takes longer than a connection.
+
+    `SSL_CERT_FILE` and `SSL_CERT_DIR` name the authorities of a private network.
+    """
+    return httpx.create_ssl_context(trust_env=True)

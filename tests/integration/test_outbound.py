@@ -1,9 +1,16 @@
 """Connections on real sockets: no spelling, no redirect and no change of mind reaches loopback."""
 
+import ssl
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from app import outbound
 from app.outbound import OutboundPolicy, OutboundRefused
@@ -147,6 +154,55 @@ async def test_the_next_address_is_tried_when_the_first_does_not_answer(peer: Pe
 
     policy = OutboundPolicy(frozenset({"agent.internal"}), resolve=resolve)
     assert (await _get(policy, f"http://agent.internal:{port}/")).text == "inside"
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate for agent.internal that signed itself, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "agent.internal")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("agent.internal")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path / "certificate.pem"
+    file.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + made.public_bytes(Encoding.PEM)
+    )
+    return file
+
+
+async def test_a_certificate_is_checked_against_the_name_although_the_address_is_connected_to(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        return ["127.0.0.1"]
+
+    policy = OutboundPolicy(frozenset({"agent.internal", "other.internal"}), resolve=resolve)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    with running_peer(tls) as secure:
+        port = secure.url.rpartition(":")[2]
+        secure.answer("/", Answer(body=b"inside"))
+        with pytest.raises(httpx.ConnectError, match="self-signed"):
+            await _get(policy, f"https://agent.internal:{port}/")
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        outbound._tls.cache_clear()
+        try:
+            assert (await _get(policy, f"https://agent.internal:{port}/")).text == "inside"
+            with pytest.raises(httpx.ConnectError, match=r"other\.internal"):
+                await _get(policy, f"https://other.internal:{port}/")
+        finally:
+            outbound._tls.cache_clear()
 
 
 async def test_a_socket_in_the_file_system_is_not_reached() -> None:

@@ -5,6 +5,7 @@ idempotency keys shows who was called twice.
 """
 
 import json
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -113,8 +114,8 @@ class Peer:
 
 
 @contextmanager
-def running_peer() -> Iterator[Peer]:
-    """The server for the time of the context."""
+def running_peer(tls: ssl.SSLContext | None = None) -> Iterator[Peer]:
+    """The server for the time of the context, with TLS if a context is given."""
     peer = Peer()
 
     class Handler(BaseHTTPRequestHandler):
@@ -144,7 +145,9 @@ def running_peer() -> Iterator[Peer]:
     server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
     server.daemon_threads = True
     server.handle_error = lambda *_: None  # type: ignore[method-assign]
-    peer.url = f"http://{LOOPBACK}:{server.server_address[1]}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    peer.url = f"{'http' if tls is None else 'https'}://{LOOPBACK}:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

@@ -118,6 +118,7 @@ def test_a_refused_credential_is_not_repeated() -> None:
 
 def test_an_origin_is_scheme_host_and_port() -> None:
     assert same_origin("https://a.example/v1", "https://A.example/models?x")
+    assert same_origin("https://a.example/", "https://a.example:443/x")
     assert not same_origin("https://a.example/", "http://a.example/")
     assert not same_origin("https://a.example/", "https://a.example:444/")
     assert not same_origin("https://a.example/", "https://a.example.evil/")

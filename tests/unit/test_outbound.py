@@ -153,6 +153,7 @@ def test_an_address_that_will_do(url: str) -> None:
         "http://127.0.0.1\\@models.example.com/",
         "https://models.example.com/#part",
         "https://models.example.com:99999/",
+        "https://models.example.com:0/",
         "https://models.example.com/\n",
         "https://models.example.com/" + "x" * 2000,
         "http://[::1",

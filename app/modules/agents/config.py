@@ -2,8 +2,8 @@
 
 import re
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
+import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from app.modules.agents.prompts import MAX_PROMPT
@@ -138,5 +138,5 @@ class RunAgent(BaseModel):
 
 def same_origin(one: str, other: str) -> bool:
     """Whether two addresses have scheme, host and port in common."""
-    first, second = urlsplit(one), urlsplit(other)
-    return (first.scheme, first.netloc.lower()) == (second.scheme, second.netloc.lower())
+    first, second = httpx.URL(one), httpx.URL(other)
+    return (first.scheme, first.host, first.port) == (second.scheme, second.host, second.port)

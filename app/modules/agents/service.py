@@ -259,12 +259,14 @@ class Agents:
         except BaseException as error:
             # Also when a time limit of the run cancels it: what was used is counted.
             failure, duration = error, time.monotonic() - began
+            logger.warning("agent %s failed after %.1f s: %s", agent, duration, type(error).__name__)
             await self._unit(
                 lambda session: calls.failed(session, self._catalogue, prepared, failure, duration)
             )
             raise
         duration = time.monotonic() - began
         await self._unit(lambda session: calls.succeeded(session, self._catalogue, prepared, reply, duration))
+        logger.info("agent %s answered %d after %.1f s", agent, reply.status, duration)
         return _answer(prepared, reply, duration)
 
     async def check(self, agent_id: UUID) -> AgentView:

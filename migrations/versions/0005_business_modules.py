@@ -89,6 +89,12 @@ def agents() -> None:
 
 
 def upgrade() -> None:
+    op.create_index(
+        None,
+        "celery_periodic_task_configs",
+        ["paused_by"],
+        postgresql_where=sa.text("paused_by IS NOT NULL"),
+    )
     sessions()
     agents()
 
@@ -97,3 +103,4 @@ def downgrade() -> None:
     for table in ("agent_calls", "agent_usage", "agents", "user_session_statistics"):
         op.drop_table(table)
     op.drop_index("ix_user_sessions_revoked_at", "user_sessions")
+    op.drop_index("ix_celery_periodic_task_configs_paused_by", "celery_periodic_task_configs")

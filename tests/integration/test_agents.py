@@ -1,21 +1,15 @@
-"""Agents on a real database and a real endpoint: calls, budgets, health, and the schedules they pause."""
+"""Agents on a real database and a real endpoint: what is asked, answered and kept of it."""
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
-from uuid import UUID
 
 import pytest
-from sqlalchemy import insert, select, text, update
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy import text
 
-from app.db import async_engine, async_sessions
-from app.errors import Conflict, InvalidInput, NotFound
+from app.errors import InvalidInput, NotFound
 from app.modules.agents.calls import Work
-from app.modules.agents.config import AgentCreate, AgentUpdate
+from app.modules.agents.config import AgentUpdate
 from app.modules.agents.errors import (
     AgentBroken,
     AgentDisabled,
@@ -23,29 +17,18 @@ from app.modules.agents.errors import (
     AgentRefused,
     AgentUnauthorized,
     AgentUnreachable,
-    BudgetExhausted,
-    BudgetReserved,
     ReplyUnusable,
 )
-from app.modules.agents.models import AgentCallRow, AgentRow, AgentUsageRow
 from app.modules.agents.service import Agents
 from app.outbound import OutboundPolicy, OutboundRefused
-from app.scheduling import schedules
-from app.scheduling.config import ScheduleCreate
-from app.scheduling.ids import id_at, new_id
-from app.scheduling.models import ScheduleRow
-from app.scheduling.pausing import pause
+from app.scheduling.ids import new_id
 from app.sealing import Sealer, SecretKeysUnfit, new_key
 from app.settings import Settings
-from app.worker import catalogue
-from support.agents import CHAT_PATH, CREDENTIAL, HEALTH_PATH, chat, webhook
+from support.agents import CHAT_PATH, CREDENTIAL, TABLES, House, chat, empty_house, webhook, well
 from support.peer import Answer, Peer, completion, running_peer
 from support.polling import eventually_async
 
-SEALER = Sealer([new_key()])
-LOOPBACK_ALLOWED = OutboundPolicy.parse(["127.0.0.1"])
 NEWS = Work(variables={"topic": "the news"})
-TABLES = "agents, agent_usage, agent_calls, celery_periodic_task_configs"
 
 
 @pytest.fixture(scope="module")
@@ -56,75 +39,13 @@ def shared_peer() -> Iterator[Peer]:
 
 @pytest.fixture
 def peer(shared_peer: Peer) -> Peer:
-    shared_peer.forget()
-    shared_peer.answer(CHAT_PATH, completion("Nothing new."))
-    shared_peer.answer(HEALTH_PATH, Answer())
-    return shared_peer
-
-
-@dataclass(frozen=True, slots=True)
-class House:
-    """Agents on an empty database."""
-
-    sessions: async_sessionmaker[AsyncSession]
-    agents: Agents
-
-    def with_other(self, *, sealer: Sealer = SEALER, outbound: OutboundPolicy = LOOPBACK_ALLOWED) -> Agents:
-        """The same agents, with other keys or another policy."""
-        return Agents(self.sessions, catalogue(), sealer=sealer, outbound=outbound)
-
-    async def add(self, body: AgentCreate, credential: str | None = None) -> UUID:
-        made = (await self.agents.create(body)).row.id
-        if credential is not None:
-            await self.agents.set_credential(made, credential)
-        return made
-
-    async def row(self, agent_id: UUID) -> AgentRow:
-        return (await self.agents.get(agent_id)).row
-
-    async def used(self, agent_id: UUID) -> tuple[int, int]:
-        view = await self.agents.get(agent_id)
-        return view.calls, view.tokens
-
-    async def call(self, agent_id: UUID) -> AgentCallRow:
-        return (await self.agents.calls(agent_id, limit=1))[0]
-
-    async def schedule(self, **body: Any) -> UUID:
-        stated = ScheduleCreate(
-            task_name="x",
-            task_path="execute_agent_periodic_task",
-            schedule={"type": "interval", "every": 1, "unit": "hours"},
-            **body,
-        )
-        async with self.sessions.begin() as session:
-            return await session.run_sync(
-                lambda sync: schedules.create(sync, catalogue(), stated, "test").row.id
-            )
-
-    async def state(self, schedule_id: UUID) -> tuple[str, str | None, str | None]:
-        async with self.sessions() as session:
-            row = await session.get(ScheduleRow, schedule_id)
-            assert row is not None
-            return row.state, row.paused_by, row.pause_note
-
-    async def pass_a_day(self) -> None:
-        """Everything that was used was used yesterday."""
-        async with self.sessions.begin() as session:
-            await session.execute(update(AgentUsageRow).values(day=AgentUsageRow.day - 1))
-            await session.execute(update(AgentRow).values(exhausted_on=AgentRow.exhausted_on - 1))
+    return well(shared_peer)
 
 
 @pytest.fixture
 async def house(settings: Settings) -> AsyncIterator[House]:
-    engine = async_engine(settings.database, name="test")
-    sessions = async_sessions(engine)
-    async with sessions.begin() as session:
-        await session.execute(text(f"TRUNCATE {TABLES} CASCADE"))
-    yield House(sessions, Agents(sessions, catalogue(), sealer=SEALER, outbound=LOOPBACK_ALLOWED))
-    await engine.dispose()
-
-
-# Calls
+    async with empty_house(settings) as made:
+        yield made
 
 
 async def test_a_chat_agent_is_asked_and_its_reply_and_usage_recorded(house: House, peer: Peer) -> None:
@@ -309,13 +230,10 @@ async def test_the_credential_is_in_nothing_that_is_kept(house: House, peer: Pee
         await house.agents.execute("summariser", NEWS)
     assert CREDENTIAL not in str(raised.value)
     async with house.sessions() as session:
-        for table in TABLES.split(", "):
+        for table in TABLES:
             rows = (await session.execute(text(f"SELECT t::text FROM {table} t"))).scalars().all()
             assert CREDENTIAL not in "\n".join(rows)
     assert CREDENTIAL not in repr(await house.row(agent))
-
-
-# Credentials
 
 
 async def test_a_credential_needs_keys_and_outlives_their_rotation(house: House, peer: Peer) -> None:
@@ -349,206 +267,3 @@ async def test_a_credential_does_not_follow_the_address_elsewhere(house: House, 
     )
     await house.agents.check(agent)
     assert all("authorization" not in request.headers for request in peer.requests)
-
-
-# Budgets
-
-
-async def test_any_number_at_once_stay_within_the_calls_of_a_day(house: House, peer: Peer) -> None:
-    agent = await house.add(chat(peer.url, daily_calls=5))
-    outcomes = await asyncio.gather(
-        *(house.agents.execute("summariser", NEWS) for _ in range(12)), return_exceptions=True
-    )
-    assert sum(isinstance(outcome, BudgetExhausted) for outcome in outcomes) == 7
-    assert len(peer.requests) == 5
-    assert (await house.used(agent))[0] == 5
-
-
-async def test_tokens_are_reserved_before_and_corrected_after(house: House, peer: Peer) -> None:
-    """About 90 of 120 are reserved and 12 used: two never fit at once, one after the other they do."""
-    agent = await house.add(chat(peer.url, daily_tokens=120, max_tokens=80))
-    schedule = await house.schedule(task_kwargs={"agent": "summariser"})
-    peer.answer(CHAT_PATH, Answer(200, completion("x").body, delay=0.3))
-    outcomes = await asyncio.gather(
-        *(house.agents.execute("summariser", NEWS) for _ in range(2)), return_exceptions=True
-    )
-    refused = [outcome for outcome in outcomes if isinstance(outcome, BudgetReserved)]
-    assert len(refused) == 1
-    assert refused[0].retryable
-    assert await house.used(agent) == (1, 12)
-    await house.agents.execute("summariser", NEWS)
-    await house.agents.execute("summariser", NEWS)
-    assert await house.used(agent) == (3, 36)
-    assert (await house.state(schedule))[0] == "active"
-    with pytest.raises(BudgetExhausted):
-        await house.agents.execute("summariser", NEWS)
-    assert (await house.state(schedule))[0] == "paused"
-    with pytest.raises(InvalidInput, match="whole budget"):
-        await house.agents.execute("summariser", Work(variables={"topic": "x" * 1000}))
-
-
-async def test_what_a_dead_worker_reserved_stays_counted(house: House, peer: Peer) -> None:
-    agent = await house.add(chat(peer.url, daily_tokens=120, max_tokens=80))
-    await house.agents.execute("summariser", NEWS)
-    async with house.sessions.begin() as session:
-        # As if a worker had reserved and died: an hour ago, longer than the time limit.
-        await session.execute(update(AgentUsageRow).values(tokens=100))
-        at = datetime.now(UTC) - timedelta(hours=1)
-        call = {"id": id_at(at), "agent_id": agent, "agent_name": "x", "attempt": 1, "request": "x"}
-        await session.execute(insert(AgentCallRow).values(**call, state="sent", reserved_tokens=88))
-    with pytest.raises(BudgetExhausted, match="100 of 120 tokens"):
-        await house.agents.execute("summariser", NEWS)
-
-
-async def test_an_exhausted_budget_pauses_the_agents_schedules_until_the_next_day(
-    house: House, peer: Peer
-) -> None:
-    agent = await house.add(chat(peer.url, daily_calls=1))
-    await house.add(chat(peer.url, name="other"))
-    by_name = await house.schedule(task_kwargs={"agent": "summariser", "variables": {"topic": "x"}})
-    by_id = await house.schedule(task_args=[str(agent)])
-    others = await house.schedule(task_kwargs={"agent": "other"})
-    persons = await house.schedule(task_kwargs={"agent": "summariser"})
-    disabled = await house.schedule(task_kwargs={"agent": "summariser"}, task_enabled=False)
-    async with house.sessions.begin() as session:
-        await session.run_sync(lambda sync: pause(sync, persons, note="holiday", author="ada"))
-
-    await house.agents.execute("summariser", NEWS)
-    for schedule in (by_name, by_id):
-        state, author, note = await house.state(schedule)
-        assert (state, author) == ("paused", f"agent:{agent}")
-        assert "budget" in str(note)
-    untouched = [await house.state(each) for each in (others, persons, disabled)]
-    assert untouched == [("active", None, None), ("paused", "ada", "holiday"), ("disabled", None, None)]
-    with pytest.raises(BudgetExhausted, match="1 of 1 calls"):
-        await house.agents.execute("summariser", NEWS)
-
-    await house.agents.check_all()
-    assert (await house.state(by_name))[0] == "paused"
-    await house.pass_a_day()
-    await house.agents.check_all()
-    assert [await house.state(each) for each in (by_name, by_id)] == [("active", None, None)] * 2
-    assert [await house.state(each) for each in (others, persons, disabled)] == untouched
-
-
-async def test_a_larger_budget_resumes_at_once(house: House, peer: Peer) -> None:
-    agent = await house.add(chat(peer.url, daily_calls=1))
-    schedule = await house.schedule(task_kwargs={"agent": "summariser"})
-    await house.agents.execute("summariser", NEWS)
-    assert (await house.state(schedule))[0] == "paused"
-    await house.agents.update(agent, AgentUpdate(daily_calls=2))
-    assert (await house.state(schedule))[0] == "active"
-
-
-# Health
-
-
-async def test_failures_in_a_row_make_it_unhealthy_and_a_success_heals_it(house: House, peer: Peer) -> None:
-    agent = await house.add(chat(peer.url, failures_allowed=2))
-    ours = await house.schedule(task_kwargs={"agent": "summariser"})
-    persons = await house.schedule(task_kwargs={"agent": "summariser"})
-    peer.answer(CHAT_PATH, Answer(500))
-    peer.answer(HEALTH_PATH, Answer(500))
-    with pytest.raises(AgentBroken):
-        await house.agents.execute("summariser", NEWS)
-    assert (await house.state(ours))[0] == "active"
-    assert await house.agents.check_all() == {
-        "healthy": 0,
-        "ailing": 0,
-        "unhealthy": 1,
-        "disabled": 0,
-        "failed": 0,
-    }
-    state, author, note = await house.state(ours)
-    assert (state, author) == ("paused", f"agent:{agent}")
-    assert "unhealthy" in str(note)
-    # A person who pauses it now takes it over.
-    async with house.sessions.begin() as session:
-        await session.run_sync(lambda sync: pause(sync, persons, note="mine", author="ada"))
-    late = await house.schedule(task_kwargs={"agent": "summariser"})
-    await house.agents.check_all()
-    assert (await house.state(late))[0] == "paused"
-
-    peer.answer(HEALTH_PATH, Answer())
-    assert (await house.agents.check_all())["healthy"] == 1
-    assert [(await house.state(each))[0] for each in (ours, late, persons)] == ["active", "active", "paused"]
-    row = await house.row(agent)
-    assert (row.health, row.consecutive_failures, row.last_error) == ("healthy", 0, None)
-    assert row.last_checked_at is not None
-
-
-async def test_health_and_budget_must_both_be_well_to_resume(house: House, peer: Peer) -> None:
-    await house.add(chat(peer.url, failures_allowed=1, daily_calls=1))
-    schedule = await house.schedule(task_kwargs={"agent": "summariser"})
-    await house.agents.execute("summariser", NEWS)
-    assert "budget" in str((await house.state(schedule))[2])
-    peer.answer(HEALTH_PATH, Answer(503))
-    await house.agents.check_all()
-    assert "unhealthy" in str((await house.state(schedule))[2])
-    peer.answer(HEALTH_PATH, Answer())
-    await house.agents.check_all()
-    assert "budget" in str((await house.state(schedule))[2])
-    await house.pass_a_day()
-    await house.agents.check_all()
-    assert (await house.state(schedule))[0] == "active"
-
-
-@pytest.mark.parametrize(
-    ("status", "health"), [(200, "healthy"), (405, "healthy"), (401, "unhealthy"), (500, "unhealthy")]
-)
-async def test_a_webhook_is_healthy_when_it_answers_at_all(
-    house: House, peer: Peer, status: int, health: str
-) -> None:
-    peer.answer("/hook", Answer(status))
-    agent = await house.add(webhook(peer.url, failures_allowed=1))
-    assert (await house.agents.check(agent)).row.health == health
-
-
-async def test_disabling_pauses_and_enabling_resumes(house: House, peer: Peer) -> None:
-    agent = await house.add(chat(peer.url))
-    schedule = await house.schedule(task_kwargs={"agent": "summariser"})
-    await house.agents.update(agent, AgentUpdate(enabled=False))
-    assert (await house.state(schedule))[0] == "paused"
-    assert (await house.agents.check_all())["disabled"] == 1
-    await house.agents.update(agent, AgentUpdate(enabled=True))
-    assert (await house.state(schedule))[0] == "active"
-
-
-async def test_an_agent_that_schedules_name_is_neither_renamed_nor_deleted(house: House, peer: Peer) -> None:
-    agent = await house.add(chat(peer.url))
-    await house.add(chat(peer.url, name="other"))
-    schedule = await house.schedule(task_kwargs={"agent": "summariser"})
-    with pytest.raises(Conflict, match=str(schedule)):
-        await house.agents.update(agent, AgentUpdate(name="third"))
-    with pytest.raises(Conflict, match=str(schedule)):
-        await house.agents.remove(agent)
-    async with house.sessions.begin() as session:
-        await session.run_sync(lambda sync: schedules.remove(sync, schedule, "test"))
-    with pytest.raises(Conflict, match="exists"):
-        await house.agents.update(agent, AgentUpdate(name="other"))
-    await house.agents.remove(agent)
-    with pytest.raises(NotFound):
-        await house.agents.get(agent)
-
-
-async def test_a_schedule_that_names_another_agent_by_now_is_let_go(house: House, peer: Peer) -> None:
-    agent = await house.add(chat(peer.url))
-    schedule = await house.schedule(task_kwargs={"agent": "summariser"})
-    await house.agents.update(agent, AgentUpdate(enabled=False))
-    async with house.sessions.begin() as session:
-        await session.execute(
-            update(ScheduleRow).where(ScheduleRow.id == schedule).values(task_kwargs={"agent": "other"})
-        )
-    await house.agents.check_all()
-    assert (await house.state(schedule))[0] == "active"
-
-
-async def test_old_calls_are_forgotten_in_batches(house: House, peer: Peer) -> None:
-    agent = await house.add(chat(peer.url))
-    for _ in range(3):
-        await house.agents.execute("summariser", NEWS)
-    assert await house.agents.forget_calls(timedelta(days=1)) == 0
-    assert await house.agents.forget_calls(timedelta(0), batch=2) == 3
-    async with house.sessions() as session:
-        assert (await session.scalars(select(AgentCallRow.id))).all() == []
-    assert (await house.used(agent))[0] == 3

@@ -29,9 +29,12 @@ def reason(agent: AgentRow, today: date) -> str | None:
     if not agent.enabled:
         return f"The agent {agent.name} is disabled."
     if agent.health == "unhealthy":
-        return f"The agent {agent.name} is unhealthy. Resumes by itself when a health check succeeds."
+        return f"The agent {agent.name} is unhealthy. A health check that succeeds resumes this."
     if agent.exhausted_on == today:
-        return f"The agent {agent.name} has used up its budget of {today} (UTC). Resumes by itself on the next day."
+        return (
+            f"The agent {agent.name} has used up its budget of {today} (UTC). The first health check of the next"
+            " day resumes this, or a larger budget."
+        )
     return None
 
 

@@ -227,6 +227,8 @@ def note_health(
         agent = locked(session, agent_id)
     except NotFound:
         return None
+    day = budget.today(session)
+    before = agent.enabled, agent.health, agent.exhausted_on
     if problem is None:
         agent.consecutive_failures, agent.health, agent.last_error = 0, "healthy", None
     else:
@@ -236,11 +238,12 @@ def note_health(
             agent.health = "unhealthy"
     if checked:
         agent.last_checked_at = func.clock_timestamp()
-    day = budget.today(session)
-    if agent.exhausted_on != day and budget.is_spent(session, agent, day):
-        agent.exhausted_on = day
+    if agent.exhausted_on != day:
+        agent.exhausted_on = day if budget.is_spent(session, agent, day) else None
     session.flush()
-    blocking.reconcile(session, catalogue, agent)
+    # A check looks in any case: schedules may have come to name the agent meanwhile.
+    if checked or (agent.enabled, agent.health, agent.exhausted_on) != before:
+        blocking.reconcile(session, catalogue, agent)
     return agent
 
 

@@ -65,7 +65,7 @@ class Agent(BaseModel):
     consecutive_failures: int
     last_error: str | None
     last_checked_at: datetime | None
-    exhausted_on: date | None = Field(description="The newest UTC day whose budget did not suffice.")
+    exhausted_on: date | None = Field(description="The UTC day whose budget does not suffice.")
     usage_day: date = Field(description="The UTC day of the two figures that follow.")
     calls_used: int
     tokens_used: int = Field(description="With what is reserved for calls under way.")

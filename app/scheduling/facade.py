@@ -239,8 +239,8 @@ class Scheduler:
                 requested_by=actor,
                 run_id=run_id,
             )
-            if 0 < delay < self._settings.beat.max_sleep:
-                session.execute(statements.NOTIFY_BEATS)
+            if message is None:
+                runs.wake_beats(session, run_id, within=self._settings.beat.max_sleep)
             return _stored(session, run_id), message
 
         return await self._publishing(work)

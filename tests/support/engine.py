@@ -23,19 +23,26 @@ TASK = TaskSpec(name="module.task", path="module.tasks.task", aliases=("old.task
 CATALOGUE = Catalogue([TASK])
 EVERY_MINUTE = {"type": "crontab", "expression": "* * * * *"}
 DELAY = 30.0
+TABLES = (
+    "celery_task_runs, celery_task_run_attempts, celery_task_missed_ranges, celery_workers, celery_beats,"
+    " celery_periodic_task_configs, celery_periodic_task_config_versions, celery_periodic_task_clocks"
+)
 LONG = 10 * 365 * 86400.0
 
 
 class Wakeups:
-    """Keeps what it is given, or refuses it."""
+    """Keeps what it is given, refuses it, or loses it."""
 
     def __init__(self) -> None:
         self.sent: list[RunMessage] = []
         self.away = False
+        self.lost = False
 
     def publish(self, messages: Sequence[RunMessage]) -> None:
         if self.away:
             raise BrokerUnavailable("away")
+        if self.lost:
+            return
         self.sent.extend(messages)
 
 

@@ -36,6 +36,8 @@ class Run(BaseModel):
     published_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
+    blocked_by: UUID | None = Field(description="The run after whose end this one has its turn.")
+    cancel_requested_at: datetime | None
     attempt: int
     worker: str | None
     args: list[Any]

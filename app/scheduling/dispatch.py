@@ -29,6 +29,8 @@ from app.settings import Settings
 logger = logging.getLogger(__name__)
 
 CONTENDED_SLEEP = 0.05
+# After a pass that did something: long enough for more to come due, so that a steady flow is handled in handfuls.
+BUSY_SLEEP = 0.01
 BROKER_RETRY = 1.0
 HARD_LIMIT_GRACE = 30.0
 PARTITIONS_EVERY = 3600.0
@@ -50,13 +52,13 @@ class _Peek:
     def runs_due(self) -> bool:
         return self.next_dispatch_at is not None and self.next_dispatch_at <= self.now
 
-    def delay(self, longest: float) -> float:
+    def delay(self, longest: float, contended: float = CONTENDED_SLEEP) -> float:
         """Seconds to sleep. What is due and was not claimed is held by another beat: no spinning on it."""
         upcoming = [each for each in (self.next_run_at, self.next_dispatch_at) if each is not None]
         if not upcoming:
             return longest
         delay = (min(upcoming) - self.now).total_seconds()
-        return min(longest, delay) if delay > 0 else CONTENDED_SLEEP
+        return min(longest, delay) if delay > 0 else contended
 
 
 class Dispatcher:
@@ -111,8 +113,10 @@ class Dispatcher:
             self._heartbeat()
         if max(claimed, woken) >= self._settings.batch:
             return 0.0
-        busy = before.schedules_due or before.runs_due
-        return (self._peek() if busy else before).delay(self._settings.max_sleep)
+        if claimed or woken:
+            return self._peek().delay(self._settings.max_sleep, BUSY_SLEEP)
+        contended = before.schedules_due or before.runs_due
+        return (self._peek() if contended else before).delay(self._settings.max_sleep)
 
     def fire(self) -> int:
         """Decide the due ticks of up to a batch of schedules; answers how many schedules."""

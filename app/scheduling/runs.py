@@ -84,13 +84,16 @@ def submit(
     run_id: UUID | None = None,
     schedule: tuple[UUID, int] | None = None,
     queue: str | None = None,
+    blocked_by: UUID | None = None,
 ) -> RunMessage | None:
     """Insert a queued run; answers the wake-up to publish after the commit, None if it is due later.
 
-    ``due_at`` is an instant, ``due_in`` seconds from the database's now.
+    ``due_at`` is an instant, ``due_in`` seconds from the database's now; with ``blocked_by`` it is due when that
+    run has ended.
     """
     now = func.statement_timestamp()  # one reading: a wake-up must not come before the run is due
     later = due_at is not None or due_in > 0
+    waits = blocked_by is not None
     eligible: Any = due_at if due_at is not None else now + timedelta(seconds=due_in)
     stored = options.stored(task)
     identifier = run_id or new_id()
@@ -105,15 +108,21 @@ def submit(
             schedule_id=schedule[0] if schedule else None,
             schedule_version=schedule[1] if schedule else None,
             due_at=eligible if later else now,
-            next_dispatch_at=eligible if later else now + timedelta(seconds=redispatch_delay),
-            dispatches=0 if later else 1,
+            next_dispatch_at=None
+            if waits
+            else eligible
+            if later
+            else now + timedelta(seconds=redispatch_delay),
+            dispatches=0 if later or waits else 1,
+            blocked_by=blocked_by,
+            settles=waits,
             args=list(args),
             kwargs=dict(kwargs),
             options=stored,
             requested_by=requested_by,
         )
     )
-    return None if later else RunMessage.of(identifier, task.name, chosen, 1, stored)
+    return None if later or waits else RunMessage.of(identifier, task.name, chosen, 1, stored)
 
 
 def wake_beats(session: Session, run_id: UUID, *, within: float) -> None:

@@ -1,5 +1,6 @@
 """Messages that are no honest wake-up, pushed into the queues of a real worker: all counted, none harmful."""
 
+import base64
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -14,10 +15,12 @@ from celery.result import AsyncResult
 from app.scheduling import runs
 from app.settings import Settings
 from app.worker import bookkeeping, celery_app, counters
-from support.calls import calling, unsent
+from support import checker
+from support.calling import calling, unsent
 from support.polling import eventually
 from support.processes import Process
 from support.rubbish import DEEP, Rubbish, changed, pickled_task, unreadable, wake_up
+from support.servers import Database
 from support.stack import Stack
 from support.tasks import instant
 
@@ -116,6 +119,19 @@ def test_a_forged_message_cannot_start_what_is_not_its_own(broker: redis.Redis) 
     assert [state(honest), state(later)] == ["queued", "queued"]
     push(broker, encoded(honest))
     assert result(honest) == "honest"
+
+
+@pytest.mark.parametrize("part", ["callbacks", "chain"])
+def test_a_forged_message_cannot_add_a_successor(broker: redis.Redis, database: Database, part: str) -> None:
+    message = wake_up(honest := unsent("honest"))
+    embed = {part: [dict(instant.si("forged"), options={"task_id": str(uuid4())})]}
+    message["body"] = base64.b64encode(json.dumps([[], {}, embed]).encode()).decode()
+    before = {run.id for run in checker.read_runs(database.url)}
+    push(broker, json.dumps(message).encode())
+    assert result(honest) == "honest"
+    after = instant.delay("after")
+    assert after.get(timeout=RUNS) == "after"
+    assert {run.id for run in checker.read_runs(database.url)} == before | {after.id}
 
 
 def test_a_doubled_message_starts_its_run_once(broker: redis.Redis, shared_stack: Stack) -> None:

@@ -1,5 +1,6 @@
 """The HTTP service: wiring, no logic. `uvicorn app.main:app` starts it."""
 
+import asyncio
 import importlib
 import pkgutil
 from collections.abc import AsyncIterator, Iterator
@@ -30,6 +31,7 @@ from app.scheduling.facade import Scheduler
 from app.settings import Settings, get_settings
 from app.worker import app as celery_app
 from app.worker import catalogue
+from app.worker.beat import EmbeddedBeat
 from app.worker.publisher import CeleryPublisher
 
 
@@ -51,9 +53,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             scheduler=scheduler,
             probe=probe,
         )
+        beat = EmbeddedBeat(celery_app) if settings.api.embedded_beat else None
+        if beat is not None:
+            beat.start()
         try:
             yield
         finally:
+            if beat is not None:
+                await asyncio.to_thread(beat.stop)
             await probe.close()
             publisher.close()
             await engine.dispose()

@@ -1,6 +1,5 @@
 """What calendars do to ticks when a beat decides them: on the real database, by one dispatcher that runs on."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -13,21 +12,11 @@ from app.scheduling.calendars import CalendarCreate, CalendarUpdate
 from app.scheduling.catalogue import Catalogue, TaskSpec
 from app.scheduling.config import ExtraConfig, ScheduleCreate
 from app.scheduling.dispatch import Dispatcher
-from app.scheduling.messages import RunMessage
 from app.scheduling.models import CalendarRow, ClockRow, RunRow, ScheduleRow
 from app.settings import Settings
+from support.engine import Wakeups
 
 CATALOGUE = Catalogue([TaskSpec(name="module.task", path="module.tasks.task")])
-
-
-class Wakeups:
-    """Keeps what it is given."""
-
-    def __init__(self) -> None:
-        self.sent: list[RunMessage] = []
-
-    def publish(self, messages: Sequence[RunMessage]) -> None:
-        self.sent.extend(messages)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from app.scheduling.catalogue import Catalogue, TaskSpec
 from app.scheduling.config import ScheduleCreate, ScheduleUpdate
 from app.scheduling.dispatch import Dispatcher
 from app.scheduling.ids import new_id
-from app.scheduling.messages import BrokerUnavailable, RunMessage
+from app.scheduling.messages import QUEUES, BrokerUnavailable, RunMessage, Survey
 from app.scheduling.models import ClockRow, MissedRangeRow, RunRow, ScheduleRow, ScheduleVersionRow
 from app.scheduling.runs import Outcome, RunState
 from app.settings import Settings
@@ -37,6 +37,13 @@ class Wakeups:
         self.sent: list[RunMessage] = []
         self.away = False
         self.lost = False
+        self.mark = "first"
+        self.lengths = dict.fromkeys(QUEUES, 1)
+
+    def survey(self) -> Survey:
+        if self.away:
+            raise BrokerUnavailable("away")
+        return Survey(self.lengths, self.mark)
 
     def publish(self, messages: Sequence[RunMessage]) -> None:
         if self.away:

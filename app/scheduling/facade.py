@@ -217,8 +217,10 @@ class Scheduler:
 
         Raises:
             NotFound: no task has this name.
+            InvalidInput: the arguments do not fit it; fields are `args[n]` and `kwargs.name`.
         """
         spec = self._catalogue.named(task)
+        spec.require_fit(body.args, body.kwargs, prefix="")
         run_id = new_id()
         delay = body.countdown or 0.0
 

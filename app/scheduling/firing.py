@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from app.errors import InvalidInput
 from app.scheduling import policies, statements, timing, waiting
-from app.scheduling.catalogue import Catalogue
+from app.scheduling.catalogue import Catalogue, Unfit
 from app.scheduling.config import ExtraConfig
 from app.scheduling.ids import tick_id
 from app.scheduling.messages import RunMessage
@@ -183,9 +183,8 @@ class Firer:
         if firing.completed:
             exhausted = rules.plan.next_after(batch.now) is not None
             reason = LIMIT_REACHED if exhausted else None
-            batch.states.append(
-                {"id": config.id, "state": "completed", "reason": reason, "action": "complete"}
-            )
+            values = {"state": "completed", "reason": reason, "action": "complete", "drifted": False}
+            batch.states.append({"id": config.id, **values})
         elif firing.awaits_end:
             batch.awaited.append((config.id, tick_id(config.id, firing.ticks[-1].scheduled_for), rules.plan))
 
@@ -294,4 +293,5 @@ def _condemn(batch: _Batch, schedule_id: UUID, error: Exception) -> None:
     ids = {row[0] for row in batch.rows}
     batch.messages = [each for each in batch.messages if each.run_id in ids]
     batch.clocks.append((schedule_id, None, 0))
-    batch.states.append({"id": schedule_id, "state": "invalid", "reason": reason, "action": "invalidate"})
+    values = {"state": "invalid", "reason": reason, "action": "invalidate"}
+    batch.states.append({"id": schedule_id, "drifted": isinstance(error, Unfit), **values})

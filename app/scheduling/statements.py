@@ -78,7 +78,8 @@ WHERE schedule_id = :schedule_id AND state IN ('queued', 'running') AND origin =
 SET_STATE = text("""
 WITH changed AS (
     UPDATE celery_periodic_task_configs
-    SET state = :state, state_reason = :reason, version = version + 1, updated_at = clock_timestamp()
+    SET state = :state, state_reason = :reason, drifted = :drifted, version = version + 1,
+        updated_at = clock_timestamp()
     WHERE id = :id
     RETURNING *
 )

@@ -183,8 +183,8 @@ class Firer:
         if firing.completed:
             exhausted = rules.plan.next_after(batch.now) is not None
             reason = LIMIT_REACHED if exhausted else None
-            values = {"state": "completed", "reason": reason, "action": "complete", "drifted": False}
-            batch.states.append({"id": config.id, **values})
+            completed = {"state": "completed", "reason": reason, "action": "complete", "drifted": False}
+            batch.states.append({"id": config.id, **completed})
         elif firing.awaits_end:
             batch.awaited.append((config.id, tick_id(config.id, firing.ticks[-1].scheduled_for), rules.plan))
 

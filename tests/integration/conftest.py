@@ -15,7 +15,8 @@ from support.servers import Database
 
 TABLES = (
     "celery_task_runs, celery_task_run_attempts, celery_task_missed_ranges, celery_workers, celery_beats,"
-    " celery_periodic_task_configs, celery_periodic_task_config_versions, celery_periodic_task_clocks"
+    " celery_periodic_task_configs, celery_periodic_task_config_versions, celery_periodic_task_clocks,"
+    " celery_task_catalogues"
 )
 
 

@@ -109,7 +109,7 @@ async def test_the_other_kinds_of_schedule(admin: httpx.AsyncClient, schedule: d
 
 
 async def test_only_what_is_given_changes(admin: httpx.AsyncClient) -> None:
-    created = await create(admin, task_kwargs={"a": 1}, description="as made")
+    created = await create(admin, task_kwargs={"message": "hello"}, description="as made")
     changed = (await admin.patch(f"{SCHEDULES}/{created['id']}", json={"task_name": "renamed"})).json()
     assert changed == created | {
         "task_name": "renamed",
@@ -139,7 +139,10 @@ async def test_a_deleted_schedule_is_gone_and_its_runs_stay(admin: httpx.AsyncCl
 
 async def test_run_now_makes_a_run_with_the_schedules_options(admin: httpx.AsyncClient) -> None:
     created = await create(
-        admin, task_kwargs={"a": 1}, task_extra_config={"queue": "priority_high"}, task_enabled=False
+        admin,
+        task_kwargs={"message": "hello"},
+        task_extra_config={"queue": "priority_high"},
+        task_enabled=False,
     )
     answer = await admin.post(f"{SCHEDULES}/{created['id']}/run")
     assert answer.status_code == 202, answer.text
@@ -158,7 +161,7 @@ async def test_run_now_makes_a_run_with_the_schedules_options(admin: httpx.Async
             "scheduled_for": None,
             "attempt": 1,
             "args": [],
-            "kwargs": {"a": 1},
+            "kwargs": {"message": "hello"},
             "result": None,
             "requested_by": "admin",
         }.items()

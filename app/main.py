@@ -11,6 +11,7 @@ from app import modules
 from app.api import (
     auth,
     docs,
+    drift,
     health,
     logs,
     middleware,
@@ -71,7 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(health.router)
     app.include_router(auth.public, prefix="/api/v1")
     app.include_router(auth.personal, prefix="/api/v1", dependencies=[Depends(caller)])
-    resources = (schedules.router, schedule_actions.router, runs.router, tasks.router)
+    resources = (schedules.router, schedule_actions.router, drift.router, runs.router, tasks.router)
     for router in (*resources, *module_routers()):
         app.include_router(router, prefix="/api/v1", dependencies=[Depends(authorize)])
     if settings.api.docs_enabled:

@@ -144,6 +144,14 @@ class TaskSettings(BaseSettings):
         return tuple(name.strip() for name in self.modules.split(",") if name.strip())
 
 
+class ScheduleSettings(BaseSettings):
+    """Where schedules are declared, besides the code."""
+
+    model_config = _group("UPBEAT_SCHEDULES_")
+
+    file: Path | None = Field(None, description="A YAML file of schedules; an empty one declares none.")
+
+
 class LogSettings(BaseSettings):
     """How the three kinds of process write their logs."""
 
@@ -165,6 +173,7 @@ class Settings(BaseModel):
     beat: BeatSettings = Field(default_factory=BeatSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     task: TaskSettings = Field(default_factory=TaskSettings)
+    schedules: ScheduleSettings = Field(default_factory=ScheduleSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
 

@@ -105,6 +105,8 @@ SCHEDULE_EXAMPLE: dict[str, Any] = {
     "task_kwargs": {},
     "task_extra_config": {"queue": "system"},
     "description": None,
+    "owner": None,
+    "owner_key": None,
     "paused_at": None,
     "paused_by": None,
     "pause_note": None,

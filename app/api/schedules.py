@@ -41,6 +41,11 @@ class ScheduledTask(BaseModel):
     task_kwargs: dict[str, Any]
     task_extra_config: dict[str, Any]
     description: str | None
+    owner: Literal["code", "file"] | None = Field(
+        description="Where it is declared, and then read-only here: in `code` or in the `file` of schedules. It can"
+        " still be enabled, disabled, paused, resumed, run and backfilled. Null: it is people's own."
+    )
+    owner_key: str | None = Field(description="Its key there.")
     paused_at: datetime | None
     paused_by: str | None
     pause_note: str | None
@@ -78,6 +83,9 @@ class ScheduleQuery(PageQuery):
 
     search: FilterText | None = Field(None, description="Part of the name.")
     state: ScheduleState | None = None
+    owner: Literal["people", "code", "file"] | None = Field(
+        None, description="Where it is declared, if at all."
+    )
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, responses=WRITES, summary="Create a scheduled task")
@@ -97,9 +105,13 @@ async def create_scheduled_task(
 async def list_scheduled_tasks(
     query: Annotated[ScheduleQuery, Query()], scheduler: SchedulerOf
 ) -> ScheduledTaskPage:
-    """Schedules in the order of their creation, filtered by name and state."""
+    """Schedules in the order of their creation, filtered by name, state and owner."""
     page = await scheduler.list_schedules(
-        limit=query.limit, after=query.position(), search=query.search, state=query.state
+        limit=query.limit,
+        after=query.position(),
+        search=query.search,
+        state=query.state,
+        owner=query.owner,
     )
     return ScheduledTaskPage(
         items=[ScheduledTask.of(view) for view in page.items], next_cursor=encode(page.next)

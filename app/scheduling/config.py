@@ -136,7 +136,9 @@ class ExtraConfig(RunOptions):
         )
 
 
-class _ScheduleFields(BaseModel):
+class ScheduleFields(BaseModel):
+    """When a schedule runs, in either of two forms, and what it is for."""
+
     model_config = _CLOSED
 
     schedule: dict[str, Any] | None = Field(
@@ -189,7 +191,7 @@ class _ScheduleFields(BaseModel):
         }
 
 
-class ScheduleCreate(_ScheduleFields):
+class ScheduleCreate(ScheduleFields):
     """A new schedule."""
 
     task_name: str = Field(min_length=1, max_length=200, description="A name for people; any script.")
@@ -203,7 +205,7 @@ class ScheduleCreate(_ScheduleFields):
     task_extra_config: ExtraConfig = Field(default_factory=ExtraConfig)
 
 
-class ScheduleUpdate(_ScheduleFields):
+class ScheduleUpdate(ScheduleFields):
     """A change of a schedule: only what is given changes."""
 
     task_name: str | None = Field(None, min_length=1, max_length=200)

@@ -36,7 +36,7 @@ PAGE = 500
 MAX_FINDINGS = 1000
 ALL_PASSED = "its ticks passed while it did not fit its task"
 UNREADABLE = (ValueError, InvalidInput)
-_FIRST = UUID(int=0)
+FIRST = UUID(int=0)
 _Why = tuple[Reason, str]
 
 
@@ -72,6 +72,11 @@ class Drift:
     counts: dict[Change, int] = field(default_factory=lambda: dict.fromkeys(Change, 0))
     findings: list[Finding] = field(default_factory=list)
     next: UUID | None = None
+
+    @property
+    def unfit(self) -> int:
+        """How many of the checked do not fit."""
+        return self.counts[Change.INVALIDATED] + self.counts[Change.REPORTED]
 
     def add(self, other: "Drift") -> None:
         """Take in the page that followed."""
@@ -137,7 +142,7 @@ RETURNING schedule_id
 
 
 def check(
-    sessions: sessionmaker[Session], catalogue: Catalogue, *, after: UUID = _FIRST, pages: int | None = None
+    sessions: sessionmaker[Session], catalogue: Catalogue, *, after: UUID = FIRST, pages: int | None = None
 ) -> Drift:
     """Check all schedules, or ``pages`` pages of those that are younger than ``after``; each page commits."""
     found = Drift(next=after)
@@ -145,13 +150,13 @@ def check(
         with sessions.begin() as session:
             found.add(check_page(session, catalogue, found.next))
         pages = None if pages is None else pages - 1
-    if found.next is None and after == _FIRST:
+    if found.next is None and after == FIRST:
         with sessions.begin() as session:
             remember(session, catalogue)
     return found
 
 
-def check_page(session: Session, catalogue: Catalogue, after: UUID = _FIRST, size: int = PAGE) -> Drift:
+def check_page(session: Session, catalogue: Catalogue, after: UUID = FIRST, size: int = PAGE) -> Drift:
     """Check the next ``size`` schedules that are younger than ``after``. The caller commits."""
     rows = session.execute(_PAGE, {"after": after, "size": size}).all()
     found = Drift(checked=len(rows), next=rows[-1].id if len(rows) == size else None)
@@ -205,7 +210,7 @@ class Watch:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        self._after: UUID | None = _FIRST
+        self._after: UUID | None = FIRST
         self._known = False
 
     def step(self, sessions: sessionmaker[Session]) -> bool:

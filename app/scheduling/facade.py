@@ -21,6 +21,7 @@ from app.scheduling import backfill, explaining, on_demand, pausing, resuming, r
 from app.scheduling.backfill import Backfill
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import BackfillRequest, RunRequest, ScheduleCreate, ScheduleUpdate
+from app.scheduling.deployment import Deployment
 from app.scheduling.explaining import Explanation
 from app.scheduling.ids import new_id
 from app.scheduling.messages import BrokerUnavailable, Publisher, RunMessage
@@ -35,6 +36,7 @@ __all__ = ["Page", "Readiness", "ScheduleView", "Scheduler"]
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 BROKER_RETRY = 1.0
+PEOPLE = "people"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +70,22 @@ class Scheduler:
         self._publisher = publisher
         self._catalogue = catalogue
         self._settings = settings
+        self.deployment = Deployment(sessions, catalogue)
 
     async def create_schedule(self, body: ScheduleCreate, *, actor: str) -> ScheduleView:
         """Store a schedule and set its clock; see `schedules.create` for what it raises."""
         return await self._unit(lambda session: schedules.create(session, self._catalogue, body, actor))
 
     async def list_schedules(
-        self, *, limit: int, after: UUID | None = None, search: str | None = None, state: str | None = None
+        self,
+        *,
+        limit: int,
+        after: UUID | None = None,
+        search: str | None = None,
+        state: str | None = None,
+        owner: str | None = None,
     ) -> Page[ScheduleView]:
-        """Schedules by age, oldest first; ``search`` is part of a name or a task."""
+        """Schedules by age, oldest first; ``search`` is part of a name or a task, ``owner`` `people` if nobody's."""
         query = (
             select(ScheduleRow, ClockRow.next_run_at)
             .join(ClockRow, ClockRow.schedule_id == ScheduleRow.id)
@@ -91,6 +100,10 @@ class Scheduler:
             )
         if state:
             query = query.where(ScheduleRow.state == state)
+        if owner:
+            query = query.where(
+                ScheduleRow.owner.is_(None) if owner == PEOPLE else ScheduleRow.owner == owner
+            )
         async with self._sessions() as session:
             rows = await session.execute(query.limit(limit + 1))
         found = [ScheduleView(row, next_run_at) for row, next_run_at in rows]

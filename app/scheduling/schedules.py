@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from app.errors import Conflict, FieldError, InvalidInput, NotFound
 from app.scheduling import statements, timing
 from app.scheduling.catalogue import Catalogue
-from app.scheduling.config import CRONTAB_FIELDS, ExtraConfig, ScheduleCreate, ScheduleUpdate
+from app.scheduling.config import CRONTAB_FIELDS, ExtraConfig, ScheduleCreate, ScheduleFields, ScheduleUpdate
 from app.scheduling.ids import new_id
 from app.scheduling.models import NOW, ClockRow, ScheduleRow, ScheduleVersionRow
 from app.scheduling.plan import Plan
@@ -38,6 +38,7 @@ VERSIONED = (
 # The author of what the product changes by itself.
 SELF = "upbeat"
 TIMING_OPTIONS = ("starts_at", "ends_at", "max_runs")
+NO_TIMING = ("schedule", "Say when it runs: a schedule object, or task_crontab_minute and the like.")
 NOTHING_LEFT = (
     "schedule",
     "Has no tick between now and its end; give it a later ends_at or another schedule.",
@@ -70,10 +71,9 @@ def create(
     task = catalogue.schedulable(body.task_path, "task_path")
     task.require_fit(body.task_args, body.task_kwargs)
     now = database_time(session)
-    parsed = _timing(body, now)
+    parsed = stated_timing(body, now)
     if parsed is None:
-        problem = "Say when it runs: a schedule object, or task_crontab_minute and the like."
-        raise InvalidInput(FieldError("schedule", problem))
+        raise InvalidInput(FieldError(*NO_TIMING))
     row = ScheduleRow(
         id=new_id(),
         version=1,
@@ -85,7 +85,7 @@ def create(
         schedule=parsed.as_dict(),
         task_args=body.task_args,
         task_kwargs=body.task_kwargs,
-        task_extra_config=_dump(body.task_extra_config),
+        task_extra_config=dump_extra(body.task_extra_config),
         description=body.description,
         owner=owner[0] if owner else None,
         owner_key=owner[1] if owner else None,
@@ -132,7 +132,7 @@ def update(
     timed = timing_fields(row)
     passed = _passed(session, row, clock, now)
     _change_fields(row, catalogue, body)
-    parsed = _timing(body, now)
+    parsed = stated_timing(body, now)
     if parsed is not None:
         row.schedule = parsed.as_dict()
     plan, retimed = _checked_plan(session, row), timing_fields(row) != timed
@@ -243,7 +243,7 @@ def _change_fields(row: ScheduleRow, catalogue: Catalogue, body: ScheduleUpdate)
     if "description" in body.model_fields_set:
         row.description = body.description
     if body.task_extra_config is not None:
-        row.task_extra_config = _dump(body.task_extra_config)
+        row.task_extra_config = dump_extra(body.task_extra_config)
 
 
 def _state_after(row: ScheduleRow, body: ScheduleUpdate, *, mended: bool) -> str:
@@ -254,13 +254,19 @@ def _state_after(row: ScheduleRow, body: ScheduleUpdate, *, mended: bool) -> str
     return "active" if mended and row.state in ("invalid", "completed") else row.state
 
 
-def _timing(body: ScheduleCreate | ScheduleUpdate, now: datetime) -> timing.Timing | None:
+def stated_timing(body: ScheduleFields, now: datetime | None) -> timing.Timing | None:
+    """The timing that a body gives in either form; None when it gives none.
+
+    Raises:
+        InvalidInput: it makes no sense, or is a one-off before ``now``.
+    """
     stated = body.timing()
     if stated is None:
         return None
     try:
         parsed = timing.parse(stated)
-        timing.refuse_past(parsed, now)
+        if now is not None:
+            timing.refuse_past(parsed, now)
     except timing.TimingError as error:
         field = f"schedule.{error.field}" if body.schedule is not None else _flat_field(error, stated)
         raise InvalidInput(FieldError(field, error.problem)) from None
@@ -364,7 +370,8 @@ def _next_tick(plan: Plan, now: datetime) -> datetime:
     return upcoming
 
 
-def _dump(extra: ExtraConfig) -> dict[str, Any]:
+def dump_extra(extra: ExtraConfig) -> dict[str, Any]:
+    """`task_extra_config` as it is stored: what was given, no defaults."""
     return extra.model_dump(mode="json", exclude_unset=True)
 
 

@@ -27,6 +27,7 @@ MESSAGES: Mapping[str, str] = {
     "decimal_type": _DECIMAL,
     "decimal_parsing": _DECIMAL,
     "finite_number": "Must be a finite number.",
+    "timezone_aware": 'Must have an offset, such as "Z" or "+01:00".',
     "list_type": "Must be a list.",
     "tuple_type": "Must be a list.",
     "set_type": "Must be a list.",

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.errors import Conflict, FieldError, InvalidInput, NotFound
 from app.scheduling import statements, timing
+from app.scheduling.calendars import named, require
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import CRONTAB_FIELDS, ExtraConfig, ScheduleCreate, ScheduleFields, ScheduleUpdate
 from app.scheduling.ids import new_id
@@ -145,7 +146,7 @@ def update(
         require_fit(catalogue, row)
     if state != row.state or (retimed and state == "active"):
         record_range(session, row.id, passed)
-        clock.next_run_at = _next_tick(plan, now) if state == "active" else None
+        clock.next_run_at = _next_tick(plan, now, anew=parsed is not None) if state == "active" else None
     if state != row.state:
         _enter(row, clock, state)
     if extra_of(row).policies().follows_ends or plan.estimated:
@@ -297,9 +298,10 @@ def plan_of(session: Session, row: ScheduleRow) -> Plan:
     """The evaluator of a stored schedule.
 
     Raises:
-        timing.TimingError, pydantic.ValidationError: what is stored cannot be understood any more.
+        InvalidInput, timing.TimingError, pydantic.ValidationError: what is stored cannot be understood any more.
     """
-    return extra_of(row).plan(timing.parse(row.schedule))
+    extra = extra_of(row)
+    return extra.plan(timing.parse(row.schedule), named(session, extra.calendars))
 
 
 def timing_fields(row: ScheduleRow) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -357,14 +359,25 @@ def _enter(row: ScheduleRow, clock: ClockRow, state: str) -> None:
 
 
 def _checked_plan(session: Session, row: ScheduleRow) -> Plan:
+    return checked_plan(session, timing.parse(row.schedule), extra_of(row))
+
+
+def checked_plan(session: Session, parsed: timing.Timing, extra: ExtraConfig) -> Plan:
+    """The evaluator of what is about to be saved.
+
+    Raises:
+        InvalidInput: options that do not fit the timing, or calendars that do not exist.
+    """
+    calendars = require(session, extra.calendars)
     try:
-        return plan_of(session, row)
+        return extra.plan(parsed, calendars)
     except timing.TimingError as error:
         raise InvalidInput(FieldError(f"task_extra_config.{error.field}", error.problem)) from None
 
 
-def _next_tick(plan: Plan, now: datetime) -> datetime:
-    upcoming = plan.next_after(now)
+def _next_tick(plan: Plan, now: datetime, *, anew: bool) -> datetime:
+    # Only a one-off that has just been written may run although its time has passed.
+    upcoming = plan.first_tick(now) if anew else plan.next_after(now)
     if upcoming is None:
         raise Conflict("No tick is left in this schedule. Give it a new schedule in the same change.")
     return upcoming

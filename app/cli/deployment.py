@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
@@ -100,6 +101,9 @@ def drift_as_json(found: Drift) -> dict[str, Any]:
 
 
 def _run(settings: Settings, work: Callable[[Deployment], Awaitable[T]]) -> T:
+    # What is logged for operators of services is printed here.
+    logging.getLogger("app").addHandler(logging.NullHandler())
+
     async def connected() -> T:
         engine = async_engine(settings.database, name="upbeat-schedules")
         try:

@@ -32,6 +32,7 @@ class ScheduleRow(Base):
     __table_args__ = (
         Index(None, "task_name"),
         Index(None, "task"),
+        Index(None, "paused_by", postgresql_where=text("paused_by IS NOT NULL")),
         Index(
             "uq_celery_periodic_task_configs_owner",
             "owner",

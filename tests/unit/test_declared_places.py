@@ -7,7 +7,7 @@ import pytest
 from app.errors import ConfigurationError
 from app.scheduling.declarations import Owner
 from app.settings import ScheduleSettings, Settings
-from app.worker import app
+from app.worker import app, catalogue
 from app.worker.declared import declared
 
 
@@ -46,4 +46,12 @@ def test_beside_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
         "auth.cleanup_old_sessions",
         schedule,
     )
-    assert found.body.task_name == "Delete login sessions that ended more than `days` days ago."
+    assert found.body.task_name == catalogue().named("auth.cleanup_old_sessions").description
+
+
+def test_the_default_schedules_of_modules_are_declared_and_wait_for_an_operator() -> None:
+    found = {each.key: each for each in declared(_settings(None)).declarations}
+    assert {"auth.session_statistics", "scheduled_task.test_task", "periodic_agent_health_check"} <= {
+        each.body.task_path for each in found.values()
+    }
+    assert not any(each.body.task_enabled for each in found.values())

@@ -95,7 +95,10 @@ async def create_scheduled_task(
     scheduler: SchedulerOf,
     user: Caller,
 ) -> ScheduledTask:
-    """Give when it runs either as a `schedule` object or in the flat `task_crontab_*` fields."""
+    """Give when it runs either as a `schedule` object or in the flat `task_crontab_*` fields.
+
+    `task_args` and `task_kwargs` must fit the task: `GET /api/v1/tasks/{name}` has their JSON schema.
+    """
     view = await scheduler.create_schedule(body, actor=user.username)
     response.headers["Location"] = f"/api/v1/scheduled-tasks/{view.row.id}"
     return ScheduledTask.of(view)
@@ -131,7 +134,10 @@ async def update_scheduled_task(
     scheduler: SchedulerOf,
     user: Caller,
 ) -> ScheduledTask:
-    """Only the fields that are given change; runs that exist keep what they were made with."""
+    """Only the fields that are given change; runs that exist keep what they were made with.
+
+    A declared one (see `owner`) is changed where it is declared; here only `task_enabled` is taken.
+    """
     return ScheduledTask.of(await scheduler.update_schedule(schedule_id, body, actor=user.username))
 
 
@@ -142,7 +148,7 @@ async def update_scheduled_task(
     summary="Delete a scheduled task",
 )
 async def delete_scheduled_task(schedule_id: UUID, scheduler: SchedulerOf, user: Caller) -> None:
-    """The schedule goes, its runs stay."""
+    """The schedule goes, its runs stay. A declared one (see `owner`) is deleted where it is declared."""
     await scheduler.delete_schedule(schedule_id, actor=user.username)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
@@ -15,6 +16,13 @@ from app.worker import catalogue
 from app.worker.declared import declared
 
 T = TypeVar("T")
+_DONE = {
+    Action.CREATE: "created",
+    Action.UPDATE: "updated",
+    Action.DELETE: "deleted",
+    Action.DISABLE: "disabled",
+    Action.ORPHANED: "not declared any more (`upbeat schedules apply --prune` deletes them)",
+}
 CHANGES = 2  # exit status of a plan that is not empty, and of a check that found something
 ACTOR = "upbeat schedules"
 SHOWN = 40
@@ -57,8 +65,16 @@ def deploy(settings: Settings) -> Deployed:
     return _run(settings, lambda deployment: deployment.deploy(given, actor="upbeat migrate"))
 
 
+def headlines(done: Deployed) -> list[str]:
+    """What a deployment did, a line for each part in which something changed."""
+    counts = Counter(step.action for step in done.steps if step.action is not Action.UNCHANGED)
+    words = ", ".join(f"{count} {_DONE[action]}" for action, count in counts.items())
+    lines = [f"Declared schedules: {words}."] if words else []
+    return [*lines, *drift_lines(done.drift)] if done.drift.findings else lines
+
+
 def summary(done: Deployed) -> list[str]:
-    """What a deployment did, in a few lines; nothing when nothing changed."""
+    """What a deployment did, a line for each schedule; nothing when nothing changed."""
     changed = [step for step in done.steps if step.changing]
     orphans = [step for step in done.steps if step.action is Action.ORPHANED]
     lines = [_line(step) for step in changed[:SHOWN]]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from app.cli.deployment import deploy, summary
+from app.cli.deployment import deploy, headlines
 from app.cli.embedded import new_password
 from app.db.engines import async_engine, async_sessions
 from app.db.migrate import upgrade
@@ -47,7 +47,7 @@ def prepare(settings: Settings, tell: Callable[[str], None]) -> Administrator:
     """
     upgrade(settings)
     # Before the administrator: a declaration that is not valid must not cost the password that is shown once.
-    for line in summary(deploy(settings)):
+    for line in headlines(deploy(settings)):
         tell(line)
     return asyncio.run(_first_steps(settings))
 

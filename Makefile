@@ -12,8 +12,8 @@ help:
 	@echo 'make up      start everything in the foreground; Ctrl-C stops it'
 	@echo 'make test    run the tests; ARGS=tests/unit chooses, UPBEAT_TEST_POSTGRES=16 the older server'
 	@echo 'make check   what CI runs: lint, types, tests with coverage'
-	@echo 'make bench   the measurements of docs'
-	@echo 'make lock    compile requirements/ from pyproject.toml'
+	@echo 'make bench   measure, beside the peers (20 minutes; ARGS=--quick 4); ONLY=engine is a part'
+	@echo 'make lock    compile requirements/ from pyproject.toml and bench.in'
 
 up: $(VENV)/.installed-embedded
 	@exec $(BIN)/python -m app.cli up --attached
@@ -66,3 +66,5 @@ lock:
 	    .venv-lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	        "$$@" pyproject.toml --output-file requirements/$$name.txt; \
 	done
+	.venv-lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	    requirements/bench.in --output-file requirements/bench.txt

@@ -279,6 +279,8 @@ class Firer:
         )
         if batch.states:
             session.execute(statements.SET_STATE, batch.states)
+        if not decided_before:
+            return batch.messages
         return [each for each in batch.messages if each.run_id not in decided_before]
 
     @staticmethod

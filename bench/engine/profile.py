@@ -13,11 +13,11 @@ from sqlalchemy import event
 
 from app.scheduling import statements
 from app.scheduling.messages import RunMessage
+from bench.beats.places import MOST
 from bench.engine.field import BENCH, Field
 from bench.engine.rig import Rig
 from bench.report import report
 
-BURST = 5_000
 NAMES = {
     statements.claim(500).text: "claim",
     **{
@@ -61,7 +61,7 @@ class Stopwatch:
 
 def measure(field: Field) -> None:
     """Microseconds a fire, and shares."""
-    due, rig = min(BURST, field.size), Rig(field)
+    due, rig = min(MOST, field.size), Rig(field)
     rig.burst(due)
     watch = Stopwatch(rig)
     rounds = 2 if field.quick else 5

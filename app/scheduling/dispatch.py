@@ -20,6 +20,7 @@ from app.scheduling import liveness, runs, statements, waiting
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.firing import Due, Firer
 from app.scheduling.ids import new_id
+from app.scheduling.lost_messages import LostMessages
 from app.scheduling.messages import BrokerUnavailable, Publisher, RunMessage
 from app.scheduling.models import ATTEMPTS, LOGS, NOW, RUNS
 from app.scheduling.policies import Reason
@@ -80,8 +81,9 @@ class Dispatcher:
         self._firer = Firer(catalogue, settings.beat.redispatch_delay)
         self._lease = settings.worker.lease
         self._name = name
+        self._lost_messages = LostMessages(sessions, publisher, settings.beat)
         self._in_contact_since: float | None = None
-        self._next = {"sweep": 0.0, "heartbeat": 0.0, "partitions": 0.0}
+        self._next = {"sweep": 0.0, "survey": 0.0, "heartbeat": 0.0, "partitions": 0.0}
 
     def run_pass(self) -> float:
         """Do what is due now.
@@ -104,6 +106,8 @@ class Dispatcher:
     def _pass(self) -> float:
         if self._is_time("partitions", PARTITIONS_EVERY):
             self._ensure_partitions()
+        if self._is_time("survey", self._settings.sweep_every):
+            self._lost_messages.look()
         before = self._peek()
         claimed = self.fire() if before.schedules_due else 0
         woken = self.dispatch() if before.runs_due else 0

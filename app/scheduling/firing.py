@@ -7,7 +7,8 @@ reason, and stops nobody.
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -20,6 +21,7 @@ from sqlalchemy.orm import Session
 from app.db.arrays import instant_array, int_array, uuid_array
 from app.errors import InvalidInput
 from app.scheduling import policies, statements, timing, waiting
+from app.scheduling.calendars import CalendarLoader, NamedCalendar, chosen
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import ExtraConfig
 from app.scheduling.ids import tick_id
@@ -110,6 +112,7 @@ class Firer:
         self._catalogue = catalogue
         self._redispatch = timedelta(seconds=redispatch_delay)
         self._orders: dict[tuple[str, str], _Order] = {}
+        self._calendars = CalendarLoader()
 
     def fire(self, session: Session, due: Sequence[Due], now: datetime) -> list[RunMessage]:
         """Decide the ticks of ``due`` up to ``now``; answers the wake-ups to publish after the commit."""
@@ -119,6 +122,7 @@ class Firer:
             row.schedule_id: (row.active, row.waiting)
             for row in session.execute(statements.ACTIVE, {"ids": ids})
         }
+        calendars = self._load_calendars(session, {row.extra for row in configs.values()})
         batch = _Batch(now)
         same: dict[tuple[Any, ...], Firing] = {}
         for each in due:
@@ -127,7 +131,7 @@ class Firer:
                 batch.clocks.append((config.id, None, 0))
                 continue
             try:
-                rules = _rules(config.schedule, config.extra)
+                rules = _rules_of(config, calendars)
                 active, waits = crowds.get(config.id, (0, 0))
                 remaining = None if rules.extra.max_runs is None else rules.extra.max_runs - each.run_count
                 key = (config.schedule, config.extra, each.next_run_at, active, waits, remaining)
@@ -161,9 +165,18 @@ class Firer:
         """
         config = session.execute(statements.CONFIGS, {"ids": [schedule_id]}).one()
         batch = _Batch(now)
-        rules = _rules(config.schedule, config.extra)
+        rules = _rules_of(config, self._load_calendars(session, {config.extra}))
         self._add(session, batch, config, rules, firing)
         return self._write(session, batch)
+
+    def _load_calendars(self, session: Session, texts: Iterable[str]) -> Mapping[str, NamedCalendar]:
+        """The calendars that these configurations name, as they are now."""
+        names: set[str] = set()
+        for text in texts:
+            # What cannot be read is condemned when it is decided.
+            with suppress(ValueError):
+                names.update(_extra(text).calendars)
+        return self._calendars.load(session, names)
 
     def _add(self, session: Session, batch: _Batch, config: Any, rules: _Rules, firing: Firing) -> None:
         subject = _Subject(config.id, self._order(config.task_path, config.extra, rules.extra), rules)
@@ -304,10 +317,14 @@ def _extra(text: str) -> ExtraConfig:
     return ExtraConfig.model_validate_json(text)
 
 
+def _rules_of(config: Any, calendars: Mapping[str, NamedCalendar]) -> _Rules:
+    return _rules(config.schedule, config.extra, chosen(_extra(config.extra).calendars, calendars))
+
+
 @lru_cache(maxsize=4096)
-def _rules(schedule: str, text: str) -> _Rules:
+def _rules(schedule: str, text: str, calendars: tuple[NamedCalendar, ...]) -> _Rules:
     extra = _extra(text)
-    plan, rules = extra.plan(timing.parse_cached(schedule)), extra.policies()
+    plan, rules = extra.plan(timing.parse_cached(schedule), calendars), extra.policies()
     return _Rules(extra, plan, rules, rules.follows_ends or plan.estimated)
 
 

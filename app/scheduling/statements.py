@@ -29,6 +29,12 @@ FOR NO KEY UPDATE SKIP LOCKED
 # Wakes sleeping beats: a clock was set, or a run is due sooner than they look again.
 NOTIFY_BEATS = text("NOTIFY upbeat_schedules")
 
+NOTIFY_BEATS_OF_RUN = text("""
+SELECT pg_notify('upbeat_schedules', '')
+FROM celery_task_runs
+WHERE id = :id AND state = 'queued' AND next_dispatch_at < clock_timestamp() + make_interval(secs => :within)
+""")
+
 CONFIGS = text("""
 SELECT id, version, state, task_path, schedule::text AS schedule, task_extra_config::text AS extra
 FROM celery_periodic_task_configs
@@ -148,7 +154,7 @@ UPDATE celery_task_runs
 SET state = 'running', started_at = clock_timestamp(), next_dispatch_at = NULL,
     worker = :worker, worker_id = :worker_id, start_token = :token,
     published_at = COALESCE(:published_at, published_at)
-WHERE id = :id AND attempt = :attempt
+WHERE id = :id AND attempt = :attempt AND (CAST(:task AS text) IS NULL OR task = :task)
   AND (state = 'queued' AND blocked_by IS NULL AND due_at <= clock_timestamp()
            AND (start_deadline IS NULL OR start_deadline > clock_timestamp())
        OR state = 'running' AND start_token = :token)

@@ -15,10 +15,11 @@ from uuid import UUID, uuid4
 
 from celery.utils.nodenames import anon_nodename
 
-from app.scheduling.messages import RunMessage
+from app.scheduling.messages import QUEUES, RunMessage, Survey
 from app.worker.broker import BrokerClient
 
 BATCH = 500
+MARK = "upbeat:mark"
 _NO_RUN = UUID(int=0)
 
 BODY = base64.b64encode(
@@ -49,6 +50,15 @@ class CeleryPublisher:
         """
         self._broker.use(lambda client: client.ping())
 
+    def survey(self) -> Survey:
+        """Look at the queues, and leave a mark if there is none.
+
+        Raises:
+            BrokerUnavailable: there was no answer.
+        """
+        answers = self._broker.use(_survey)
+        return Survey(dict(zip(QUEUES, answers[2:], strict=True)), answers[1].decode())
+
     def close(self) -> None:
         """Give the connection up; the next call makes a new one."""
         self._broker.close()
@@ -64,6 +74,15 @@ class CeleryPublisher:
                 for queue, pushed in values.items():
                     pipeline.lpush(queue, *pushed)
                 pipeline.execute()
+
+
+def _survey(client: Any) -> list[Any]:
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.set(MARK, uuid4().hex, nx=True)
+        pipeline.get(MARK)
+        for queue in QUEUES:
+            pipeline.llen(queue)
+        return pipeline.execute()  # type: ignore[no-any-return]
 
 
 def envelopes(messages: Sequence[RunMessage], published_at: float, origin: str) -> list[str]:

@@ -78,8 +78,8 @@ def _figure(curve: list[tuple[float, int]], due: int) -> Figure:
     if arrived >= due:
         late = {name: weighted_quantile(curve, share) * 1000 for name, share in SHARES.items()}
         return Figure(arrived / max(0.001, last), {"due": due, **late})
-    rate = (arrived - head) / max(0.001, last - first)
-    late = {name: (first + due * share / max(rate, 1e-6)) * 1000 for name, share in SHARES.items()}
+    rate = (arrived - head) / (last - first) if arrived > head else arrived / last
+    late = {name: (first + due * share / rate) * 1000 for name, share in SHARES.items()}
     return Figure(rate, {"due": due, **late, "observed": arrived, "extrapolated": True})
 
 

@@ -310,11 +310,14 @@ class Firer:
         decided_before = self._insert(session, batch)
         if batch.missed:
             session.execute(statements.INSERT_MISSED, batch.missed)
-        for schedule_id, run_id, plan in batch.awaited:
-            if run_id in decided_before:
-                # There will be no end to count from.
-                batch.clocks.append((schedule_id, plan.next_after(batch.now), 0))
+        # A tick that had been decided before has no end to count from.
+        unawaited = {each: plan for each, run_id, plan in batch.awaited if run_id in decided_before}
         ids, instants, fired = zip(*batch.clocks, strict=True)
+        if unawaited:
+            instants = tuple(
+                unawaited[each].next_after(batch.now) if each in unawaited else instant
+                for each, instant in zip(ids, instants, strict=True)
+            )
         session.execute(
             statements.ADVANCE,
             {"ids": uuid_array(ids), "next_run_at": instant_array(instants), "fired": int_array(fired)},

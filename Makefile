@@ -9,6 +9,8 @@ PIP_FLAGS := --require-hashes --disable-pip-version-check --no-input --quiet
 UV_VERSION := 0.13.9
 # Two processes, each with servers of its own; a file's tests stay together. PARALLEL= for one.
 PARALLEL ?= -n 2 --dist loadfile
+# What speaks to the database in SQL of its own, on the older server too.
+ON_POSTGRES_16 := $(foreach part,schema dispatch runs overlap pausing plans history,tests/integration/test_$(part).py)
 
 help:
 	@echo 'make up      start everything in the foreground; Ctrl-C stops it'
@@ -29,6 +31,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(PARALLEL) $(ARGS)
+	UPBEAT_TEST_POSTGRES=16 $(BIN)/coverage run -m pytest -q $(ON_POSTGRES_16)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -262,24 +262,28 @@ class AsyncSchedulesResource(AsyncResource):
         cursor: str | None = None,
         search: str | None = None,
         state: Literal["active", "paused", "disabled", "invalid", "completed"] | None = None,
+        owner: Literal["people", "code", "file"] | None = None,
     ) -> AsyncPages[models.ScheduledTask]:
-        """Schedules in the order of their creation, filtered by name and state.
+        """Schedules in the order of their creation, filtered by name, state and owner.
 
         Args:
             limit: Items on a page.
             cursor: `next_cursor` of the page before; the first page has none.
             search: Part of the name.
+            owner: Where it is declared, if at all.
         """
         call = Call(
             "list_scheduled_tasks",
             "GET",
             "/api/v1/scheduled-tasks",
-            query={"limit": limit, "cursor": cursor, "search": search, "state": state},
+            query={"limit": limit, "cursor": cursor, "search": search, "state": state, "owner": owner},
         )
         return self._client.page(call, models.ScheduledTask)
 
     async def create(self, **fields: Unpack[bodies.ScheduleCreate]) -> models.ScheduledTask:
-        """Give when it runs either as a `schedule` object or in the flat `task_crontab_*` fields."""
+        """Give when it runs either as a `schedule` object or in the flat `task_crontab_*` fields.
+
+        `task_args` and `task_kwargs` must fit the task: `GET /api/v1/tasks/{name}` has their JSON schema."""
         call = Call("create_scheduled_task", "POST", "/api/v1/scheduled-tasks", body=fields)
         return await self._client.fetch(call, models.ScheduledTask)
 
@@ -293,7 +297,9 @@ class AsyncSchedulesResource(AsyncResource):
     async def update(
         self, schedule_id: UUID | str, /, **fields: Unpack[bodies.ScheduleUpdate]
     ) -> models.ScheduledTask:
-        """Only the fields that are given change; runs that exist keep what they were made with."""
+        """Only the fields that are given change; runs that exist keep what they were made with.
+
+        A declared one (see `owner`) is changed where it is declared; here only `task_enabled` is taken."""
         call = Call(
             "update_scheduled_task",
             "PATCH",
@@ -303,7 +309,7 @@ class AsyncSchedulesResource(AsyncResource):
         return await self._client.fetch(call, models.ScheduledTask)
 
     async def delete(self, schedule_id: UUID | str, /) -> None:
-        """The schedule goes, its runs stay."""
+        """The schedule goes, its runs stay. A declared one (see `owner`) is deleted where it is declared."""
         call = Call(
             "delete_scheduled_task",
             "DELETE",
@@ -408,6 +414,19 @@ class AsyncSchedulesResource(AsyncResource):
         )
         return self._client.page(call, models.ScheduleVersion)
 
+    async def check(self, *, cursor: str | None = None) -> models.DriftCheck:
+        """Find those whose task is gone, may not be scheduled, or takes other arguments, before their hour comes.
+
+        A deployment does the same. Takes at most about five seconds; with very many schedules, go on by the cursor.
+
+        Args:
+            cursor: `next_cursor` of the check that is continued.
+        """
+        call = Call(
+            "check_scheduled_tasks", "POST", "/api/v1/scheduled-tasks/check", query={"cursor": cursor}
+        )
+        return await self._client.fetch(call, models.DriftCheck)
+
     async def preview(
         self, schedule_id: UUID | str, /, *, n: int | None = None, after: datetime | str | None = None
     ) -> models.SchedulePreview:
@@ -485,7 +504,9 @@ class AsyncTasksResource(AsyncResource):
         return await self._client.fetch(call, models.Task)
 
     async def run(self, name: str, /, **fields: Unpack[bodies.RunRequest]) -> AsyncRun:
-        """Make a run of this task and dispatch it; the `Location` header names it."""
+        """Make a run of this task and dispatch it; the `Location` header names it.
+
+        `args` and `kwargs` must fit the task's parameters."""
         call = Call("run_task", "POST", f"/api/v1/tasks/{segment('name', name)}/runs", body=fields)
         return await self._client.fetch(call, AsyncRun)
 

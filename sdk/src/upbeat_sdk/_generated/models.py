@@ -111,6 +111,18 @@ class CurrentUser(Model):
     created_at: datetime
 
 
+class DriftFinding(Model):
+    """A schedule that was changed, or that does not fit its task."""
+
+    schedule_id: UUID
+    task_path: str
+    state: str
+    """Before the check."""
+    change: Literal["invalidated", "restored", "completed", "reported"] | str
+    """What a check did to a schedule."""
+    reason: str | None
+
+
 class ExcludedDate(Model):
     """One date on which ticks are skipped."""
 
@@ -310,6 +322,10 @@ class ScheduledTask(Model):
     task_kwargs: dict[str, Any]
     task_extra_config: dict[str, Any]
     description: str | None
+    owner: Literal["code", "file"] | str | None
+    """Where it is declared, and then read-only here: in `code` or in the `file` of schedules. It can still be enabled, disabled, paused, resumed, run and backfilled. Null: it is people's own."""
+    owner_key: str | None
+    """Its key there."""
     paused_at: datetime | None
     paused_by: str | None
     pause_note: str | None
@@ -372,7 +388,9 @@ class Task(Model):
     max_attempts: int
     on_worker_lost: str
     parameters: dict[str, Any] | None
-    """JSON schema of its keyword arguments."""
+    """JSON schema (2020-12) of the object of its keyword arguments, for a call that gives none by position. Null: anything is taken."""
+    positional_parameters: dict[str, Any] | None
+    """JSON schema (2020-12) of the array of its positional arguments."""
 
 
 class Tick(Model):
@@ -465,6 +483,24 @@ class Calendar(Model):
     """Whose public holidays are excluded too."""
     created_at: datetime
     updated_at: datetime
+
+
+class DriftCheck(Model):
+    """What a check did."""
+
+    checked: int
+    invalidated: int
+    """Were active and fit no longer: invalid from now on."""
+    restored: int
+    """Had been made invalid by a check, fit again: active from now on."""
+    completed: int
+    """Fit again, and no tick is left in them."""
+    reported: int
+    """Do not fit, and are paused, disabled or invalid already: left alone."""
+    findings: list[DriftFinding]
+    """At most 1,000 of them."""
+    next_cursor: str | None
+    """Pass it as `cursor` to check the rest; null at the end."""
 
 
 class Problem(Model):

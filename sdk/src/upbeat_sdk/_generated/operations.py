@@ -61,6 +61,7 @@ OPERATIONS: dict[str, Operation] = {
     "list_scheduled_task_versions": Operation(
         "schedules", "list_versions", "GET", "/api/v1/scheduled-tasks/{schedule_id}/history", 200
     ),
+    "check_scheduled_tasks": Operation("schedules", "check", "POST", "/api/v1/scheduled-tasks/check", 200),
     "preview_scheduled_task": Operation(
         "schedules", "preview", "GET", "/api/v1/scheduled-tasks/{schedule_id}/preview", 200
     ),

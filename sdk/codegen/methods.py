@@ -193,6 +193,8 @@ def _answered(document: Schema, each: Operation, flavour: Flavour) -> tuple[str,
         return flavour.keyword, "None", f"{flavour.wait}self._client.fetch_nothing(call)"
     if media_type == EVENTS:
         return "def", f"{flavour.prefix}EventStream", "return self._client.stream(call)"
+    if media_type.startswith("text/"):
+        return flavour.keyword, "str", f"return {flavour.wait}self._client.fetch_text(call)"
     if media_type != JSON or "$ref" not in schema:
         raise ValueError(f"{each.id}: its answer is no named object")
     item = page_item(document, schema)

@@ -53,6 +53,12 @@ def read(response: httpx.Response, model: type[M], client: object) -> M:
         raise _unexpected(response, _summary(error)) from None
 
 
+def read_text(response: httpx.Response) -> str:
+    """The answer's text; raises as `accepted` does."""
+    accepted(response)
+    return response.text
+
+
 def read_page(response: httpx.Response, model: type[M], client: object) -> tuple[list[M], str | None]:
     """The items of a page, and the cursor of the next one; raises as `read` does."""
     accepted(response)

@@ -10,7 +10,7 @@ from typing import Any, Final, Self, TypeVar
 import httpx
 from pydantic_core import to_json
 
-from upbeat_sdk._answers import accepted, read, read_page
+from upbeat_sdk._answers import accepted, read, read_page, read_text
 from upbeat_sdk._call import Call
 from upbeat_sdk._errors import ConfigurationError
 from upbeat_sdk._events import AsyncEventStream, EventStream
@@ -139,6 +139,10 @@ class SyncShell(Shell):
         shell = self if within is None else self.with_options(timeout=within, max_retries=0)
         return read(shell.send(call), model, self)
 
+    def fetch_text(self, call: Call) -> str:
+        """The answer, which is plain text."""
+        return read_text(self.send(call))
+
     def fetch_nothing(self, call: Call) -> None:
         """Make sure that it was done."""
         accepted(self.send(call))
@@ -219,6 +223,10 @@ class AsyncShell(Shell):
         """The answer, as this model; ``within`` seconds and by one request, if it is given."""
         shell = self if within is None else self.with_options(timeout=within, max_retries=0)
         return read(await shell.send(call), model, self)
+
+    async def fetch_text(self, call: Call) -> str:
+        """The answer, which is plain text."""
+        return read_text(await self.send(call))
 
     async def fetch_nothing(self, call: Call) -> None:
         """Make sure that it was done."""

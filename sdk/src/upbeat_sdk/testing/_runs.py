@@ -7,8 +7,9 @@ from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from json import dumps
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
+from upbeat_sdk._generated import models
+from upbeat_sdk.testing._blank import blank
 from upbeat_sdk.testing._pages import page
 from upbeat_sdk.testing._problems import Refusal, not_found
 
@@ -48,11 +49,8 @@ class Runs:
 
     def make(self, task: str, args: list[Any], kwargs: Record, *, schedule: Record | None = None) -> Record:
         """A new run, which waits until somebody looks."""
-        now = datetime.now(UTC).isoformat()
         run: Record = {
-            **dict.fromkeys(("reason", "published_at", "started_at", "finished_at", "blocked_by", "worker")),
-            **dict.fromkeys(("cancel_requested_at", "scheduled_for", "result", "error")),
-            "id": str(uuid4()),
+            **blank(models.Run),
             "state": "queued",
             "celery_state": "PENDING",
             "origin": "submit" if schedule is None else "manual",
@@ -60,13 +58,10 @@ class Runs:
             "queue": self._queues[task],
             "schedule_id": schedule and schedule["id"],
             "schedule_version": schedule and schedule["version"],
-            "due_at": now,
             "attempt": 1,
             "args": args,
             "kwargs": kwargs,
-            "options": {},
             "requested_by": "fake",
-            "created_at": now,
         }
         self._runs = {run["id"]: run, **self._runs}
         self._lines[run["id"]] = []
@@ -119,10 +114,9 @@ class Runs:
             raise not_found(f"The task {name}")
         function = self._tasks[name]
         return {
-            **dict.fromkeys(("soft_time_limit", "time_limit", "parameters")),
+            **blank(models.Task),
             "name": name,
             "path": f"{function.__module__}.{function.__qualname__}",
-            "aliases": [],
             "description": inspect.getdoc(function) or "",
             "schedulable": True,
             "queue": self._queues[name],

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
+from upbeat_sdk._generated import models
+from upbeat_sdk.testing._blank import blank
 from upbeat_sdk.testing._pages import page
 from upbeat_sdk.testing._problems import Refusal, invalid, not_found
 from upbeat_sdk.testing._runs import Record, Runs
@@ -38,19 +39,7 @@ class Schedules:
         for field in ("task_name", "task_path"):
             if field not in body:
                 raise invalid(field, "Field required")
-        now = datetime.now(UTC).isoformat()
-        schedule: Record = {
-            **dict.fromkeys(("state_reason", "description", "paused_at", "paused_by", "pause_note")),
-            "id": str(uuid4()),
-            "version": 0,
-            "task_type": "business",
-            "state": "active",
-            "task_args": [],
-            "task_kwargs": {},
-            "task_extra_config": {},
-            "next_run_at": None,
-            "created_at": now,
-        }
+        schedule = {**blank(models.ScheduledTask), "task_type": "business", "state": "active"}
         self._write(schedule, body)
         self._schedules[schedule["id"]] = schedule
         return schedule

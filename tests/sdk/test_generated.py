@@ -84,7 +84,12 @@ def documented(**paths: Any) -> dict[str, Any]:
     for name, (verb, path, more) in paths.items():
         answer = more.pop("answer", "Thing")
         content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{answer}"}}}
-        operation = {"operationId": name, "tags": ["Things"], "description": "It.", "security": [{}]}
+        operation: dict[str, Any] = {
+            "operationId": name,
+            "tags": ["Things"],
+            "description": "It.",
+            "security": [{}],
+        }
         operation |= {"responses": {"200": {"content": content}}, **more}
         found["paths"].setdefault(path, {})[verb] = operation
     return spelled(found)
@@ -137,7 +142,7 @@ def test_two_operations_of_one_name_are_told() -> None:
         one=("post", "/api/v1/things/stop", {}),
         many=("post", "/api/v1/things/{id}/stop", {}),
     )
-    with pytest.raises(ValueError, match="one and many would both be things.stop"):
+    with pytest.raises(ValueError, match=r"one and many would both be things\.stop"):
         named_operations(found, Naming({}, {}, {}))
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -24,7 +24,7 @@ class Awaited:
     def __repr__(self) -> str:
         return repr(self._inner)
 
-    async def __aenter__(self) -> "Awaited":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *error: object) -> None:

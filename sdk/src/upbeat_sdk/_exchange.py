@@ -43,7 +43,7 @@ class Exchange:
             return None
         return self._pause(f"status {status}", told)
 
-    def broke(self, error: httpx.TransportError) -> float:
+    def broke(self, error: httpx.RequestError) -> float:
         """Seconds to wait before the call is sent again.
 
         Raises:

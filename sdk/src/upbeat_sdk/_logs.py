@@ -94,6 +94,10 @@ class Follower:
         """Whether a line of a page is new."""
         return line.place > self._place and self._wanted(line)
 
+    def rest(self) -> float:
+        """Seconds until a stream that ended in good order is opened again: a service ends them now and then."""
+        return 0.0 if self.over else FIRST_PAUSE
+
     def broke(self, error: ConnectionFailed | ProblemError | UnexpectedAnswer) -> float:
         """Seconds until the next try.
 

@@ -113,6 +113,7 @@ class Run(_Run):
                 with self._client.stream(follower.stream()) as events:
                     for batch in events.batches():
                         yield from follower.heard(batch)
+                time.sleep(follower.rest())
             except BROKEN as error:
                 time.sleep(follower.broke(error))
         yield from self._paged(follower)
@@ -207,6 +208,7 @@ class AsyncRun(_Run):
                     async for batch in events.batches():
                         for line in follower.heard(batch):
                             yield line
+                await asyncio.sleep(follower.rest())
             except BROKEN as error:
                 await asyncio.sleep(follower.broke(error))
         async for line in self._paged(follower):

@@ -25,6 +25,9 @@ AGENT: Final = f"upbeat-sdk/{__version__}"
 UNAUTHENTICATED: Final = 401
 # A stream shows a sign of life every 15 seconds.
 SILENCE: Final = 45.0
+# Given up before uvicorn does so, after 5 seconds: a request on a connection that is just being closed
+# brings no answer, and what creates no work cannot always be sent again.
+LIMITS: Final = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=3.0)
 
 M = TypeVar("M", bound=Model)
 
@@ -126,7 +129,7 @@ class SyncShell(Shell):
     def __init__(self, settings: Settings, http_client: httpx.Client | None) -> None:
         super().__init__(settings)
         self._own = http_client is None
-        self._http = http_client or httpx.Client()
+        self._http = http_client or httpx.Client(limits=LIMITS)
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -195,7 +198,7 @@ class SyncShell(Shell):
             request = self._request(self._http, exchange.call, token, timeout)
             try:
                 response = self._http.send(request, stream=silence is not None)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 pause: float | None = exchange.broke(error)
             else:
                 pause = exchange.answered(response.status_code, response.headers)
@@ -211,7 +214,7 @@ class AsyncShell(Shell):
     def __init__(self, settings: Settings, http_client: httpx.AsyncClient | None) -> None:
         super().__init__(settings)
         self._own = http_client is None
-        self._http = http_client or httpx.AsyncClient()
+        self._http = http_client or httpx.AsyncClient(limits=LIMITS)
         self._lock = asyncio.Lock()
 
     async def close(self) -> None:
@@ -286,7 +289,7 @@ class AsyncShell(Shell):
             request = self._request(self._http, exchange.call, token, timeout)
             try:
                 response = await self._http.send(request, stream=silence is not None)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 pause: float | None = exchange.broke(error)
             else:
                 pause = exchange.answered(response.status_code, response.headers)

@@ -12,10 +12,11 @@
 
 It has tasks, runs with their logs, and schedules, and answers as the service does: the package's own
 suite runs against both. A run executes when it is first looked at. Schedules never fire by themselves.
-Other operations, and failures, are told to it: `fake.answer("list_agents", {"items": [], "next_cursor": None})`,
+Other operations, and failures, are told to it: `fake.answer("get_agent", blank(models.Agent) | {"name": "writer"})`,
 `fake.fail("run_task", 503, times=2)`.
 """
 
+from upbeat_sdk.testing._blank import blank
 from upbeat_sdk.testing._fake import FakeUpbeat, NotFaked, Received
 
-__all__ = ["FakeUpbeat", "NotFaked", "Received"]
+__all__ = ["FakeUpbeat", "NotFaked", "Received", "blank"]

@@ -1,14 +1,19 @@
-"""Records with every field that a model has, so that the fake keeps up with the API."""
+"""Records with every field that a model has, so that what is faked keeps up with the API."""
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime
 from types import NoneType
 from typing import Any, Final, Literal, get_args, get_origin
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from upbeat_sdk._model import Model
 
-EMPTY: Final[Mapping[Any, Any]] = {str: "", bool: False, int: 0, float: 0.0, list: [], dict: {}}
+MADE: Final[Mapping[Any, Callable[[], Any]]] = {
+    **{kind: kind for kind in (str, bool, int, float, list, dict)},
+    UUID: lambda: str(uuid4()),
+    datetime: lambda: datetime.now(UTC).isoformat(),
+    date: lambda: datetime.now(UTC).date().isoformat(),
+}
 
 
 def blank(model: type[Model]) -> dict[str, Any]:
@@ -22,13 +27,11 @@ def blank(model: type[Model]) -> dict[str, Any]:
 
 def _value(annotation: Any) -> Any:
     choices = get_args(annotation)
+    kind = get_origin(annotation) or annotation
     if annotation is Any or NoneType in choices:
         return None
-    kind = get_origin(annotation) or annotation
-    if kind is Literal:
-        return choices[0]
-    if kind is datetime:
-        return datetime.now(UTC).isoformat()
-    if kind in EMPTY:
-        return type(EMPTY[kind])(EMPTY[kind])
-    return _value(choices[0]) if choices else str(uuid4())
+    if kind in MADE:
+        return MADE[kind]()
+    if isinstance(kind, type) and issubclass(kind, Model):
+        return blank(kind)
+    return choices[0] if kind is Literal else _value(choices[0])

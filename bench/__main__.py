@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "sdk" / "src"))
 
-from bench import engine
+from bench import engine, sdk
 
-PARTS = {"engine": engine}
+PARTS = {"engine": engine, "sdk": sdk}
+MEASURES = {"engine": [*engine.MEASURES, *engine.WITH_IDLE], "sdk": list(sdk.MEASURES)}
 
 
 def main() -> None:
@@ -22,10 +24,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, short runs: two to three minutes")
     parser.add_argument("--sizes", type=int, nargs="+", help="numbers of schedules")
     parser.add_argument("--peers", nargs="*", choices=list(engine.PEERS), help="none for ours alone")
-    parser.add_argument("--measures", nargs="+", choices=[*engine.MEASURES, *engine.WITH_IDLE])
+    parser.add_argument(
+        "--measures", nargs="+", choices=[name for part in MEASURES.values() for name in part]
+    )
     chosen = parser.parse_args()
     for name in chosen.only or sorted(PARTS):
-        PARTS[name].run(quick=chosen.quick, sizes=chosen.sizes, peers=chosen.peers, measures=chosen.measures)
+        measures = [measure for measure in chosen.measures or MEASURES[name] if measure in MEASURES[name]]
+        if measures:
+            PARTS[name].run(quick=chosen.quick, sizes=chosen.sizes, peers=chosen.peers, measures=measures)
 
 
 main()

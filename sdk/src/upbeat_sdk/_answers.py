@@ -1,10 +1,10 @@
 """From an HTTP answer to a model, or to the error that it stands for."""
 
-from typing import Any, TypeVar
+from functools import cache
+from typing import Generic, TypeVar
 
 import httpx
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from upbeat_sdk._errors import PROBLEMS, ProblemError, ServerError, UnexpectedAnswer
 from upbeat_sdk._exchange import retry_after
@@ -59,16 +59,20 @@ def read_text(response: httpx.Response) -> str:
     return response.text
 
 
+class _Items(Model, Generic[M]):
+    items: list[M]
+    next_cursor: str | None
+
+
+@cache
+def _page_of(model: type[M]) -> type[_Items[M]]:
+    return _Items[model]  # type: ignore[valid-type]  # made when it is first asked for
+
+
 def read_page(response: httpx.Response, model: type[M], client: object) -> tuple[list[M], str | None]:
     """The items of a page, and the cursor of the next one; raises as `read` does."""
-    accepted(response)
-    try:
-        page: Any = from_json(response.content)
-        return [model.model_validate(item, context=client) for item in page["items"]], page["next_cursor"]
-    except ValidationError as error:
-        raise _unexpected(response, _summary(error)) from None
-    except (ValueError, TypeError, KeyError):
-        raise _unexpected(response, "is no page") from None
+    page = read(response, _page_of(model), client)
+    return page.items, page.next_cursor
 
 
 def _summary(error: ValidationError) -> str:

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -106,8 +106,11 @@ class Dispatcher:
         settings: Settings,
         *,
         name: str,
+        sweeps: Sequence[Callable[[Session], Sequence[RunMessage]]] = (),
     ) -> None:
+        """``sweeps`` are asked now and then to complete what others left open, each in a transaction."""
         self.id = new_id()
+        self._sweeps = sweeps
         self._sessions = sessions
         self._publisher = publisher
         self._catalogue = catalogue
@@ -143,6 +146,7 @@ class Dispatcher:
         woken = self.dispatch() if before.runs_due else 0
         if self._is_time("sweep", self._settings.sweep_every):
             self._sweep()
+            self._complete()
         if self._is_time("heartbeat", self._settings.heartbeat_every):
             self._heartbeat()
         if max(claimed, woken) >= self._settings.batch:
@@ -300,6 +304,12 @@ class Dispatcher:
             session.execute(statements.FORGET_DEAD)
         if lost or overdue:
             logger.warning("swept %d lost and %d overdue runs", lost, overdue, extra={"action": "swept"})
+
+    def _complete(self) -> None:
+        for sweep in self._sweeps:
+            with self._sessions.begin() as session:
+                messages = sweep(session)
+            self._publish(messages)
 
     def _heartbeat(self) -> None:
         with self._sessions.begin() as session:

@@ -20,6 +20,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from app.scheduling import statements
+from app.scheduling.canvas import columns_of
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.config import RunOptions
 from app.scheduling.ids import new_id
@@ -55,6 +56,7 @@ class Origin(StrEnum):
     MANUAL = "manual"
     SUBMIT = "submit"
     CODE = "code"
+    REPLAY = "replay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Started:
     options: dict[str, Any]
     schedule_id: UUID | None
     scheduled_for: datetime | None
+    canvas: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +124,14 @@ def submit(
     run_id: UUID | None = None,
     schedule: tuple[UUID, int] | None = None,
     queue: str | None = None,
+    expires: datetime | float | None = None,
+    canvas: Mapping[str, Any] | None = None,
+    replay_of: UUID | None = None,
 ) -> RunMessage | None:
     """Insert a queued run; answers the wake-up to publish after the commit, None if it is due later.
 
-    ``due_at`` is an instant, ``due_in`` seconds from the database's now.
+    ``due_at`` is an instant, ``due_in`` seconds from the database's now; ``expires`` is the start
+    deadline, either way. ``canvas`` is what `app.scheduling.canvas` says of it.
     """
     now = func.statement_timestamp()  # one reading: a wake-up must not come before the run is due
     later = due_at is not None or due_in > 0
@@ -132,6 +139,8 @@ def submit(
     stored = resolve_options(task, options)
     identifier = run_id or new_id()
     chosen = queue or options.queue or task.queue
+    deadline: Any = now + timedelta(seconds=expires) if isinstance(expires, float | int) else expires
+    dispatch: Any = eligible if later else now + timedelta(seconds=redispatch_delay)
     session.execute(
         insert(RunRow).values(
             id=identifier,
@@ -142,12 +151,15 @@ def submit(
             schedule_id=schedule[0] if schedule else None,
             schedule_version=schedule[1] if schedule else None,
             due_at=eligible if later else now,
-            next_dispatch_at=eligible if later else now + timedelta(seconds=redispatch_delay),
+            start_deadline=deadline,
+            next_dispatch_at=dispatch if deadline is None else func.least(dispatch, deadline),
             dispatches=0 if later else 1,
             args=list(args),
             kwargs=dict(kwargs),
             options=stored,
             requested_by=requested_by,
+            replay_of=replay_of,
+            **columns_of(canvas),
         )
     )
     return None if later else message(identifier, task.name, chosen, 1, stored)

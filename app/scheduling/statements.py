@@ -128,7 +128,7 @@ WHERE id = :id AND attempt = :attempt
        OR state = 'running' AND start_token = :token)
   AND EXISTS (SELECT 1 FROM celery_workers w
               WHERE w.id = :worker_id AND w.lease_expires_at > clock_timestamp())
-RETURNING args, kwargs, attempt, options, schedule_id, scheduled_for
+RETURNING args, kwargs, attempt, options, schedule_id, scheduled_for, canvas
 """)
 
 FINISH = text("""

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 from celery import Celery, signals
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore, Reject, Retry
 
 from app.scheduling.catalogue import Catalogue, TaskSpec
 from app.scheduling.messages import DEFAULT_QUEUE
 from app.settings import get_settings
-from app.worker import bookkeeping, bridge, liveness, logs, pools, transport
+from app.worker import bookkeeping, bridge, calls, execution, liveness, logs, pools, transport
 from app.worker.broker import BrokerClient
 from app.worker.config import celery_configuration
 from app.worker.publisher import CeleryPublisher
-from app.worker.task import OutcomeWithheld, current_request
+from app.worker.task import current_request, refuse_withheld, send
 
 __all__ = ["Upbeat", "app", "catalogue", "liveness", "logs"]
 
@@ -42,7 +42,7 @@ class Upbeat(Celery):  # type: ignore[misc]
     def catalogue(self) -> Catalogue:
         """All tasks of this code, Celery's own left out."""
         self.loader.import_default_modules()
-        return Catalogue(_spec(task) for name, task in self.tasks.items() if not name.startswith("celery."))
+        return Catalogue(task.spec() for name, task in self.tasks.items() if not name.startswith("celery."))
 
     def connection_for_read(self, url: str | None = None, **kwargs: Any) -> Any:
         """Raises ConfigurationError when no broker is set."""
@@ -58,6 +58,28 @@ class Upbeat(Celery):  # type: ignore[misc]
         """The arguments are those of the function that the user wrote."""
         return super().type_checker(inspect.unwrap(fun), bound=bound)
 
+    def send_task(
+        self,
+        name: str,
+        args: Any = None,
+        kwargs: Any = None,
+        task_id: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """A run of a task by its name, also when it is not registered here; as `Task.apply_async`."""
+        task = self.tasks.get(name)
+        if task is not None:
+            return task.apply_async(args, kwargs, task_id=task_id, **options)
+        spec = TaskSpec(name=name, path=name)
+        return send(self, calls.call(spec, args, kwargs, task_id, options), options)
+
+    def register_task(self, task: Any, **options: Any) -> Any:
+        """A task written as a class; its `run` may be a coroutine function too."""
+        task = task() if inspect.isclass(task) else task
+        task.name = task.name or self.gen_task_name(type(task).__name__, type(task).__module__)
+        task.run = self._body(task.run, task.name)
+        return super().register_task(task, **options)
+
     def _task_from_fun(self, fun: Callable[..., Any], name: str | None = None, **options: Any) -> Any:
         name = name or self.gen_task_name(fun.__name__, fun.__module__)
         # Celery's own attribute of this name is deprecated, and its router is not asked here.
@@ -71,13 +93,21 @@ class Upbeat(Celery):  # type: ignore[misc]
 
         @functools.wraps(fun)
         def body(*args: Any, **kwargs: Any) -> Any:
-            try:
+            task = self._tasks[name]
+            running = execution.of_request(task.request)
+            if running is None:
                 return call(*args, **kwargs)
+            try:
+                with running.body():
+                    return call(*args, **kwargs)
             except (Ignore, Reject) as error:
-                raise OutcomeWithheld(
-                    f"The task raised {type(error).__name__}, which would leave its run without an outcome;"
-                    " return, or raise an error, instead."
-                ) from error
+                if running.settled:
+                    raise
+                refuse_withheld(error)
+            except Retry as error:
+                if not running.settled:
+                    task.give_back(running, error)
+                raise
 
         return body
 
@@ -97,42 +127,6 @@ class Upbeat(Celery):  # type: ignore[misc]
                 current_request.reset(token)
 
         return call
-
-
-def _spec(task: Any) -> TaskSpec:
-    function = inspect.unwrap(task.run)
-    lines = (inspect.getdoc(function) or "").strip().splitlines()
-    return TaskSpec(
-        name=task.name,
-        path=f"{task.__module__}.{task.__qualname__}",
-        aliases=tuple(task.aliases),
-        description=lines[0] if lines else "",
-        schedulable=task.schedulable,
-        queue=task.default_queue,
-        soft_time_limit=task.soft_time_limit,
-        time_limit=task.time_limit,
-        max_attempts=task.max_attempts,
-        on_worker_lost=task.on_worker_lost,
-        parameters=_parameters(function, bound=inspect.ismethod(task.run)),
-    )
-
-
-def _parameters(function: Callable[..., Any], *, bound: bool) -> dict[str, Any]:
-    described: dict[str, Any] = {}
-    for position, parameter in enumerate(inspect.signature(function).parameters.values()):
-        if bound and position == 0:
-            continue
-        entry: dict[str, Any] = {
-            "kind": parameter.kind.name.lower(),
-            "required": parameter.default is parameter.empty
-            and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD),
-        }
-        if parameter.annotation is not parameter.empty:
-            entry["type"] = inspect.formatannotation(parameter.annotation)
-        if isinstance(parameter.default, str | int | float | bool | None):
-            entry["default"] = parameter.default
-        described[parameter.name] = entry
-    return described
 
 
 @signals.worker_process_shutdown.connect(weak=False)

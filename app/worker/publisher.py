@@ -6,6 +6,7 @@ by hand, and pushed through kombu's own client, it costs a fiftieth of one.
 
 import base64
 import json
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,8 +16,10 @@ from uuid import uuid4
 
 from celery.utils.nodenames import anon_nodename
 
-from app.scheduling.messages import RunMessage
+from app.scheduling.messages import BrokerUnavailable, RunMessage
 from app.worker.broker import BrokerClient
+
+logger = logging.getLogger(__name__)
 
 BATCH = 500
 
@@ -39,6 +42,15 @@ class CeleryPublisher:
         """
         if messages:
             self._broker.use(lambda client: self._push(client, messages))
+
+    def try_publish(self, messages: Sequence[RunMessage]) -> None:
+        """As `publish`; a broker that is away is logged, the runs stay queued and are sent later."""
+        try:
+            self.publish(messages)
+        except BrokerUnavailable as error:
+            logger.warning(
+                "broker is away, %d runs wait: %s", len(messages), error, extra={"action": "publish_failed"}
+            )
 
     def ping(self) -> None:
         """Ask the broker for an answer.

@@ -3,19 +3,24 @@
 The same models validate the API's bodies, declared schedules and the command line's input.
 """
 
+from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from app.errors import FieldError, InvalidInput
+from app.scheduling.catalogue import TaskSpec
+from app.scheduling.plan import Calendar, Jitter, Plan
 from app.scheduling.policies import CatchUp, Overlap, Policies, Retry
+from app.scheduling.timing import Timing
 
 QueueName = Literal["system", "priority_high", "priority_low", "celery"]
 TaskType = Literal["system", "business", "agent"]
 
 CRONTAB_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
 _CLOSED = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+SHARE = r"^(?:0*[1-9]\d?(?:\.\d+)?|0*\.\d*[1-9]\d*)%$"
 Seconds = float
 
 
@@ -42,6 +47,19 @@ class RunOptions(BaseModel):
             raise ValueError("soft_time_limit must be smaller than time_limit")
         return self
 
+    def stored(self, task: TaskSpec) -> dict[str, Any]:
+        """What a run of ``task`` keeps of these options: the given ones, then the task's; no defaults."""
+        given = self.model_dump(
+            mode="json", include=set(RunOptions.model_fields) - {"queue"}, exclude_defaults=True
+        )
+        own = {
+            "soft_time_limit": task.soft_time_limit,
+            "time_limit": task.time_limit,
+            "max_attempts": task.max_attempts if task.max_attempts > 1 else None,
+            "on_worker_lost": task.on_worker_lost if task.on_worker_lost != "fail" else None,
+        }
+        return {key: value for key, value in own.items() if value is not None} | given
+
     def retry(self) -> Retry:
         """The back-off that these options name."""
         return Retry(
@@ -62,6 +80,47 @@ class ExtraConfig(RunOptions):
     catchup_window: Seconds = Field(3600.0, ge=0, le=30 * 86_400)
     max_catchup_runs: int = Field(100, ge=1, le=1000)
     start_deadline: Seconds | None = Field(3600.0, gt=0, le=30 * 86_400, description="None: no deadline.")
+    starts_at: AwareDatetime | None = Field(None, description="The first instant at which a tick may lie.")
+    ends_at: AwareDatetime | None = Field(None, description="The last instant at which a tick may lie.")
+    max_runs: int | None = Field(
+        None, ge=1, le=1_000_000_000, description="Scheduled runs, then it is completed."
+    )
+    pause_on_failure: int | None = Field(
+        None, ge=1, le=1000, description="Failed runs in a row that pause the schedule."
+    )
+    jitter: Annotated[float, Field(gt=0, le=86_400)] | Annotated[str, Field(pattern=SHARE)] | None = Field(
+        None, description="Spreads ticks over so many seconds, or over a share of the period such as `10%`."
+    )
+    calendars: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(
+        default_factory=list, max_length=20, description="Names of calendars whose dates are skipped."
+    )
+
+    @model_validator(mode="after")
+    def _ends_after_start(self) -> Self:
+        if self.starts_at and self.ends_at and self.ends_at < self.starts_at:
+            raise ValueError("ends_at must not lie before starts_at")
+        return self
+
+    def plan(self, timing: Timing, calendars: Iterable[Calendar] = ()) -> Plan:
+        """The evaluator of a schedule with these options; ``calendars`` are those that they name.
+
+        Raises:
+            TimingError: the options do not fit the timing.
+        """
+        return Plan(
+            timing=timing,
+            starts_at=self.starts_at,
+            ends_at=self.ends_at,
+            calendars=tuple(calendars),
+            jitter=self._jitter(),
+        )
+
+    def _jitter(self) -> Jitter | None:
+        if self.jitter is None:
+            return None
+        if isinstance(self.jitter, str):
+            return Jitter(share=float(self.jitter.rstrip("%")) / 100)
+        return Jitter(window=timedelta(seconds=self.jitter))
 
     def policies(self) -> Policies:
         """The pure form, for `app.scheduling.policies.fire`."""
@@ -72,6 +131,8 @@ class ExtraConfig(RunOptions):
             catchup_window=timedelta(seconds=self.catchup_window),
             max_catchup_runs=self.max_catchup_runs,
             start_deadline=None if self.start_deadline is None else timedelta(seconds=self.start_deadline),
+            max_runs=self.max_runs,
+            pause_on_failure=self.pause_on_failure,
         )
 
 

@@ -218,6 +218,15 @@ def pattern(expression: str, day_match: DayMatch) -> Pattern:
     return compiled
 
 
+def spelled_out(text: str, index: int) -> str:
+    """The values that field number `index` (0 minute … 4 day-of-week) names by lists, ranges and steps, as a list.
+
+    Raises TimingError when it is malformed.
+    """
+    _, field, _, _ = _FIELDS[index]
+    return ",".join(map(str, _members(field, _cook(text, index))))
+
+
 def _cook(text: str, index: int) -> str:
     """One field as cronsim reads it right: names as numbers, ranges of one value as that value."""
     name, field, grammar, allowed = _FIELDS[index]

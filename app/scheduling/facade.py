@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
 from app.db.migrate import current, head
-from app.errors import NotFound
+from app.errors import Conflict, NotFound
 from app.scheduling import runs, schedules, statements
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import ExtraConfig, RunRequest, ScheduleCreate, ScheduleUpdate
@@ -108,8 +108,14 @@ class Scheduler:
         )
 
     async def set_enabled(self, schedule_id: UUID, enabled: bool, *, actor: str) -> ScheduleView:  # noqa: FBT001
-        """Enable or disable; enabling an enabled schedule changes nothing."""
+        """Enable or disable; enabling an enabled schedule changes nothing.
+
+        Raises:
+            Conflict: it is paused, and is to be enabled.
+        """
         found = await self.get_schedule(schedule_id)
+        if enabled and found.row.state == "paused":
+            raise Conflict("The schedule is paused. Resume it instead: POST …/resume.")
         if found.row.state == ("active" if enabled else "disabled"):
             return found
         return await self.update_schedule(schedule_id, ScheduleUpdate(task_enabled=enabled), actor=actor)

@@ -4,9 +4,9 @@ The message names only the run, its task and its attempt; arguments and truth st
 `app.worker.publisher` implements `Publisher` for Celery.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, Self
 from uuid import UUID
 
 QUEUES = ("system", "priority_high", "priority_low", "celery")
@@ -27,6 +27,11 @@ class RunMessage:
     attempt: int = 1
     soft_time_limit: float | None = None
     time_limit: float | None = None
+
+    @classmethod
+    def of(cls, run_id: UUID, task: str, queue: str, attempt: int, options: Mapping[str, Any]) -> Self:
+        """The wake-up of a stored run, whose limits are in its options."""
+        return cls(run_id, task, queue, attempt, options.get("soft_time_limit"), options.get("time_limit"))
 
 
 class Publisher(Protocol):

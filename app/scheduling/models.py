@@ -40,6 +40,9 @@ class ScheduleRow(Base):
     task_kwargs: Mapped[dict[str, Any]]
     task_extra_config: Mapped[dict[str, Any]]
     description: Mapped[str | None]
+    paused_at: Mapped[datetime | None]
+    paused_by: Mapped[str | None]
+    pause_note: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
@@ -58,7 +61,11 @@ class ScheduleVersionRow(Base):
 
 
 class ClockRow(Base):
-    """When a schedule fires next (nominal time); NULL while it does not."""
+    """When a schedule fires next (nominal time, NULL while it does not), and what it counts.
+
+    ``run_count`` is what `max_runs` limits, ``failures`` the failed runs in a row. The row is what is locked while
+    a tick is decided, and while the end of a run changes what its schedule does next.
+    """
 
     __tablename__ = "celery_periodic_task_clocks"
     __table_args__ = (
@@ -81,6 +88,8 @@ class ClockRow(Base):
         ForeignKey("celery_periodic_task_configs.id", ondelete="CASCADE"), primary_key=True
     )
     next_run_at: Mapped[datetime | None]
+    run_count: Mapped[int] = mapped_column(server_default="0")
+    failures: Mapped[int] = mapped_column(server_default="0")
 
 
 class MissedRangeRow(Base):
@@ -98,7 +107,11 @@ class MissedRangeRow(Base):
 
 
 class RunRow(Base):
-    """One intended execution, from its tick or request to its outcome."""
+    """One intended execution, from its tick or request to its outcome.
+
+    ``blocked_by`` is the run after whose end this one has its turn. ``settles``: its end changes what its schedule
+    does next, so whoever ends it locks the schedule's clock first (`app.scheduling.settlement`).
+    """
 
     __tablename__ = RUNS
     __table_args__ = (
@@ -129,6 +142,13 @@ class RunRow(Base):
             "id",
             postgresql_where=text("state IN ('failed', 'timed_out', 'lost')"),
         ),
+        Index("ix_celery_task_runs_waiting", "blocked_by", postgresql_where=text("blocked_by IS NOT NULL")),
+        Index(
+            "ix_celery_task_runs_backfill",
+            "schedule_id",
+            "scheduled_for",
+            postgresql_where=text("origin = 'backfill'"),
+        ),
         {"postgresql_partition_by": "RANGE (id)"},
     )
 
@@ -146,6 +166,10 @@ class RunRow(Base):
     next_dispatch_at: Mapped[datetime | None]
     dispatches: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     published_at: Mapped[datetime | None]
+    blocked_by: Mapped[UUID | None]
+    settles: Mapped[bool] = mapped_column(server_default="false")
+    cancel_requested_at: Mapped[datetime | None]
+    cancel_reason: Mapped[str | None]
     attempt: Mapped[int] = mapped_column(SmallInteger, server_default="1")
     worker: Mapped[str | None]
     worker_id: Mapped[UUID | None]

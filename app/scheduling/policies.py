@@ -1,11 +1,11 @@
-"""What to do with the ticks that have come: catch-up, overlap, retry back-off. Pure: no clock, no database.
+"""What to do with the ticks that have come: catch-up, overlap, limits, retry back-off. Pure: no clock, no database.
 
 `fire` is called by a beat that holds the schedule's row locked, with the database's clock as `now`; its answer
 accounts for every tick of `[next_run_at, now]` exactly once, either one by one (`Firing.ticks`) or as a range
 (`Firing.missed`). Policy names are Temporal's where it has them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -13,19 +13,31 @@ from hashlib import blake2b
 from itertools import chain
 from uuid import UUID
 
-from app.scheduling.timing import Timing
+from app.scheduling.plan import Plan
 
 # Ticks older than this when they are decided are subject to catch-up; younger ones all fire.
 CATCH_UP_AFTER = timedelta(seconds=10)
+# So many ticks wait at most under `buffer_all`.
+MAX_WAITING = 100
 
 _JUST_BEFORE = timedelta(microseconds=1)
 
 
 class Overlap(StrEnum):
-    """What happens to a tick while a scheduled run of the same schedule is active."""
+    """What happens to a tick while a scheduled run of the same schedule is queued, running or to be retried."""
 
     SKIP = "skip"
+    """It is recorded as skipped."""
+    BUFFER_ONE = "buffer_one"
+    """The first such tick waits, later ones are skipped."""
+    BUFFER_LATEST = "buffer_latest"
+    """The newest waits in place of the one before."""
+    BUFFER_ALL = "buffer_all"
+    """All wait, one after another, 100 at most."""
+    CANCEL_OTHER = "cancel_other"
+    """The active run is cancelled, and this one starts when it has ended."""
     ALLOW_ALL = "allow_all"
+    """They run side by side, up to `max_concurrent` if that is set."""
 
 
 class CatchUp(StrEnum):
@@ -42,14 +54,16 @@ class Reason(StrEnum):
     # Decided when the tick was fired.
     OVERLAP = "overlap"
     """An earlier run of the schedule was active, or `max_concurrent` of them were."""
+    REPLACED = "replaced"
+    """A newer tick took its place, as `buffer_latest` and `cancel_other` have it."""
     PAUSED = "paused"
     """The schedule was paused when the tick passed."""
     CALENDAR = "calendar"
     """The date is excluded by one of the schedule's calendars."""
     BUFFER_FULL = "buffer_full"
     """As many ticks as the overlap policy keeps were already waiting."""
-    LIMIT_REACHED = "limit_reached"
-    """The schedule had used up its `max_runs`."""
+    EDITED = "edited"
+    """Its schedule was changed or disabled before anybody had decided it."""
     MISSED = "missed"
     """Passed unnoticed, and catch-up is `none`, or `latest` and a newer tick stands for it."""
     CATCHUP_WINDOW = "catchup_window"
@@ -78,7 +92,7 @@ class Reason(StrEnum):
     """Its worker died or lost contact, and no attempt was left."""
     HARD_LIMIT = "hard_limit"
     """It ran past its hard time limit."""
-    REPLACED = "replaced"
+    TASK_REPLACED = "task_replaced"
     """The task put another one in its place, which goes on under its Celery id."""
 
 
@@ -87,7 +101,8 @@ class Policies:
     """The policies of one schedule. Raises ValueError for values that make no sense.
 
     `max_concurrent` concerns `allow_all` only; None is no limit. `start_deadline` counts from when a run becomes
-    eligible; None is no deadline.
+    eligible; None is no deadline. `max_runs` counts scheduled runs when they are fired; `pause_on_failure` is the
+    number of consecutive failed runs that pauses the schedule. None is never.
     """
 
     overlap: Overlap = Overlap.SKIP
@@ -96,6 +111,17 @@ class Policies:
     catchup_window: timedelta = timedelta(hours=1)
     max_catchup_runs: int = 100
     start_deadline: timedelta | None = timedelta(hours=1)
+    max_runs: int | None = None
+    pause_on_failure: int | None = None
+
+    @property
+    def follows_ends(self) -> bool:
+        """Whether the end of a run changes what the schedule does next."""
+        return (
+            self.overlap not in (Overlap.SKIP, Overlap.ALLOW_ALL)
+            or self.max_runs is not None
+            or self.pause_on_failure is not None
+        )
 
     def __post_init__(self) -> None:
         if self.max_concurrent is not None and self.max_concurrent < 1:
@@ -110,14 +136,23 @@ class Policies:
             )
         if self.start_deadline is not None and self.start_deadline <= timedelta(0):
             raise ValueError("start_deadline must be positive; leave it out for none")
+        for name in ("max_runs", "pause_on_failure"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1; leave it out for never")
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """One decided tick: it runs when `reason` is None, and is recorded as skipped otherwise."""
+    """One decided tick.
+
+    It runs when `reason` is None, at once or, when `waits`, after the runs before it have ended; it is recorded
+    as skipped otherwise.
+    """
 
     scheduled_for: datetime
     reason: Reason | None
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,54 +172,178 @@ class MissedRange:
 class Firing:
     """What becomes of the ticks of `[next_run_at, now]`, and the new `next_run_at`.
 
-    `next_run_at` is None when no tick will ever follow. It is not later than `now` only when `limit` was reached:
-    it is then the first undecided tick.
+    `next_run_at` is None when no tick follows: the schedule is `completed`, or, when it `awaits_end`, the next tick
+    is counted from the end of the run. It is not later than `now` only when `limit` was reached: it is then the
+    first undecided tick.
+
+    `replaces_waiting`: the ticks that waited before this firing are skipped as replaced. `cancels_active`: the runs
+    that are active are cancelled.
     """
 
-    ticks: tuple[Tick, ...]
-    missed: tuple[MissedRange, ...]
-    next_run_at: datetime | None
+    ticks: tuple[Tick, ...] = ()
+    missed: tuple[MissedRange, ...] = ()
+    next_run_at: datetime | None = None
+    awaits_end: bool = False
+    replaces_waiting: bool = False
+    cancels_active: bool = False
+
+    @property
+    def runs(self) -> int:
+        """How many of the ticks run, now or later: what `max_runs` counts."""
+        return sum(tick.reason is None for tick in self.ticks)
+
+    @property
+    def completed(self) -> bool:
+        """Whether no tick will ever follow."""
+        return self.next_run_at is None and not self.awaits_end
 
 
 def fire(
-    timing: Timing, policies: Policies, *, next_run_at: datetime, now: datetime, active: int, limit: int = 100
+    plan: Plan,
+    policies: Policies,
+    *,
+    next_run_at: datetime,
+    now: datetime,
+    active: int = 0,
+    waiting: int = 0,
+    remaining: int | None = None,
+    limit: int = 100,
 ) -> Firing:
     """Decides every tick in `[next_run_at, now]`.
 
-    `next_run_at` counts as a tick whatever `timing` says of it. `active` is the number of scheduled runs of this
-    schedule that are queued, running or awaiting a retry. At most `limit` ticks are decided one by one; the cost
-    depends on these, not on how many were missed. All instants are aware.
+    `next_run_at` counts as a tick whatever `plan` says of it. `active` is the number of scheduled runs of this
+    schedule that are queued, running or awaiting a retry, `waiting` the number of those that wait for their turn
+    under a buffer policy; `remaining` is what is left of `max_runs`, None without that limit. At most `limit` ticks
+    are decided one by one; the cost depends on these, not on how many were missed. All instants are aware.
     """
     if next_run_at > now:
-        return Firing((), (), next_run_at)
-    missed, decided = _catch_up(timing, policies, next_run_at, now)
-    running = 0
-    ticks: list[Tick] = []
-    for tick in decided:
-        if len(ticks) >= limit:
-            return Firing(tuple(ticks), missed, tick)
-        blocked = _overlaps(policies, active + running)
-        running += not blocked
-        ticks.append(Tick(tick, Reason.OVERLAP if blocked else None))
-    return Firing(tuple(ticks), missed, timing.next_after(now))
+        return Firing(next_run_at=next_run_at)
+    if plan.estimated:
+        missed, decided = _late_or_due(policies, next_run_at, now)
+    else:
+        missed, decided = _catch_up(plan, policies, next_run_at, now)
+    crowd = _Crowd(policies, active, waiting)
+    undecided: datetime | None = None
+    for at in decided:
+        if remaining is not None and crowd.admitted >= remaining:
+            break
+        if len(crowd.ticks) >= limit:
+            undecided = at
+            break
+        if plan.excluded_by(at) is None:
+            crowd.add(at)
+        else:
+            crowd.skip(at, Reason.CALENDAR)
+    exhausted = remaining is not None and crowd.admitted >= remaining
+    awaits_end = plan.estimated and not exhausted and crowd.admitted > 0
+    upcoming = None if exhausted or awaits_end else undecided or plan.next_after(now)
+    return Firing(
+        tuple(crowd.ticks), missed, upcoming, awaits_end, crowd.replaces_waiting, crowd.cancels_active
+    )
 
 
-def _overlaps(policies: Policies, active: int) -> bool:
-    if policies.overlap is Overlap.SKIP:
-        return active > 0
-    return policies.max_concurrent is not None and active >= policies.max_concurrent
+def admit(policies: Policies, at: datetime, *, active: int, waiting: int) -> Firing:
+    """What the overlap policy makes of a single run at `at`, on demand; counts as in `fire`."""
+    crowd = _Crowd(policies, active, waiting)
+    crowd.add(at)
+    return Firing(
+        tuple(crowd.ticks),
+        awaits_end=True,
+        replaces_waiting=crowd.replaces_waiting,
+        cancels_active=crowd.cancels_active,
+    )
+
+
+_ROOM = {Overlap.BUFFER_ONE: 1, Overlap.BUFFER_ALL: MAX_WAITING}
+
+
+class _Crowd:
+    """The ticks of one firing, as they are added to the runs that are active or wait already."""
+
+    def __init__(self, policies: Policies, active: int, waiting: int) -> None:
+        self._policies = policies
+        self._before = active
+        self._active = active
+        self._waiting = waiting
+        self._replaceable = waiting
+        self.ticks: list[Tick] = []
+        self.replaces_waiting = False
+        self.cancels_active = False
+
+    @property
+    def admitted(self) -> int:
+        """How many run or wait more than before, which may be negative."""
+        freed = self._replaceable if self.replaces_waiting else 0
+        return sum(tick.reason is None for tick in self.ticks) - freed
+
+    def skip(self, at: datetime, reason: Reason) -> None:
+        """A tick that does not run."""
+        self.ticks.append(Tick(at, reason))
+
+    def add(self, at: datetime) -> None:
+        """A tick that runs if the overlap policy lets it."""
+        overlap = self._policies.overlap
+        if overlap is Overlap.ALLOW_ALL:
+            most = self._policies.max_concurrent
+            if most is not None and self._active + self._waiting >= most:
+                self.skip(at, Reason.OVERLAP)
+            else:
+                self._run(at)
+        elif self._active + self._waiting == 0:
+            self._run(at)
+        elif overlap is Overlap.SKIP:
+            self.skip(at, Reason.OVERLAP)
+        elif overlap in _ROOM and self._waiting >= _ROOM[overlap]:
+            self.skip(at, Reason.BUFFER_FULL)
+        elif overlap is Overlap.CANCEL_OTHER:
+            self._replace(lambda tick: tick.reason is None)
+            self.cancels_active = self._before > 0
+            self._active = self._before
+            (self._wait if self._before else self._run)(at)
+        else:
+            if overlap is Overlap.BUFFER_LATEST:
+                self._replace(lambda tick: tick.waits)
+            self._wait(at)
+
+    def _run(self, at: datetime) -> None:
+        self._active += 1
+        self.ticks.append(Tick(at, None))
+
+    def _wait(self, at: datetime) -> None:
+        self._waiting += 1
+        self.ticks.append(Tick(at, None, waits=True))
+
+    def _replace(self, older: Callable[[Tick], bool]) -> None:
+        self.replaces_waiting = self._replaceable > 0
+        self._waiting = 0
+        self.ticks = [
+            Tick(tick.scheduled_for, Reason.REPLACED) if older(tick) else tick for tick in self.ticks
+        ]
+
+
+def _late_or_due(
+    policies: Policies, tick: datetime, now: datetime
+) -> tuple[tuple[MissedRange, ...], Iterator[datetime]]:
+    """The one tick of a fixed delay: late by more than catch-up allows, or due."""
+    if now - tick <= CATCH_UP_AFTER:
+        return (), iter((tick,))
+    if policies.catch_up is CatchUp.NONE:
+        return (MissedRange(tick, tick, 1, Reason.MISSED),), iter(())
+    if now - tick > policies.catchup_window:
+        return (MissedRange(tick, tick, 1, Reason.CATCHUP_WINDOW),), iter(())
+    return (), iter((tick,))
 
 
 def _catch_up(
-    timing: Timing, policies: Policies, first: datetime, now: datetime
+    plan: Plan, policies: Policies, first: datetime, now: datetime
 ) -> tuple[tuple[MissedRange, ...], Iterator[datetime]]:
     """The missed ranges, and the ticks that fire (lazily), both ascending."""
     threshold = now - CATCH_UP_AFTER
     if first >= threshold:
-        return (), chain((first,), timing.ticks(first, now))
-    past = _Past(timing, first)
+        return (), chain((first,), plan.ticks(first, now))
+    past = _Past(plan, first)
     newest = past.before(threshold) or first
-    young = timing.ticks(newest, now)
+    young = plan.ticks(newest, now)
     if policies.catch_up is CatchUp.NONE:
         return (past.missed(first, newest, Reason.MISSED),), young
     if now - newest > policies.catchup_window:
@@ -203,22 +362,30 @@ def _catch_up(
     return past.beyond(behind, now - policies.catchup_window), chain(kept, young)
 
 
+def missed(plan: Plan, first: datetime, now: datetime, reason: Reason) -> MissedRange | None:
+    """The ticks of `[first, now]` as one range; `first` counts as one. None when it lies ahead."""
+    if first > now:
+        return None
+    past = _Past(plan, first)
+    return past.missed(first, past.before(now + _JUST_BEFORE) or first, reason)
+
+
 @dataclass(frozen=True, slots=True)
 class _Past:
-    """The ticks from `first` on, which counts as one even if `timing` no longer names it."""
+    """The ticks from `first` on, which counts as one even if `plan` no longer names it."""
 
-    timing: Timing
+    plan: Plan
     first: datetime
 
     def before(self, instant: datetime) -> datetime | None:
         """The latest tick strictly before `instant`."""
         if instant <= self.first:
             return None
-        tick = self.timing.last_until(instant - _JUST_BEFORE)
+        tick = self.plan.last_until(instant - _JUST_BEFORE)
         return self.first if tick is None or tick < self.first else tick
 
     def missed(self, first: datetime, last: datetime, reason: Reason) -> MissedRange:
-        more = self.timing.count(first, last)
+        more = self.plan.count(first, last)
         return MissedRange(first, last, None if more is None else more + 1, reason)
 
     def beyond(self, last: datetime, window: datetime) -> tuple[MissedRange, ...]:
@@ -228,7 +395,7 @@ class _Past:
             return (self.missed(self.first, last, Reason.CATCHUP_LIMIT),)
         if too_old >= last:
             return (self.missed(self.first, last, Reason.CATCHUP_WINDOW),)
-        too_many = self.timing.next_after(too_old) or last
+        too_many = self.plan.next_after(too_old) or last
         return (
             self.missed(self.first, too_old, Reason.CATCHUP_WINDOW),
             self.missed(too_many, last, Reason.CATCHUP_LIMIT),

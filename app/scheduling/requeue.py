@@ -10,8 +10,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from app.scheduling import runs, statements
+from app.scheduling import statements
 from app.scheduling.messages import RunMessage
+from app.scheduling.states import RunState
 
 # Sooner than this, a beat may be asleep; it is told.
 SOON = 5.0
@@ -27,7 +28,8 @@ SET state = 'queued', attempt = attempt + 1, reason = NULL, dispatches = CASE WH
     args = COALESCE(CAST(:args AS jsonb), args), kwargs = COALESCE(CAST(:kwargs AS jsonb), kwargs),
     queue = COALESCE(CAST(:queue AS text), queue), options = options || CAST(:options AS jsonb),
     worker = NULL, worker_id = NULL, start_token = NULL, started_at = NULL, error = CAST(:error AS jsonb)
-WHERE id = :id AND attempt = :attempt AND state = 'running'
+WHERE id = :id AND attempt = :attempt AND state = 'running' AND worker_id = :worker_id
+  AND cancel_requested_at IS NULL
 RETURNING task, queue, attempt, options
 """)
 
@@ -53,31 +55,19 @@ def give_back(
 ) -> tuple[bool, RunMessage | None]:
     """End this attempt and queue the next, whatever the run's own retry policy says.
 
-    Answers whether it was done (False: fenced, nothing changed), and the wake-up to publish after the
+    Answers whether it was done (False: fenced, or asked to stop, and nothing changed), and the wake-up to publish after the
     commit if it is due at once. The attempt that ended is kept in the history.
     """
     guard = {"id": run_id, "attempt": attempt, "worker_id": worker_id}
-    running = session.execute(statements.LOCK_RUNNING, guard).one_or_none()
+    running = session.execute(statements.ATTEMPT, guard).one_or_none()
     if running is None:
         return False, None
     error = None if wish.error is None else json.dumps(wish.error)
-    session.execute(
-        statements.KEEP_ATTEMPT,
-        {
-            "id": run_id,
-            "attempt": attempt,
-            "outcome": runs.RunState.FAILED,
-            "worker": running.worker,
-            "started_at": running.started_at,
-            "error": error,
-        },
-    )
     at_once = wish.due_at is None and wish.delay <= 0
     row = session.execute(
         _GIVE_BACK,
         {
-            "id": run_id,
-            "attempt": attempt,
+            **guard,
             "at_once": at_once,
             "delay": max(0.0, wish.delay),
             "due_at": wish.due_at,
@@ -88,9 +78,22 @@ def give_back(
             "options": json.dumps(dict(wish.options or {})),
             "error": error,
         },
-    ).one()
+    ).one_or_none()
+    if row is None:
+        return False, None
+    session.execute(
+        statements.KEEP_ATTEMPT,
+        {
+            "id": run_id,
+            "attempt": attempt,
+            "outcome": RunState.FAILED,
+            "worker": running.worker,
+            "started_at": running.started_at,
+            "error": error,
+        },
+    )
     if at_once:
-        return True, runs.message(run_id, row.task, row.queue, row.attempt, row.options)
+        return True, RunMessage.of(run_id, row.task, row.queue, row.attempt, row.options)
     if wish.due_at is not None or wish.delay < SOON:
         session.execute(statements.NOTIFY_BEATS)
     return True, None

@@ -5,21 +5,21 @@
        └──> cancelled | expired | skipped
 
 The attempt number is the fencing token: who comes with an old one changes nothing. Functions take a
-sync session and leave the commit to their caller.
+sync session and leave the commit to their caller. A run whose end concerns its schedule (`settles`) is
+ended with that schedule's clock locked first; all others are ended by the guarded update alone.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import TextClause, func, insert, select
 from sqlalchemy.orm import Session
 
-from app.scheduling import statements
+from app.scheduling import settlement, statements
 from app.scheduling.canvas import columns_of
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.config import RunOptions
@@ -27,36 +27,23 @@ from app.scheduling.ids import new_id
 from app.scheduling.messages import RunMessage
 from app.scheduling.models import RunRow
 from app.scheduling.policies import Reason
+from app.scheduling.states import Origin, RunState
+
+__all__ = [
+    "Origin",
+    "Outcome",
+    "RunState",
+    "Started",
+    "cancel",
+    "end_queued",
+    "finish",
+    "overdue",
+    "read",
+    "start",
+    "submit",
+]
 
 LOST_ATTEMPTS = 3
-
-
-class RunState(StrEnum):
-    """Where a run stands; all but the first two are terminal."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    TIMED_OUT = "timed_out"
-    LOST = "lost"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
-    SKIPPED = "skipped"
-
-    @property
-    def terminal(self) -> bool:
-        return self not in (RunState.QUEUED, RunState.RUNNING)
-
-
-class Origin(StrEnum):
-    """Where a run comes from."""
-
-    SCHEDULE = "schedule"
-    MANUAL = "manual"
-    SUBMIT = "submit"
-    CODE = "code"
-    REPLAY = "replay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,32 +68,6 @@ class Outcome:
     error: dict[str, Any] | None = None
     reason: Reason | None = None
     retryable: bool = False
-
-
-def resolve_options(task: TaskSpec, options: RunOptions) -> dict[str, Any]:
-    """The stored options of a run: the caller's, then the task's; only what is not a default."""
-    given = options.model_dump(
-        mode="json", include=set(RunOptions.model_fields) - {"queue"}, exclude_defaults=True
-    )
-    own = {
-        "soft_time_limit": task.soft_time_limit,
-        "time_limit": task.time_limit,
-        "max_attempts": task.max_attempts if task.max_attempts > 1 else None,
-        "on_worker_lost": task.on_worker_lost if task.on_worker_lost != "fail" else None,
-    }
-    return {key: value for key, value in own.items() if value is not None} | given
-
-
-def message(run_id: UUID, task: str, queue: str, attempt: int, options: Mapping[str, Any]) -> RunMessage:
-    """The wake-up of a stored run."""
-    return RunMessage(
-        run_id=run_id,
-        task=task,
-        queue=queue,
-        attempt=attempt,
-        soft_time_limit=options.get("soft_time_limit"),
-        time_limit=options.get("time_limit"),
-    )
 
 
 def submit(
@@ -136,7 +97,7 @@ def submit(
     now = func.statement_timestamp()  # one reading: a wake-up must not come before the run is due
     later = due_at is not None or due_in > 0
     eligible: Any = due_at if due_at is not None else now + timedelta(seconds=due_in)
-    stored = resolve_options(task, options)
+    stored = options.stored(task)
     identifier = run_id or new_id()
     chosen = queue or options.queue or task.queue
     deadline: Any = now + timedelta(seconds=expires) if isinstance(expires, float | int) else expires
@@ -162,7 +123,7 @@ def submit(
             **columns_of(canvas),
         )
     )
-    return None if later else message(identifier, task.name, chosen, 1, stored)
+    return None if later else RunMessage.of(identifier, task.name, chosen, 1, stored)
 
 
 def start(
@@ -206,11 +167,16 @@ def finish(
     guard = {"id": run_id, "attempt": attempt, "worker_id": worker_id}
     error = None if outcome.error is None else json.dumps(outcome.error)
     if outcome.retryable or outcome.state is RunState.LOST:
-        row = session.execute(statements.LOCK_RUNNING, guard).one_or_none()
+        row = session.execute(statements.ATTEMPT, guard).one_or_none()
         if row is None:
             return None
+        if row.cancel_reason is not None:
+            outcome = Outcome(RunState.CANCELLED, error=outcome.error, reason=Reason(row.cancel_reason))
         delay = _next_delay(run_id, attempt, outcome, row.options)
         if delay is not None:
+            again = guard | {"delay": delay.total_seconds(), "error": error}
+            if session.scalar(statements.REQUEUE, again) is None:
+                return None
             session.execute(
                 statements.KEEP_ATTEMPT,
                 {
@@ -222,10 +188,6 @@ def finish(
                     "error": error,
                 },
             )
-            session.execute(
-                statements.REQUEUE,
-                {"id": run_id, "attempt": attempt, "delay": delay.total_seconds(), "error": error},
-            )
             return RunState.QUEUED
     values = {
         "state": outcome.state,
@@ -233,12 +195,67 @@ def finish(
         "result": None if outcome.result is None else json.dumps(outcome.result),
         "error": error,
     }
-    changed = session.execute(statements.FINISH, guard | values).one_or_none()
-    return None if changed is None else outcome.state
+    return outcome.state if _end(session, statements.FINISH, guard | values) else None
+
+
+def end_queued(
+    session: Session,
+    run_id: UUID,
+    state: RunState,
+    reason: Reason,
+    *,
+    attempt: int | None = None,
+    task: str | None = None,
+    error: dict[str, Any] | None = None,
+    late: bool = False,
+) -> bool:
+    """End a run that is queued; False if it is not, or not (any more) in this attempt or of this task.
+
+    With ``late`` only if its start deadline has passed.
+    """
+    values = {
+        "id": run_id,
+        "state": state,
+        "reason": reason,
+        "attempt": attempt,
+        "task": task,
+        "error": None if error is None else json.dumps(error),
+        "late": late,
+    }
+    return _end(session, statements.END_QUEUED, values)
+
+
+def cancel(session: Session, run_id: UUID, reason: Reason = Reason.CANCELLED_BY_USER) -> RunState | None:
+    """Cancel a run: a queued one is over, a running one is asked to stop by its worker.
+
+    Answers the state that the run is in now, None if it had ended before (or never was).
+    """
+    if end_queued(session, run_id, RunState.CANCELLED, reason):
+        return RunState.CANCELLED
+    requested = {"id": run_id, "reason": reason, "settles": False}
+    if session.scalar(statements.REQUEST_CANCEL, requested) is None:
+        return None
+    session.execute(statements.NOTIFY_CANCEL, {"id": run_id})
+    return RunState.RUNNING
+
+
+def _end(session: Session, statement: TextClause, values: Mapping[str, Any]) -> bool:
+    """One guarded ending: at once, or, for a run that settles, with its schedule locked before."""
+    if session.execute(statement, {**values, "settling": False}).one_or_none() is not None:
+        return True
+    settlement.lock_schedule_of(session, values["id"])
+    ended = session.execute(statement, {**values, "settling": True}).one_or_none()
+    if ended is None:
+        return False
+    if ended.settles:
+        settlement.settle(session, ended)
+    return True
 
 
 def _next_delay(run_id: UUID, attempt: int, outcome: Outcome, stored: Mapping[str, Any]) -> timedelta | None:
     options = RunOptions.model_validate(stored)
+    if outcome.state is RunState.CANCELLED:
+        return None
     if outcome.state is RunState.LOST:
         wanted = (options.max_attempts or LOST_ATTEMPTS) if options.on_worker_lost == "retry" else 1
         return timedelta(0) if attempt < wanted else None
@@ -246,28 +263,27 @@ def _next_delay(run_id: UUID, attempt: int, outcome: Outcome, stored: Mapping[st
     return retry.delay(attempt, run_id) if attempt < retry.max_attempts else None
 
 
-def sweep_lost(session: Session) -> int:
-    """End the runs of workers that have no lease any more; answers how many."""
+WORKER_LOST = Outcome(
+    RunState.LOST,
+    error={"type": "WorkerLost", "message": "The worker died or lost contact.", "traceback": None},
+    reason=Reason.WORKER_LOST,
+)
+OVERDUE = Outcome(
+    RunState.TIMED_OUT,
+    error={"type": "TimeLimitExceeded", "message": "Ran past its hard time limit.", "traceback": None},
+    reason=Reason.HARD_LIMIT,
+)
+
+
+def overdue(session: Session, grace: float) -> list[tuple[UUID, int, Outcome]]:
+    """Attempts that have to be ended: their worker has no lease any more, or they are ``grace`` seconds past
+    their hard limit. Each is for `finish`, in a transaction of its own."""
     lost = session.execute(statements.LOST).all()
-    for run_id, attempt in lost:
-        error = {"type": "WorkerLost", "message": "The worker died or lost contact.", "traceback": None}
-        finish(
-            session,
-            run_id,
-            attempt=attempt,
-            outcome=Outcome(RunState.LOST, error=error, reason=Reason.WORKER_LOST),
-        )
-    return len(lost)
-
-
-def sweep_overdue(session: Session, grace: float) -> int:
-    """End the runs that are ``grace`` seconds past their hard limit; answers how many."""
-    overdue = session.execute(statements.OVERDUE, {"grace": grace}).all()
-    for run_id, attempt in overdue:
-        error = {"type": "TimeLimitExceeded", "message": "Ran past its hard time limit.", "traceback": None}
-        outcome = Outcome(RunState.TIMED_OUT, error=error, reason=Reason.HARD_LIMIT)
-        finish(session, run_id, attempt=attempt, outcome=outcome)
-    return len(overdue)
+    late = session.execute(statements.OVERDUE, {"grace": grace}).all()
+    return [
+        *((run_id, attempt, WORKER_LOST) for run_id, attempt in lost),
+        *((run_id, attempt, OVERDUE) for run_id, attempt in late),
+    ]
 
 
 def read(session: Session, run_id: UUID) -> RunRow | None:

@@ -18,6 +18,8 @@ from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import CRONTAB_FIELDS, ExtraConfig, ScheduleCreate, ScheduleUpdate
 from app.scheduling.ids import new_id
 from app.scheduling.models import NOW, ClockRow, ScheduleRow, ScheduleVersionRow
+from app.scheduling.plan import Plan
+from app.scheduling.policies import MissedRange, Reason, missed
 
 VERSIONED = (
     "task_name",
@@ -25,11 +27,20 @@ VERSIONED = (
     "task",
     "task_type",
     "state",
+    "state_reason",
     "schedule",
     "task_args",
     "task_kwargs",
     "task_extra_config",
     "description",
+    "pause_note",
+)
+# The author of what the product changes by itself.
+SELF = "upbeat"
+TIMING_OPTIONS = ("starts_at", "ends_at", "max_runs")
+NOTHING_LEFT = (
+    "schedule",
+    "Has no tick between now and its end; give it a later ends_at or another schedule.",
 )
 PLAIN = ("task_name", "task_path", "task_type", "task_args", "task_kwargs")
 
@@ -70,11 +81,16 @@ def create(session: Session, catalogue: Catalogue, body: ScheduleCreate, actor: 
         created_at=now,
         updated_at=now,
     )
-    clock = ClockRow(schedule_id=row.id, next_run_at=_first_tick(parsed, now) if body.task_enabled else None)
+    clock = ClockRow(schedule_id=row.id)
     session.add(row)
     session.flush()
     session.add(clock)
-    _keep_version(session, row, "create", actor)
+    plan = _checked_plan(session, row)
+    if body.task_enabled:
+        clock.next_run_at = plan.first_tick(now)
+        if clock.next_run_at is None:
+            raise InvalidInput(FieldError(*NOTHING_LEFT))
+    keep_version(session, row, "create", actor)
     session.execute(statements.NOTIFY_BEATS)
     return ScheduleView(row, clock.next_run_at)
 
@@ -93,19 +109,24 @@ def update(
     """
     row, clock = locked(session, schedule_id)
     now = database_time(session)
+    timed = timing_fields(row)
+    passed = _passed(session, row, clock, now)
     _change_fields(row, catalogue, body)
     parsed = _timing(body, now)
     if parsed is not None:
         row.schedule = parsed.as_dict()
-    state = _state_after(row, body)
-    if parsed is not None or state != row.state:
-        clock.next_run_at = _next_tick(row, now) if state == "active" else None
-    row.state = state
-    if state == "active":
-        row.state_reason = None
+    plan, retimed = _checked_plan(session, row), timing_fields(row) != timed
+    state = _state_after(row, body, mended=retimed or body.task_path is not None)
+    if state != row.state or (retimed and state == "active"):
+        record_range(session, row.id, passed)
+        clock.next_run_at = _next_tick(plan, now) if state == "active" else None
+    if state != row.state:
+        _enter(row, clock, state)
+    if extra_of(row).policies().follows_ends or plan.estimated:
+        session.execute(statements.FOLLOW_ENDS, {"schedule_id": row.id})
     row.version += 1
     row.updated_at = now
-    _keep_version(session, row, "update", actor)
+    keep_version(session, row, "update", actor)
     session.execute(statements.NOTIFY_BEATS)
     return ScheduleView(row, clock.next_run_at)
 
@@ -118,7 +139,7 @@ def remove(session: Session, schedule_id: UUID, actor: str) -> None:
     """
     row, _ = locked(session, schedule_id)
     row.version += 1
-    _keep_version(session, row, "delete", actor)
+    keep_version(session, row, "delete", actor)
     session.flush()
     session.execute(delete(ScheduleRow).where(ScheduleRow.id == schedule_id))
 
@@ -172,11 +193,12 @@ def _change_fields(row: ScheduleRow, catalogue: Catalogue, body: ScheduleUpdate)
         row.task_extra_config = _dump(body.task_extra_config)
 
 
-def _state_after(row: ScheduleRow, body: ScheduleUpdate) -> str:
-    if body.task_enabled is not None:
-        return "active" if body.task_enabled else "disabled"
-    mends = body.schedule is not None or body.flat() or body.task_path is not None
-    return "active" if mends and row.state in ("invalid", "completed") else row.state
+def _state_after(row: ScheduleRow, body: ScheduleUpdate, *, mended: bool) -> str:
+    if body.task_enabled is False:
+        return "disabled"
+    if body.task_enabled and row.state != "paused":
+        return "active"
+    return "active" if mended and row.state in ("invalid", "completed") else row.state
 
 
 def _timing(body: ScheduleCreate | ScheduleUpdate, now: datetime) -> timing.Timing | None:
@@ -207,13 +229,83 @@ def _flat_field(error: timing.TimingError, stated: dict[str, Any]) -> str:
     return "task_crontab_day_of_month"
 
 
-def _first_tick(parsed: timing.Timing, now: datetime) -> datetime | None:
-    # A one-off in the past got here because it asked to run at once.
-    return max(parsed.at, now) if isinstance(parsed, timing.OneOff) else parsed.next_after(now)
+def extra_of(row: ScheduleRow) -> ExtraConfig:
+    """The typed form of a schedule's `task_extra_config`."""
+    return ExtraConfig.model_validate(row.task_extra_config)
 
 
-def _next_tick(row: ScheduleRow, now: datetime) -> datetime:
-    upcoming = timing.parse(row.schedule).next_after(now)
+def plan_of(session: Session, row: ScheduleRow) -> Plan:
+    """The evaluator of a stored schedule.
+
+    Raises:
+        timing.TimingError, pydantic.ValidationError: what is stored cannot be understood any more.
+    """
+    return extra_of(row).plan(timing.parse(row.schedule))
+
+
+def timing_fields(row: ScheduleRow) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What decides when a schedule fires: an edit of anything else leaves its next tick alone."""
+    extra = row.task_extra_config
+    return row.schedule, {name: extra[name] for name in TIMING_OPTIONS if name in extra}
+
+
+def _passed(session: Session, row: ScheduleRow, clock: ClockRow, now: datetime) -> MissedRange | None:
+    """The ticks that nobody has decided, and nobody will once the schedule has changed."""
+    if row.state == "paused" and row.paused_at is not None:
+        return paused_range(plan_of(session, row), row.paused_at, now)
+    if clock.next_run_at is None:
+        return None
+    return missed(plan_of(session, row), clock.next_run_at, now, Reason.EDITED)
+
+
+def paused_range(plan: Plan, paused_at: datetime, now: datetime) -> MissedRange | None:
+    """The ticks that passed while a schedule was paused."""
+    first = None if plan.estimated else plan.next_after(paused_at)
+    return None if first is None else missed(plan, first, now, Reason.PAUSED)
+
+
+def record_range(session: Session, schedule_id: UUID, gap: MissedRange | None) -> None:
+    """Store a range of ticks that were not decided one by one."""
+    if gap is not None:
+        values = {name: getattr(gap, name) for name in ("first", "last", "count", "reason")}
+        session.execute(statements.INSERT_MISSED, {"schedule_id": schedule_id, **values})
+
+
+def change_state(
+    session: Session,
+    row: ScheduleRow,
+    state: str,
+    *,
+    action: str,
+    author: str,
+    reason: str | None = None,
+) -> None:
+    """Another state, as a version of its own; the clock is its caller's."""
+    row.state, row.state_reason = state, reason
+    row.version += 1
+    row.updated_at = database_time(session)
+    keep_version(session, row, action, author)
+
+
+def _enter(row: ScheduleRow, clock: ClockRow, state: str) -> None:
+    """Another state, and what was counted for the one before."""
+    most = extra_of(row).max_runs
+    if state == "active" and most is not None and clock.run_count >= most:
+        clock.run_count = 0
+    clock.failures = 0
+    row.state, row.state_reason = state, None
+    row.paused_at = row.paused_by = row.pause_note = None
+
+
+def _checked_plan(session: Session, row: ScheduleRow) -> Plan:
+    try:
+        return plan_of(session, row)
+    except timing.TimingError as error:
+        raise InvalidInput(FieldError(f"task_extra_config.{error.field}", error.problem)) from None
+
+
+def _next_tick(plan: Plan, now: datetime) -> datetime:
+    upcoming = plan.next_after(now)
     if upcoming is None:
         raise Conflict("No tick is left in this schedule. Give it a new schedule in the same change.")
     return upcoming
@@ -227,7 +319,8 @@ def _no_schedule() -> NotFound:
     return NotFound("There is no schedule with this id. GET /api/v1/scheduled-tasks lists them.")
 
 
-def _keep_version(session: Session, row: ScheduleRow, action: str, author: str) -> None:
+def keep_version(session: Session, row: ScheduleRow, action: str, author: str) -> None:
+    """Add the schedule as it is now to its history."""
     config = {name: getattr(row, name) for name in VERSIONED}
     session.add(
         ScheduleVersionRow(

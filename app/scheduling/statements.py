@@ -17,7 +17,7 @@ SELECT clock_timestamp() AS now,
 def claim(batch: int) -> TextClause:
     """Lock up to ``batch`` due clocks that no other beat holds, earliest first."""
     return text(f"""
-SELECT schedule_id, next_run_at, clock_timestamp() AS now
+SELECT schedule_id, next_run_at, run_count, clock_timestamp() AS now
 FROM celery_periodic_task_clocks
 WHERE next_run_at <= (SELECT clock_timestamp())
 ORDER BY next_run_at
@@ -36,7 +36,7 @@ WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 
 ACTIVE = text("""
-SELECT schedule_id, count(*) AS runs
+SELECT schedule_id, count(*) FILTER (WHERE blocked_by IS NULL) AS active, count(blocked_by) AS waiting
 FROM celery_task_runs
 WHERE schedule_id = ANY(CAST(:ids AS uuid[])) AND state IN ('queued', 'running') AND origin = 'schedule'
 GROUP BY schedule_id
@@ -45,16 +45,18 @@ GROUP BY schedule_id
 INSERT_TICKS = text("""
 INSERT INTO celery_task_runs
     (id, state, reason, origin, task, queue, schedule_id, schedule_version, scheduled_for, due_at,
-     start_deadline, next_dispatch_at, dispatches, finished_at, args, kwargs, options)
-SELECT u.id, u.state, u.reason, 'schedule', u.task, u.queue, c.id, c.version, u.scheduled_for, u.scheduled_for,
-       u.start_deadline, u.next_dispatch_at, 1, u.finished_at, c.task_args, c.task_kwargs, u.options
+     start_deadline, next_dispatch_at, dispatches, finished_at, args, kwargs, options, blocked_by, settles)
+SELECT u.id, u.state, u.reason, 'schedule', u.task, u.queue, c.id, c.version, u.scheduled_for, u.due_at,
+       u.start_deadline, u.next_dispatch_at, u.dispatches, u.finished_at, c.task_args, c.task_kwargs, u.options,
+       u.blocked_by, u.settles
 FROM unnest(
     CAST(:id AS uuid[]), CAST(:schedule_id AS uuid[]), CAST(:scheduled_for AS timestamptz[]),
-    CAST(:state AS text[]), CAST(:reason AS text[]), CAST(:task AS text[]), CAST(:queue AS text[]),
-    CAST(:start_deadline AS timestamptz[]), CAST(:next_dispatch_at AS timestamptz[]),
-    CAST(:finished_at AS timestamptz[]), CAST(:options AS jsonb[])
-) AS u (id, schedule_id, scheduled_for, state, reason, task, queue, start_deadline, next_dispatch_at,
-        finished_at, options)
+    CAST(:due_at AS timestamptz[]), CAST(:state AS text[]), CAST(:reason AS text[]), CAST(:task AS text[]),
+    CAST(:queue AS text[]), CAST(:start_deadline AS timestamptz[]), CAST(:next_dispatch_at AS timestamptz[]),
+    CAST(:dispatches AS int[]), CAST(:finished_at AS timestamptz[]), CAST(:options AS jsonb[]),
+    CAST(:blocked_by AS uuid[]), CAST(:settles AS bool[])
+) AS u (id, schedule_id, scheduled_for, due_at, state, reason, task, queue, start_deadline, next_dispatch_at,
+        dispatches, finished_at, options, blocked_by, settles)
 JOIN celery_periodic_task_configs c ON c.id = u.schedule_id
 ON CONFLICT DO NOTHING
 RETURNING id
@@ -66,24 +68,43 @@ VALUES (:schedule_id, :first, :last, :count, :reason)
 ON CONFLICT DO NOTHING
 """)
 
+# From now on the ends of these runs concern their schedule.
+FOLLOW_ENDS = text("""
+UPDATE celery_task_runs SET settles = true
+WHERE schedule_id = :schedule_id AND state IN ('queued', 'running') AND origin = 'schedule' AND NOT settles
+""")
+
+# What the product changes by itself is a version too.
+SET_STATE = text("""
+WITH changed AS (
+    UPDATE celery_periodic_task_configs
+    SET state = :state, state_reason = :reason, version = version + 1, updated_at = clock_timestamp()
+    WHERE id = :id
+    RETURNING *
+)
+INSERT INTO celery_periodic_task_config_versions (schedule_id, version, action, config, author)
+SELECT id, version, :action, jsonb_build_object(
+    'task_name', task_name, 'task_path', task_path, 'task', task, 'task_type', task_type, 'state', state,
+    'state_reason', state_reason, 'schedule', schedule, 'task_args', task_args, 'task_kwargs', task_kwargs,
+    'task_extra_config', task_extra_config, 'description', description, 'pause_note', pause_note), 'upbeat'
+FROM changed
+""")
+
 ADVANCE = text("""
 UPDATE celery_periodic_task_clocks AS c
-SET next_run_at = u.next_run_at
-FROM unnest(CAST(:ids AS uuid[]), CAST(:next_run_at AS timestamptz[])) AS u (id, next_run_at)
+SET next_run_at = u.next_run_at, run_count = c.run_count + u.fired
+FROM unnest(CAST(:ids AS uuid[]), CAST(:next_run_at AS timestamptz[]), CAST(:fired AS int[]))
+     AS u (id, next_run_at, fired)
 WHERE c.schedule_id = u.id
 """)
 
-SET_STATE = text("""
-UPDATE celery_periodic_task_configs
-SET state = :state, state_reason = :reason, updated_at = clock_timestamp()
-WHERE id = :id
-""")
+_LATE = "COALESCE(start_deadline <= (SELECT clock_timestamp()), false)"
 
 
 def due_for_dispatch(batch: int) -> TextClause:
-    """Lock up to ``batch`` queued runs whose (next) wake-up is due."""
+    """Lock up to ``batch`` queued runs whose (next) wake-up is due; ``apart`` ones end with their schedule locked."""
     return text(f"""
-SELECT id
+SELECT id, settles AND {_LATE} AS apart
 FROM celery_task_runs
 WHERE next_dispatch_at <= (SELECT clock_timestamp())
 ORDER BY next_dispatch_at
@@ -91,8 +112,6 @@ LIMIT {int(batch)}
 FOR NO KEY UPDATE SKIP LOCKED
 """)
 
-
-_LATE = "COALESCE(start_deadline <= (SELECT clock_timestamp()), false)"
 
 # Wakes again with a delay that doubles, or expires what nobody started in time.
 REDISPATCH = text(f"""
@@ -105,7 +124,7 @@ SET state = CASE WHEN {_LATE} THEN 'expired' ELSE state END,
         clock_timestamp() + make_interval(secs => LEAST(
             CAST(:delay AS double precision) * power(2, LEAST(dispatches, 16)), :cap)),
         start_deadline) END
-WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued'
+WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued' AND blocked_by IS NULL
 RETURNING id, state, task, queue, attempt, options
 """)
 
@@ -123,7 +142,7 @@ SET state = 'running', started_at = clock_timestamp(), next_dispatch_at = NULL,
     worker = :worker, worker_id = :worker_id, start_token = :token,
     published_at = COALESCE(:published_at, published_at)
 WHERE id = :id AND attempt = :attempt
-  AND (state = 'queued' AND due_at <= clock_timestamp()
+  AND (state = 'queued' AND blocked_by IS NULL AND due_at <= clock_timestamp()
            AND (start_deadline IS NULL OR start_deadline > clock_timestamp())
        OR state = 'running' AND start_token = :token)
   AND EXISTS (SELECT 1 FROM celery_workers w
@@ -131,21 +150,55 @@ WHERE id = :id AND attempt = :attempt
 RETURNING args, kwargs, attempt, options, schedule_id, scheduled_for, canvas
 """)
 
-FINISH = text("""
+_ENDED = "id, schedule_id, origin, state, attempt, started_at, finished_at, blocked_by, settles"
+
+# Without ``settling`` a run whose end concerns its schedule is left alone: that is locked first.
+FINISH = text(f"""
 UPDATE celery_task_runs
 SET state = :state, reason = :reason, finished_at = clock_timestamp(),
     result = CAST(:result AS jsonb), error = CAST(:error AS jsonb)
 WHERE id = :id AND attempt = :attempt AND state = 'running'
   AND (CAST(:worker_id AS uuid) IS NULL OR worker_id = :worker_id)
+  AND (:settling OR NOT settles)
+RETURNING {_ENDED}
+""")
+
+# ``late`` ends it only if its start deadline has passed.
+END_QUEUED = text(f"""
+UPDATE celery_task_runs
+SET state = :state, reason = :reason, error = COALESCE(CAST(:error AS jsonb), error),
+    finished_at = clock_timestamp(), next_dispatch_at = NULL
+WHERE id = :id AND state = 'queued'
+  AND (CAST(:attempt AS int) IS NULL OR attempt = :attempt)
+  AND (CAST(:task AS text) IS NULL OR task = :task)
+  AND (NOT :late OR start_deadline <= clock_timestamp())
+  AND (:settling OR NOT settles)
+RETURNING {_ENDED}
+""")
+
+REQUEST_CANCEL = text("""
+UPDATE celery_task_runs
+SET cancel_requested_at = COALESCE(cancel_requested_at, clock_timestamp()),
+    cancel_reason = COALESCE(cancel_reason, :reason), settles = settles OR :settles
+WHERE id = :id AND state = 'running'
 RETURNING id
 """)
 
-LOCK_RUNNING = text("""
-SELECT options, worker, started_at
+# The worker that executes the run listens.
+NOTIFY_CANCEL = text("SELECT pg_notify('upbeat_cancels', CAST(:id AS text))")
+
+LOCK_CLOCK_OF = text("""
+SELECT c.schedule_id
+FROM celery_periodic_task_clocks c
+WHERE c.schedule_id = (SELECT r.schedule_id FROM celery_task_runs r WHERE r.id = :id)
+FOR NO KEY UPDATE
+""")
+
+ATTEMPT = text("""
+SELECT options, worker, started_at, cancel_reason
 FROM celery_task_runs
 WHERE id = :id AND attempt = :attempt AND state = 'running'
   AND (CAST(:worker_id AS uuid) IS NULL OR worker_id = :worker_id)
-FOR NO KEY UPDATE
 """)
 
 KEEP_ATTEMPT = text("""
@@ -161,7 +214,9 @@ SET state = 'queued', attempt = attempt + 1, dispatches = 0,
     next_dispatch_at = statement_timestamp() + make_interval(secs => :delay),
     start_deadline = statement_timestamp() + make_interval(secs => :delay) + (start_deadline - due_at),
     worker = NULL, worker_id = NULL, start_token = NULL, started_at = NULL, error = CAST(:error AS jsonb)
-WHERE id = :id AND attempt = :attempt AND state = 'running'
+WHERE id = :id AND attempt = :attempt AND state = 'running' AND cancel_requested_at IS NULL
+  AND (CAST(:worker_id AS uuid) IS NULL OR worker_id = :worker_id)
+RETURNING id
 """)
 
 # Runs whose worker has no lease any more, wherever it is.
@@ -173,7 +228,6 @@ WHERE r.state = 'running'
                   WHERE w.id = r.worker_id AND w.lease_expires_at > (SELECT clock_timestamp()))
 ORDER BY r.id
 LIMIT 500
-FOR NO KEY UPDATE OF r SKIP LOCKED
 """)
 
 # Workers end such runs themselves; this is for those that could not.
@@ -185,7 +239,6 @@ WHERE r.state = 'running' AND (r.options ->> 'time_limit') IS NOT NULL
       < (SELECT clock_timestamp())
 ORDER BY r.id
 LIMIT 500
-FOR NO KEY UPDATE OF r SKIP LOCKED
 """)
 
 REGISTER_WORKER = text("""

@@ -6,15 +6,15 @@
     >>> timing.next_after(datetime(2026, 3, 29, 0, tzinfo=UTC)).isoformat()
     '2026-03-29T01:00:00+00:00'
 
-Every instant that comes out is a UTC-aware datetime of whole seconds; every instant that goes in must be aware
+Every instant that comes out is a UTC-aware datetime of whole seconds (a fixed delay's is exact); every instant that goes in must be aware
 (ValueError otherwise). Crontab follows Vixie and Debian cron, intervals the phase of Temporal and the anchor of
 Prefect: an anchor only fixes the phase, it is neither a start nor an end.
 """
 
-# ruff: noqa: DTZ001, DTZ901 (a wall is naive: that is what tells it from an instant)
+# ruff: noqa: DTZ001 (a wall is naive: that is what tells it from an instant)
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
@@ -25,6 +25,7 @@ from app.scheduling.crontab import DayMatch, Pattern, canonical, pattern
 from app.scheduling.walltime import (
     EARLIEST,
     LATEST,
+    Periods,
     Rule,
     Ticks,
     TimingError,
@@ -35,6 +36,7 @@ from app.scheduling.walltime import (
     load_zone,
     next_instant,
     occurrences,
+    skipped_wall,
 )
 
 __all__ = ["Crontab", "Interval", "OneOff", "Timing", "TimingError", "parse", "parse_cached", "refuse_past"]
@@ -90,6 +92,15 @@ class Crontab(Ticks):
         """How many ticks lie in `(after, until]`; None for ranges too long to count cheaply (400 days)."""
         return count_instants(self._walls, self._zone, self._rule, after, until)
 
+    @property
+    def follows_real_time(self) -> bool:
+        """Whether minute or hour starts with `*`: absent times are skipped then, and repeated ones run again."""
+        return self._walls.wildcard
+
+    def skipped_wall(self, tick: datetime) -> datetime | None:
+        """The local time, absent that day, for which `tick` at the end of its DST gap stands; None for others."""
+        return skipped_wall(self._walls, self._zone, self._rule, tick)
+
     def as_dict(self) -> dict[str, Any]:
         return {
             "type": "crontab",
@@ -106,41 +117,65 @@ class Interval(Ticks):
 
     Up to hours, time elapses; days and weeks keep the anchor's wall time in `timezone`, where an absent wall time
     counts at the end of its gap and a repeated one at its first occurrence. `anchor` is in UTC, whole seconds.
+
+    With `fixed_delay` the next tick is known only when the run before has ended: `after_end` names it, exactly
+    `every` later. The delay is elapsed time in every unit (a day is 24 hours) and has no anchor. Such an interval
+    has no ticks of its own to look back on: `last_until` is None, `count` 0 and `ticks` empty, while `next_after`
+    answers `instant + every`, which is the first tick of a new schedule and an estimate of any later one.
     """
 
     every: int
     unit: Unit
     anchor: datetime
     timezone: str = "UTC"
+    fixed_delay: bool = False
     _zone: tzinfo = field(init=False, repr=False, compare=False)
-    _walls: "_Periods" = field(init=False, repr=False, compare=False)
+    _walls: Periods = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         keeps_wall_time = self.unit in ("days", "weeks") and self.timezone != "UTC"
         zone = load_zone(self.timezone) if keeps_wall_time else UTC
         anchor = self.anchor.astimezone(zone).replace(tzinfo=None, fold=0)
-        period = timedelta(seconds=self.every * _SECONDS[self.unit])
         object.__setattr__(self, "_zone", zone)
-        object.__setattr__(self, "_walls", _Periods(anchor, period))
+        object.__setattr__(self, "_walls", Periods(anchor, self.delay))
+
+    @property
+    def delay(self) -> timedelta:
+        """`every` as elapsed time."""
+        return timedelta(seconds=self.every * _SECONDS[self.unit])
+
+    def after_end(self, ended_at: datetime) -> datetime:
+        """The tick of a fixed delay that follows a run which ended at `ended_at`: exactly `every` later, in UTC."""
+        return as_utc(ended_at) + self.delay
 
     def next_after(self, instant: datetime) -> datetime | None:
+        if self.fixed_delay:
+            return self.after_end(instant) if as_utc(instant) <= LATEST - self.delay else None
         return next_instant(self._walls, self._zone, Rule.RUN, instant)
 
     def last_until(self, instant: datetime) -> datetime | None:
+        if self.fixed_delay:
+            as_utc(instant)
+            return None
         return last_instant(self._walls, self._zone, Rule.RUN, instant)
 
     def count(self, after: datetime, until: datetime) -> int | None:
         """How many ticks lie in `(after, until]`; None for wall-time ranges of more than 400 days."""
+        if self.fixed_delay:
+            return 0
         return count_instants(self._walls, self._zone, Rule.RUN, after, until)
 
+    def ticks(self, after: datetime, until: datetime) -> Iterator[datetime]:
+        return iter(()) if self.fixed_delay else Ticks.ticks(self, after, until)
+
+    def skipped_wall(self, tick: datetime) -> datetime | None:
+        """The local time, absent that day, for which `tick` at the end of its DST gap stands; None for others."""
+        return None if self.fixed_delay else skipped_wall(self._walls, self._zone, Rule.RUN, tick)
+
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "type": "interval",
-            "every": self.every,
-            "unit": self.unit,
-            "anchor": _iso(self.anchor),
-            "timezone": self.timezone,
-        }
+        stored = {"type": "interval", "every": self.every, "unit": self.unit}
+        phase = {"fixed_delay": True} if self.fixed_delay else {"anchor": _iso(self.anchor)}
+        return {**stored, **phase, "timezone": self.timezone}
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +199,10 @@ class OneOff(Ticks):
     def count(self, after: datetime, until: datetime) -> int | None:
         return int(as_utc(after) < self.at <= as_utc(until))
 
+    def skipped_wall(self, tick: datetime) -> datetime | None:
+        """None: a local time that does not exist is no one-off."""
+        return None
+
     def as_dict(self) -> dict[str, Any]:
         stored: dict[str, Any] = {"type": "one_off", "at": _iso(self.at)}
         if self.timezone is not None:
@@ -181,6 +220,7 @@ def parse(schedule: Mapping[str, Any]) -> Timing:
 
     `{"type": "crontab", "expression", "timezone"?, "day_match"?: "or" | "and", "dst_gap"?: "run" | "skip"}`
     `{"type": "interval", "every": int >= 1, "unit": "seconds" … "weeks", "anchor"?, "timezone"?}`
+    `{"type": "interval", "every": int >= 1, "unit": …, "fixed_delay": true, "timezone"?}`
     `{"type": "one_off", "at", "timezone"?, "run_if_past"?: bool}`
 
     Raises TimingError, which names the key, for anything unknown, missing, mistyped or impossible.
@@ -223,27 +263,6 @@ def refuse_past(timing: Timing, now: datetime) -> None:
         )
 
 
-class _Periods:
-    """The walls `anchor + n × period`; a `Walls`."""
-
-    __slots__ = ("_anchor", "_period")
-
-    def __init__(self, anchor: datetime, period: timedelta) -> None:
-        self._anchor = anchor
-        self._period = period
-
-    def after(self, wall: datetime) -> datetime | None:
-        step = self._period - (wall - self._anchor) % self._period
-        return wall + step if step <= datetime.max - wall else None
-
-    def until(self, wall: datetime) -> datetime | None:
-        step = (wall - self._anchor) % self._period
-        return wall - step if step <= wall - datetime.min else None
-
-    def count(self, after: datetime, until: datetime) -> int:
-        return (until - self._anchor) // self._period - (after - self._anchor) // self._period
-
-
 def _crontab(schedule: Mapping[str, Any]) -> Crontab:
     return Crontab(
         expression=canonical(_required(schedule, "expression", "five fields such as 0 */2 * * *")),
@@ -265,9 +284,15 @@ def _interval(schedule: Mapping[str, Any]) -> Interval:
         raise TimingError(
             "every", f"is longer than {MAX_PERIOD.days} days; give a shorter period, or use a crontab"
         )
-    timezone = _zone_name(schedule)
+    timezone, fixed_delay = _zone_name(schedule), _flag(schedule, "fixed_delay")
     given = schedule.get("anchor")
-    if given is not None:
+    if fixed_delay:
+        if given is not None:
+            raise TimingError(
+                "anchor", "means nothing to a fixed delay, which counts from each run's end; remove it"
+            )
+        anchor = _EPOCH.replace(tzinfo=UTC)
+    elif given is not None:
         anchor = _moment(given, "anchor")
         if anchor.tzinfo is None:
             raise TimingError("anchor", 'has no offset; add "Z" or one such as "+01:00"')
@@ -276,16 +301,20 @@ def _interval(schedule: Mapping[str, Any]) -> Interval:
         anchor = first_valid(_EPOCH, load_zone(timezone))
     else:
         anchor = _EPOCH.replace(tzinfo=UTC)
-    return Interval(every=every, unit=unit, anchor=anchor.replace(microsecond=0), timezone=timezone)
+    return Interval(
+        every=every,
+        unit=unit,
+        anchor=anchor.replace(microsecond=0),
+        timezone=timezone,
+        fixed_delay=fixed_delay,
+    )
 
 
 def _one_off(schedule: Mapping[str, Any]) -> OneOff:
     at = _moment(_required(schedule, "at", "the time at which to run"), "at")
     timezone = schedule.get("timezone")
     zone = None if timezone is None else load_zone(timezone)
-    run_if_past = schedule.get("run_if_past", False)
-    if not isinstance(run_if_past, bool):
-        raise TimingError("run_if_past", f"{_shown(run_if_past)} is not a boolean; use true or false")
+    run_if_past = _flag(schedule, "run_if_past")
     if at.tzinfo is not None:
         instant = _instant(at, "at")
     elif zone is None:
@@ -320,7 +349,7 @@ def _local_instant(at: datetime, zone: ZoneInfo) -> datetime:
 
 _KINDS: dict[str, tuple[Callable[[Mapping[str, Any]], Timing], tuple[str, ...]]] = {
     "crontab": (_crontab, ("expression", "timezone", "day_match", "dst_gap")),
-    "interval": (_interval, ("every", "unit", "anchor", "timezone")),
+    "interval": (_interval, ("every", "unit", "anchor", "timezone", "fixed_delay")),
     "one_off": (_one_off, ("at", "timezone", "run_if_past")),
 }
 
@@ -336,6 +365,13 @@ def _choice(schedule: Mapping[str, Any], key: str, allowed: Iterable[str], defau
     value = schedule.get(key, default)
     if not isinstance(value, str) or value not in allowed:
         raise TimingError(key, f"{_shown(value)} is not valid; use one of {', '.join(allowed)}")
+    return value
+
+
+def _flag(schedule: Mapping[str, Any], key: str) -> bool:
+    value = schedule.get(key, False)
+    if not isinstance(value, bool):
+        raise TimingError(key, f"{_shown(value)} is not a boolean; use true or false")
     return value
 
 

@@ -12,7 +12,7 @@ A schedule names local wall times (a `Walls`); a run needs instants. The two fun
 Walls are naive datetimes, instants are UTC-aware ones. Nothing here reads a clock.
 """
 
-# ruff: noqa: DTZ001 (a wall is naive: that is what tells it from an instant)
+# ruff: noqa: DTZ001, DTZ901 (a wall is naive: that is what tells it from an instant)
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -66,6 +66,27 @@ class Walls(Protocol):
 
     def count(self, after: datetime, until: datetime) -> int:
         """How many members lie in `(after, until]`."""
+
+
+class Periods:
+    """The walls `anchor + n × period`; a `Walls`."""
+
+    __slots__ = ("_anchor", "_period")
+
+    def __init__(self, anchor: datetime, period: timedelta) -> None:
+        self._anchor = anchor
+        self._period = period
+
+    def after(self, wall: datetime) -> datetime | None:
+        step = self._period - (wall - self._anchor) % self._period
+        return wall + step if step <= datetime.max - wall else None
+
+    def until(self, wall: datetime) -> datetime | None:
+        step = (wall - self._anchor) % self._period
+        return wall - step if step <= wall - datetime.min else None
+
+    def count(self, after: datetime, until: datetime) -> int:
+        return (until - self._anchor) // self._period - (after - self._anchor) // self._period
 
 
 class Ticks:
@@ -234,6 +255,20 @@ def count_instants(walls: Walls, zone: tzinfo, rule: Rule, after: datetime, unti
             offset, probe = changed, turn
         cursor = probe
     return total + max(0, walls.count(seen, _wall(until, offset)))
+
+
+def skipped_wall(walls: Walls, zone: tzinfo, rule: Rule, instant: datetime) -> datetime | None:
+    """The latest wall named by `walls` in the gap that ends exactly at `instant`, when `rule` moved it there."""
+    if rule is not Rule.RUN or zone is UTC:
+        return None
+    instant = as_utc(instant)
+    if not EARLIEST < instant <= LATEST:
+        return None
+    before, offset = _offset(instant - _TICK, zone), _offset(instant, zone)
+    if offset <= before:
+        return None
+    wall = walls.until(_wall(instant, offset) - _TICK)
+    return wall if wall is not None and wall >= _wall(instant, before) else None
 
 
 def _last_wall(instant: datetime, zone: tzinfo) -> datetime:

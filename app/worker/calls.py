@@ -74,7 +74,7 @@ def call(
         nonlocal repeated
         if repeated and (row := runs.read(session, run_id)) is not None:
             # The commit was done after all; only its reply was lost.
-            return runs.message(row.id, row.task, row.queue, row.attempt, row.options)
+            return RunMessage.of(row.id, row.task, row.queue, row.attempt, row.options)
         repeated = True
         if task_id is not None:
             canvas.name_run(session, task_id, run_id)

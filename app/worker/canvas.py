@@ -199,7 +199,7 @@ def draw(
     """The consequences of a run that has just ended in this transaction."""
     consequences = Consequences(app, session)
     children = [] if request is None else [child.as_tuple() for child in request.children]
-    if outcome.reason is Reason.REPLACED:
+    if outcome.reason is Reason.TASK_REPLACED:
         consequences._do(successors)
     elif outcome.state is RunState.SUCCEEDED:
         consequences.of_success(document, successors)

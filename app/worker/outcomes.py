@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID
 
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
-from sqlalchemy import func, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -15,7 +14,6 @@ from app.scheduling import canvas, runs
 from app.scheduling.canvas import as_run_id
 from app.scheduling.ids import new_id
 from app.scheduling.messages import RunMessage
-from app.scheduling.models import RunRow
 from app.scheduling.policies import Reason
 from app.scheduling.runs import Outcome, RunState
 from app.worker import bookkeeping, codec, liveness
@@ -144,16 +142,14 @@ def record_unregistered(task_id: object, task: str, attempt: int) -> bool:
     if run_id is None:
         return False
     error = {"type": "NotRegistered", "message": f"No worker knows the task {task}.", "traceback": None}
-    statement = (
-        update(RunRow)
-        .where(RunRow.id == run_id, RunRow.attempt == attempt, RunRow.task == task, RunRow.state == "queued")
-        .values(
-            state=RunState.FAILED,
-            reason=Reason.TASK_NOT_REGISTERED,
+    return bookkeeping.transact(
+        lambda session: runs.end_queued(
+            session,
+            run_id,
+            RunState.FAILED,
+            Reason.TASK_NOT_REGISTERED,
+            attempt=attempt,
+            task=task,
             error=error,
-            finished_at=func.clock_timestamp(),
-            next_dispatch_at=None,
         )
-        .returning(RunRow.id)
     )
-    return bookkeeping.transact(lambda session: session.scalar(statement) is not None)

@@ -216,7 +216,7 @@ class RunBackend(BaseBackend):  # type: ignore[misc]
         status = CELERY_STATES[row.state]
         if row.state == RunState.QUEUED and row.attempt > 1:
             status = states.RETRY
-        elif row.reason == Reason.REPLACED:
+        elif row.reason == Reason.TASK_REPLACED:
             # What took its place has not begun; from then on the task id means that.
             status = states.PENDING
         error = row.error or {}

@@ -182,8 +182,8 @@ class Task(CeleryTask):  # type: ignore[misc]
         )
         worker_id = liveness.worker_id()
 
-        def work(session: Session) -> RunMessage | None:
-            _, message = requeue.give_back(
+        def work(session: Session) -> tuple[bool, RunMessage | None]:
+            return requeue.give_back(
                 session,
                 running.run_id,
                 attempt=running.attempt,
@@ -191,9 +191,12 @@ class Task(CeleryTask):  # type: ignore[misc]
                 wish=wish,
                 redispatch_delay=get_settings().beat.redispatch_delay,
             )
-            return message
 
-        message = bookkeeping.transact(work, patience=outcomes.PATIENCE)
+        done, message = bookkeeping.transact(work, patience=outcomes.PATIENCE)
+        if not done:
+            # Fenced, or asked to stop: the failure of this attempt is the end, if it is anything.
+            failed = runs.Outcome(runs.RunState.FAILED, error=wish.error, retryable=True)
+            outcomes.finish(self.app, running.run_id, running.attempt, failed, running)
         running.settled = True
         publish(self.app, [message])
 
@@ -220,7 +223,7 @@ class Task(CeleryTask):  # type: ignore[misc]
         with collecting() as writes:
             sig.delay()
         running.successors = writes
-        outcome = runs.Outcome(runs.RunState.SUCCEEDED, reason=Reason.REPLACED)
+        outcome = runs.Outcome(runs.RunState.SUCCEEDED, reason=Reason.TASK_REPLACED)
         outcomes.finish(self.app, running.run_id, running.attempt, outcome, running)
         raise Ignore("replaced by another task")
 

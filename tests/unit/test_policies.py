@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.scheduling.plan import Plan
 from app.scheduling.policies import (
     CATCH_UP_AFTER,
     CatchUp,
@@ -34,11 +35,13 @@ PARALLEL = Overlap.ALLOW_ALL
 def decide(
     timing: Timing, first: datetime, now: datetime, *, active: int = 0, limit: int = 100, **policies: Any
 ) -> Firing:
-    return fire(timing, Policies(**policies), next_run_at=first, now=now, active=active, limit=limit)
+    return fire(
+        Plan(timing=timing), Policies(**policies), next_run_at=first, now=now, active=active, limit=limit
+    )
 
 
 def test_nothing_is_due() -> None:
-    assert decide(EVERY_MINUTE, NOON, NOON - SECOND) == Firing((), (), NOON)
+    assert decide(EVERY_MINUTE, NOON, NOON - SECOND) == Firing(next_run_at=NOON)
 
 
 def test_a_tick_on_time_runs() -> None:
@@ -228,6 +231,7 @@ def expanded(timing: Timing, missed: MissedRange) -> list[datetime]:
     late=st.one_of(st.timedeltas(timedelta(0), timedelta(seconds=40)), st.timedeltas(timedelta(0), 6 * HOUR)),
     odd=st.booleans(),
     active=st.integers(0, 3),
+    waiting=st.integers(0, 3),
     limit=st.integers(1, 40),
 )
 @settings(max_examples=500, deadline=None)
@@ -239,13 +243,22 @@ def test_every_tick_is_accounted_for_once(
     late: timedelta,
     odd: bool,
     active: int,
+    waiting: int,
     limit: int,
 ) -> None:
     first = start if odd else timing.next_after(start)
     if first is None:
         return
     now = first + late
-    firing = fire(timing, policies, next_run_at=first, now=now, active=active, limit=limit)
+    firing = fire(
+        Plan(timing=timing),
+        policies,
+        next_run_at=first,
+        now=now,
+        active=active,
+        waiting=waiting,
+        limit=limit,
+    )
 
     decided = [tick.scheduled_for for tick in firing.ticks]
     missed = [tick for each in firing.missed for tick in expanded(timing, each)]
@@ -256,7 +269,7 @@ def test_every_tick_is_accounted_for_once(
         assert firing.next_run_at == timing.next_after(now)
     assert missed + decided == expected
     check_catch_up(policies, firing, now)
-    check_overlap(policies, firing, active)
+    check_overlap(policies, firing, active, waiting)
 
 
 def check_catch_up(policies: Policies, firing: Firing, now: datetime) -> None:
@@ -272,12 +285,86 @@ def check_catch_up(policies: Policies, firing: Firing, now: datetime) -> None:
             assert policies.catch_up is CatchUp.ALL
 
 
-def check_overlap(policies: Policies, firing: Firing, active: int) -> None:
-    most = 1 if policies.overlap is Overlap.SKIP else policies.max_concurrent
-    for tick in firing.ticks:
-        blocked = most is not None and active >= most
-        assert tick.reason == (Reason.OVERLAP if blocked else None)
-        active += not blocked
+Fate = tuple[Reason | None, bool]
+RUN: Fate = (None, False)
+WAIT: Fate = (None, True)
+OVERLAPS: Fate = (Reason.OVERLAP, False)
+FULL: Fate = (Reason.BUFFER_FULL, False)
+REPLACED: Fate = (Reason.REPLACED, False)
+
+
+def check_overlap(policies: Policies, firing: Firing, active: int, waiting: int) -> None:
+    """What each policy makes of n ticks, said for all of them at once instead of one after another."""
+    n = len(firing.ticks)
+    busy = active + waiting > 0
+    if policies.overlap is Overlap.ALLOW_ALL:
+        most = n if policies.max_concurrent is None else policies.max_concurrent - active - waiting
+        expected = [RUN] * min(n, max(0, most))
+        expected += [OVERLAPS] * (n - len(expected))
+    elif policies.overlap is Overlap.CANCEL_OTHER:
+        expected = [REPLACED] * (n - 1) + [WAIT if active else RUN] * min(n, 1)
+    else:
+        first = [] if busy else [RUN] * min(n, 1)
+        rest = n - len(first)
+        room = {Overlap.SKIP: 0, Overlap.BUFFER_ONE: max(0, 1 - waiting), Overlap.BUFFER_ALL: 100 - waiting}
+        if policies.overlap is Overlap.BUFFER_LATEST:
+            expected = first + [REPLACED] * (rest - 1) + [WAIT] * min(rest, 1)
+        else:
+            waits = min(rest, room[policies.overlap])
+            refused = OVERLAPS if policies.overlap is Overlap.SKIP else FULL
+            expected = first + [WAIT] * waits + [refused] * (rest - waits)
+    assert [(tick.reason, tick.waits) for tick in firing.ticks] == expected
+    replacing = policies.overlap in (Overlap.BUFFER_LATEST, Overlap.CANCEL_OTHER)
+    assert firing.replaces_waiting == (replacing and waiting > 0 and n > 0)
+    assert firing.cancels_active == (policies.overlap is Overlap.CANCEL_OTHER and active > 0 and n > 0)
+
+
+class TestMaxRuns:
+    def test_the_last_run_completes(self) -> None:
+        firing = fire(Plan(timing=EVERY_MINUTE), Policies(), next_run_at=NOON, now=NOON, remaining=1)
+        assert firing == Firing((Tick(NOON, None),), (), None)
+        assert firing.completed
+
+    def test_skipped_ticks_do_not_count(self) -> None:
+        firing = fire(
+            Plan(timing=EVERY_MINUTE), Policies(), next_run_at=NOON, now=NOON, active=1, remaining=1
+        )
+        assert firing == Firing((Tick(NOON, Reason.OVERLAP),), (), NOON + MINUTE)
+
+    def test_ticks_beyond_the_last_run_are_none(self) -> None:
+        rules = Policies(overlap=PARALLEL)
+        now = NOON + 5 * SECOND
+        firing = fire(Plan(timing=EVERY_SECOND), rules, next_run_at=NOON, now=now, remaining=2)
+        assert firing == Firing((Tick(NOON, None), Tick(NOON + SECOND, None)), (), None)
+
+    def test_what_is_replaced_does_not_count(self) -> None:
+        rules = Policies(overlap=Overlap.BUFFER_LATEST)
+        now = NOON + 5 * SECOND
+        firing = fire(
+            Plan(timing=EVERY_SECOND), rules, next_run_at=NOON, now=now, active=1, waiting=1, remaining=1
+        )
+        assert [tick.waits for tick in firing.ticks] == [False] * 5 + [True]
+        assert firing.next_run_at == NOON + 6 * SECOND
+        assert firing.replaces_waiting
+
+
+class TestFixedDelay:
+    plan = Plan(timing=parse({"type": "interval", "every": 60, "unit": "seconds", "fixed_delay": True}))
+
+    def decide(self, late: timedelta, **rules: Any) -> Firing:
+        return fire(self.plan, Policies(**rules), next_run_at=NOON, now=NOON + late)
+
+    def test_the_next_tick_is_counted_from_the_end(self) -> None:
+        firing = self.decide(SECOND)
+        assert firing == Firing((Tick(NOON, None),), (), None, awaits_end=True)
+        assert not firing.completed
+
+    def test_a_late_tick_is_one_tick(self) -> None:
+        assert self.decide(HOUR).ticks == (Tick(NOON, None),)
+        none = self.decide(HOUR, catch_up=CatchUp.NONE)
+        assert none == Firing((), (MissedRange(NOON, NOON, 1, Reason.MISSED),), NOON + HOUR + MINUTE)
+        old = self.decide(2 * HOUR)
+        assert old.missed == (MissedRange(NOON, NOON, 1, Reason.CATCHUP_WINDOW),)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,13 @@ ONE_OFF: dict[Any, Any] = {"type": "one_off", "at": "2027-03-01T09:00:00Z"}
         ({"type": "cron"}, "type", "'cron' is not a kind of schedule; use crontab"),
         ({"type": ["crontab"]}, "type", "use crontab, interval or one_off"),
         ({**CRONTAB, "every": 1}, "every", "remove it, or use one of expression, timezone"),
-        ({**INTERVAL, "fixed_delay": True}, "fixed_delay", "is not a key of a schedule of type interval"),
+        ({**CRONTAB, "fixed_delay": True}, "fixed_delay", "is not a key of a schedule of type crontab"),
+        ({**INTERVAL, "fixed_delay": 1}, "fixed_delay", "use true or false"),
+        (
+            {**INTERVAL, "fixed_delay": True, "anchor": "2026-01-01T00:00:00Z"},
+            "anchor",
+            "counts from each run's end; remove it",
+        ),
         ({**CRONTAB, 5: 1}, "5", "is not a key"),
         ({"type": "crontab"}, "expression", "is missing; give five fields"),
         ({**CRONTAB, "expression": 5}, "expression", "must be text with five fields"),
@@ -190,6 +196,7 @@ def test_malformed_schedules_raise_nothing_else() -> None:
         "anchor",
         "at",
         "run_if_past",
+        "fixed_delay",
         "",
         "é",
     ]

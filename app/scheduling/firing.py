@@ -1,0 +1,297 @@
+"""Firing: the due ticks of locked schedules are decided, and the decisions written, many at once.
+
+Whoever calls holds the clocks locked and commits afterwards; the wake-ups are published only then. Schedules of
+equal timing, policies and circumstances share one decision. One that cannot be read is marked invalid with its
+reason, and stops nobody.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app.errors import InvalidInput
+from app.scheduling import policies, statements, timing, waiting
+from app.scheduling.catalogue import Catalogue
+from app.scheduling.config import ExtraConfig
+from app.scheduling.ids import tick_id
+from app.scheduling.messages import RunMessage
+from app.scheduling.plan import Plan
+from app.scheduling.policies import Firing, Policies, Tick
+
+logger = logging.getLogger(__name__)
+
+LIMIT_REACHED = "max_runs was reached"
+COLUMNS = (
+    "id",
+    "schedule_id",
+    "scheduled_for",
+    "due_at",
+    "state",
+    "reason",
+    "task",
+    "queue",
+    "start_deadline",
+    "next_dispatch_at",
+    "dispatches",
+    "finished_at",
+    "options",
+    "blocked_by",
+    "settles",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A schedule whose clock is locked and due."""
+
+    schedule_id: UUID
+    next_run_at: datetime
+    run_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """A stored configuration, understood."""
+
+    extra: ExtraConfig
+    plan: Plan
+    policies: Policies
+    settles: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What a run of one schedule is made of: task, queue and options."""
+
+    task: str
+    queue: str
+    options: dict[str, Any]
+    stored: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """The schedule whose ticks are written."""
+
+    schedule_id: UUID
+    order: _Order
+    rules: _Rules
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one firing writes."""
+
+    now: datetime
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    messages: list[RunMessage] = field(default_factory=list)
+    missed: list[dict[str, Any]] = field(default_factory=list)
+    clocks: list[tuple[UUID, datetime | None, int]] = field(default_factory=list)
+    states: list[dict[str, Any]] = field(default_factory=list)
+    awaited: list[tuple[UUID, UUID, Plan]] = field(default_factory=list)
+
+
+class Firer:
+    """Decides and writes. ``redispatch_delay`` is how many seconds a wake-up may take before it is repeated."""
+
+    def __init__(self, catalogue: Catalogue, redispatch_delay: float) -> None:
+        self._catalogue = catalogue
+        self._redispatch = timedelta(seconds=redispatch_delay)
+        self._orders: dict[tuple[str, str], _Order] = {}
+
+    def fire(self, session: Session, due: Sequence[Due], now: datetime) -> list[RunMessage]:
+        """Decide the ticks of ``due`` up to ``now``; answers the wake-ups to publish after the commit."""
+        ids = [each.schedule_id for each in due]
+        configs = {row.id: row for row in session.execute(statements.CONFIGS, {"ids": ids})}
+        crowds = {
+            row.schedule_id: (row.active, row.waiting)
+            for row in session.execute(statements.ACTIVE, {"ids": ids})
+        }
+        batch = _Batch(now)
+        same: dict[tuple[Any, ...], Firing] = {}
+        for each in due:
+            config = configs[each.schedule_id]
+            if config.state != "active":
+                batch.clocks.append((config.id, None, 0))
+                continue
+            try:
+                rules = _rules(config.schedule, config.extra)
+                active, waits = crowds.get(config.id, (0, 0))
+                remaining = None if rules.extra.max_runs is None else rules.extra.max_runs - each.run_count
+                key = (config.schedule, config.extra, each.next_run_at, active, waits, remaining)
+                firing = same.get(key)
+                if firing is None:
+                    firing = same[key] = policies.fire(
+                        rules.plan,
+                        rules.policies,
+                        next_run_at=each.next_run_at,
+                        now=now,
+                        active=active,
+                        waiting=waits,
+                        remaining=remaining,
+                    )
+                self._add(session, batch, config, rules, firing)
+            except SQLAlchemyError:
+                raise
+            except Exception as error:
+                # One bad row must not stop the others.
+                logger.exception(
+                    "schedule is invalid", extra={"action": "schedule_invalid", "schedule_id": config.id}
+                )
+                _condemn(batch, config.id, error)
+        return self._write(session, batch)
+
+    def apply(self, session: Session, schedule_id: UUID, firing: Firing, now: datetime) -> list[RunMessage]:
+        """Write a decision that was taken elsewhere for one locked schedule.
+
+        Raises:
+            InvalidInput: its task is gone.
+        """
+        config = session.execute(statements.CONFIGS, {"ids": [schedule_id]}).one()
+        batch = _Batch(now)
+        rules = _rules(config.schedule, config.extra)
+        self._add(session, batch, config, rules, firing)
+        return self._write(session, batch)
+
+    def _add(self, session: Session, batch: _Batch, config: Any, rules: _Rules, firing: Firing) -> None:
+        subject = _Subject(config.id, self._order(config.task_path, config.extra, rules.extra), rules)
+        blocked_by, freed = None, 0
+        if any(tick.waits for tick in firing.ticks) or firing.replaces_waiting or firing.cancels_active:
+            room = waiting.make_room(
+                session, config.id, replace=firing.replaces_waiting, cancel=firing.cancels_active
+            )
+            blocked_by, freed = room.blocked_by, room.freed
+        for tick in firing.ticks:
+            identifier = tick_id(config.id, tick.scheduled_for)
+            if tick.reason is not None:
+                self._skip(batch, subject, identifier, tick)
+                continue
+            self._run(batch, subject, identifier, tick, blocked_by if tick.waits else None)
+            blocked_by = identifier
+        for gap in firing.missed:
+            values = {"first": gap.first, "last": gap.last, "count": gap.count, "reason": gap.reason}
+            batch.missed.append({"schedule_id": config.id, **values})
+        batch.clocks.append((config.id, firing.next_run_at, firing.runs - freed))
+        if firing.completed:
+            exhausted = rules.plan.next_after(batch.now) is not None
+            reason = LIMIT_REACHED if exhausted else None
+            batch.states.append(
+                {"id": config.id, "state": "completed", "reason": reason, "action": "complete"}
+            )
+        elif firing.awaits_end:
+            batch.awaited.append((config.id, tick_id(config.id, firing.ticks[-1].scheduled_for), rules.plan))
+
+    def _run(
+        self, batch: _Batch, subject: _Subject, identifier: UUID, tick: Tick, blocked_by: UUID | None
+    ) -> None:
+        order, rules = subject.order, subject.rules
+        due_at = rules.plan.due_at(subject.schedule_id, tick.scheduled_for)
+        later = due_at > batch.now
+        allowed = rules.policies.start_deadline
+        deadline = None if allowed is None else max(due_at, batch.now) + allowed
+        dispatch = due_at if later else batch.now + self._redispatch
+        if deadline is not None and dispatch > deadline:
+            dispatch = deadline
+        batch.rows.append(
+            (
+                identifier,
+                subject.schedule_id,
+                tick.scheduled_for,
+                due_at,
+                "queued",
+                None,
+                order.task,
+                order.queue,
+                deadline,
+                None if blocked_by else dispatch,
+                0 if later or blocked_by else 1,
+                None,
+                order.stored,
+                blocked_by,
+                rules.settles,
+            )
+        )
+        if not later and blocked_by is None:
+            batch.messages.append(RunMessage.of(identifier, order.task, order.queue, 1, order.options))
+
+    @staticmethod
+    def _skip(batch: _Batch, subject: _Subject, identifier: UUID, tick: Tick) -> None:
+        at, order = tick.scheduled_for, subject.order
+        batch.rows.append(
+            (
+                identifier,
+                subject.schedule_id,
+                at,
+                at,
+                "skipped",
+                tick.reason,
+                order.task,
+                order.queue,
+                None,
+                None,
+                0,
+                batch.now,
+                order.stored,
+                None,
+                False,
+            )
+        )
+
+    def _order(self, task_path: str, text: str, extra: ExtraConfig) -> _Order:
+        found = self._orders.get((task_path, text))
+        if found is None:
+            task = self._catalogue.schedulable(task_path, "task_path")
+            options = extra.stored(task)
+            found = _Order(task.name, extra.queue or task.queue, options, json.dumps(options))
+            if len(self._orders) >= 4096:
+                self._orders.clear()
+            self._orders[task_path, text] = found
+        return found
+
+    def _write(self, session: Session, batch: _Batch) -> list[RunMessage]:
+        created: set[UUID] = set()
+        if batch.rows:
+            columns = dict(zip(COLUMNS, map(list, zip(*batch.rows, strict=True)), strict=True))
+            created = set(session.scalars(statements.INSERT_TICKS, columns))
+        if batch.missed:
+            session.execute(statements.INSERT_MISSED, batch.missed)
+        for schedule_id, run_id, plan in batch.awaited:
+            if run_id not in created:
+                # Decided before: there will be no end to count from.
+                batch.clocks.append((schedule_id, plan.next_after(batch.now), 0))
+        ids, instants, fired = zip(*batch.clocks, strict=True)
+        session.execute(
+            statements.ADVANCE, {"ids": list(ids), "next_run_at": list(instants), "fired": list(fired)}
+        )
+        if batch.states:
+            session.execute(statements.SET_STATE, batch.states)
+        return [each for each in batch.messages if each.run_id in created]
+
+
+@lru_cache(maxsize=4096)
+def _extra(text: str) -> ExtraConfig:
+    return ExtraConfig.model_validate_json(text)
+
+
+@lru_cache(maxsize=4096)
+def _rules(schedule: str, text: str) -> _Rules:
+    extra = _extra(text)
+    plan, rules = extra.plan(timing.parse_cached(schedule)), extra.policies()
+    return _Rules(extra, plan, rules, rules.follows_ends or plan.estimated)
+
+
+def _condemn(batch: _Batch, schedule_id: UUID, error: Exception) -> None:
+    reason = error.detail if isinstance(error, InvalidInput) else f"{type(error).__name__}: {error}"
+    batch.rows = [row for row in batch.rows if row[1] != schedule_id]
+    ids = {row[0] for row in batch.rows}
+    batch.messages = [each for each in batch.messages if each.run_id in ids]
+    batch.clocks.append((schedule_id, None, 0))
+    batch.states.append({"id": schedule_id, "state": "invalid", "reason": reason, "action": "invalidate"})

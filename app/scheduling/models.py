@@ -188,6 +188,7 @@ class RunRow(Base):
     canvas_open: Mapped[bool] = mapped_column(server_default="false")
     watched: Mapped[bool] = mapped_column(server_default="false")
     cancel_forced: Mapped[bool] = mapped_column(server_default="false")
+    cancel_note: Mapped[str | None]
 
 
 class AttemptRow(Base):

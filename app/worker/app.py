@@ -5,19 +5,33 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from billiard.exceptions import TimeLimitExceeded
 from celery import Celery, signals
 from celery.exceptions import Ignore, Reject, Retry
 
 from app.scheduling.catalogue import Catalogue, TaskSpec
 from app.scheduling.messages import DEFAULT_QUEUE
 from app.settings import get_settings
-from app.worker import bookkeeping, bridge, calls, execution, liveness, logs, pools, transport
+from app.worker import (
+    bookkeeping,
+    bridge,
+    calls,
+    cancellation,
+    execution,
+    limits,
+    liveness,
+    logs,
+    outcomes,
+    pools,
+    remote,
+    transport,
+)
 from app.worker.broker import BrokerClient
 from app.worker.config import celery_configuration
 from app.worker.publisher import CeleryPublisher
 from app.worker.task import current_request, refuse_withheld, send
 
-__all__ = ["Upbeat", "app", "catalogue", "liveness", "logs"]
+__all__ = ["Upbeat", "app", "cancellation", "catalogue", "liveness", "logs", "remote"]
 
 
 class Upbeat(Celery):  # type: ignore[misc]
@@ -27,6 +41,8 @@ class Upbeat(Celery):  # type: ignore[misc]
     def Beat(self) -> type:  # noqa: N802 - Celery's name
         """What `celery beat` runs."""
         return self.subclass_with_self("app.worker.beat:Beat")  # type: ignore[no-any-return]
+
+    control_cls = "app.worker.remote:Control"
 
     @functools.cached_property
     def publisher(self) -> CeleryPublisher:
@@ -89,7 +105,8 @@ class Upbeat(Celery):  # type: ignore[misc]
     @functools.cache  # noqa: B019 - Celery registers a function more than once, and compares by identity
     def _body(self, fun: Callable[..., Any], name: str) -> Callable[..., Any]:
         """``fun`` as a plain function that always has an outcome."""
-        call = self._bridged(fun, name) if inspect.iscoroutinefunction(fun) else fun
+        awaits = inspect.iscoroutinefunction(fun)
+        call = self._bridged(fun, name) if awaits else fun
 
         @functools.wraps(fun)
         def body(*args: Any, **kwargs: Any) -> Any:
@@ -98,8 +115,12 @@ class Upbeat(Celery):  # type: ignore[misc]
             if running is None:
                 return call(*args, **kwargs)
             try:
-                with running.body():
+                with running.body(), limits.watched(self, running, task, awaits=awaits):
                     return call(*args, **kwargs)
+            except (bridge.RunCancelled, TimeLimitExceeded) as error:
+                # Final, whatever `autoretry_for` may say.
+                outcomes.finish(self, running.run_id, running.attempt, outcomes.outcome_of(error), running)
+                raise Ignore(str(error)) from error
             except (Ignore, Reject) as error:
                 if running.settled:
                     raise
@@ -115,13 +136,15 @@ class Upbeat(Celery):  # type: ignore[misc]
         def call(*args: Any, **kwargs: Any) -> Any:
             task = self._tasks[name]
             request = task.request
-            hard, soft = getattr(request, "timelimit", None) or (None, None)
+            hard, soft = limits.of(request, task)
+            running = execution.of_request(request)
             token = current_request.set(request)
             try:
                 return bridge.run_async(
                     fun(*args, **kwargs),
-                    soft_time_limit=soft or task.soft_time_limit,
-                    time_limit=hard or task.time_limit,
+                    soft_time_limit=soft,
+                    time_limit=hard,
+                    key=None if running is None else (running.run_id, running.attempt),
                 )
             finally:
                 current_request.reset(token)

@@ -17,6 +17,7 @@ from app.scheduling.messages import RunMessage
 from app.scheduling.policies import Reason
 from app.scheduling.runs import Outcome, RunState
 from app.worker import bookkeeping, codec, liveness
+from app.worker.bridge import RunCancelled
 from app.worker.canvas import Errback, call_inline, draw
 from app.worker.errors import error_of
 from app.worker.execution import Execution
@@ -45,6 +46,9 @@ def outcome_of(error: BaseException, traceback: object = None) -> Outcome:
             f"The hard time limit of {seconds} s passed." if seconds else document["message"]
         )
         return Outcome(RunState.TIMED_OUT, error=document, reason=Reason.HARD_LIMIT)
+    if isinstance(error, RunCancelled):
+        document = {"type": "Cancelled", "message": str(error), "traceback": None}
+        return Outcome(RunState.CANCELLED, error=document, reason=Reason(error.reason))
     if isinstance(error, WorkerLostError):
         document["type"] = "WorkerLost"
         return Outcome(RunState.LOST, error=document, reason=Reason.WORKER_LOST)
@@ -66,7 +70,8 @@ def finish(
     def work(session: Session) -> _Ended:
         state = runs.finish(session, run_id, attempt=attempt, outcome=outcome, worker_id=worker_id)
         if state is None:
-            _keep_late(session, late_id, run_id, attempt, outcome, worker_id)
+            if running is not None:
+                _keep_late(session, late_id, run_id, attempt, outcome, worker_id)
             return _Ended()
         if not state.terminal:
             return _Ended(state)

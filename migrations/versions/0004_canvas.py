@@ -49,6 +49,7 @@ def upgrade() -> None:
     op.add_column(RUNS, sa.Column("canvas_open", sa.Boolean, nullable=False, server_default="false"))
     op.add_column(RUNS, sa.Column("watched", sa.Boolean, nullable=False, server_default="false"))
     op.add_column(RUNS, sa.Column("cancel_forced", sa.Boolean, nullable=False, server_default="false"))
+    op.add_column(RUNS, sa.Column("cancel_note", sa.Text))
     op.create_index(
         "ix_celery_task_runs_canvas",
         RUNS,
@@ -119,5 +120,5 @@ def downgrade() -> None:
         op.drop_table(table)
     op.drop_index("ix_celery_task_runs_failed", RUNS)
     op.drop_index("ix_celery_task_runs_canvas", RUNS)
-    for column in ("cancel_forced", "watched", "canvas_open", "canvas"):
+    for column in ("cancel_note", "cancel_forced", "watched", "canvas_open", "canvas"):
         op.drop_column(RUNS, column)

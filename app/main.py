@@ -8,7 +8,20 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, Depends, FastAPI
 
 from app import modules
-from app.api import auth, docs, health, logs, middleware, openapi, problems, runs, schedules, tasks
+from app.api import (
+    auth,
+    docs,
+    health,
+    logs,
+    middleware,
+    openapi,
+    problems,
+    run_actions,
+    runs,
+    schedule_actions,
+    schedules,
+    tasks,
+)
 from app.api.dependencies import Services, authorize, caller
 from app.api.probe import Probe
 from app.db import async_engine, async_sessions
@@ -59,7 +72,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(health.router)
     app.include_router(auth.public, prefix="/api/v1")
     app.include_router(auth.personal, prefix="/api/v1", dependencies=[Depends(caller)])
-    for router in (schedules.router, runs.router, tasks.router, *module_routers()):
+    resources = (schedules.router, schedule_actions.router, runs.router, run_actions.router, tasks.router)
+    for router in (*resources, *module_routers()):
         app.include_router(router, prefix="/api/v1", dependencies=[Depends(authorize)])
     if settings.api.docs_enabled:
         docs.install(app)

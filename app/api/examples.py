@@ -52,6 +52,36 @@ UPDATE_EXAMPLES: dict[str, Example] = {
     "queue": {"summary": "Another queue", "value": {"task_extra_config": {"queue": "priority_high"}}},
 }
 
+PAUSE_EXAMPLES: dict[str, Example] = {
+    "maintenance": {"summary": "With the reason", "value": {"note": "Database maintenance until Sunday."}}
+}
+
+RESUME_EXAMPLES: dict[str, Example] = {
+    "plain": {"summary": "From now on", "value": {}},
+    "dry_run": {"summary": "How much was missed?", "value": {"catch_up": "all", "dry_run": True}},
+}
+
+BACKFILL_EXAMPLES: dict[str, Example] = {
+    "dry_run": {
+        "summary": "What would be done for a day?",
+        "value": {"start": "2026-03-01T00:00:00Z", "end": "2026-03-02T00:00:00Z", "dry_run": True},
+    },
+    "failed": {
+        "summary": "What failed, again, four at a time",
+        "value": {
+            "start": "2026-03-01T00:00:00Z",
+            "end": "2026-03-02T00:00:00Z",
+            "reprocess": "failed",
+            "max_concurrent": 4,
+        },
+    },
+}
+
+RUN_NOW_EXAMPLES: dict[str, Example] = {
+    "plain": {"summary": "As its own overlap policy has it", "value": {}},
+    "beside": {"summary": "Also while another run is active", "value": {"overlap": "allow_all"}},
+}
+
 RUN_REQUEST_EXAMPLES: dict[str, Example] = {
     "plain": {"summary": "With the task's own options", "value": {"args": [], "kwargs": {}}},
     "options": {
@@ -75,6 +105,9 @@ SCHEDULE_EXAMPLE: dict[str, Any] = {
     "task_kwargs": {},
     "task_extra_config": {"queue": "system"},
     "description": None,
+    "paused_at": None,
+    "paused_by": None,
+    "pause_note": None,
     "next_run_at": "2026-03-01T10:00:00Z",
     "created_at": "2026-03-01T08:41:12.345678Z",
     "updated_at": "2026-03-01T08:41:12.345678Z",

@@ -45,7 +45,7 @@ class PageQuery(BaseModel):
             raise _refused() from None
 
 
-def encode(position: UUID | str | None) -> str | None:
+def encode(position: UUID | str | int | None) -> str | None:
     """The cursor of a position; None after the last page."""
     return None if position is None else urlsafe_b64encode(str(position).encode()).decode().rstrip("=")
 
@@ -62,6 +62,20 @@ def decode(cursor: str | None) -> str | None:
         return urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except (Base64Error, ValueError):
         raise _refused() from None
+
+
+def decode_number(cursor: str | None) -> int | None:
+    """The number that a cursor stands for.
+
+    Raises:
+        InvalidInput: it is not a cursor that this service gave.
+    """
+    text = decode(cursor)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise _refused()
+    return int(text)
 
 
 def _refused() -> InvalidInput:

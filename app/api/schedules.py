@@ -8,13 +8,14 @@ from fastapi import Body, Query, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.dependencies import Caller, SchedulerOf
-from app.api.examples import CREATE_EXAMPLES, SCHEDULE_EXAMPLE, UPDATE_EXAMPLES
+from app.api.examples import CREATE_EXAMPLES, RUN_NOW_EXAMPLES, SCHEDULE_EXAMPLE, UPDATE_EXAMPLES
 from app.api.pagination import FilterText, PageQuery, encode
 from app.api.problems import ACTS_ON_ONE, READS, READS_ONE, WRITES, WRITES_ONE
 from app.api.routing import resource_router
 from app.api.runs import Run, run_location
 from app.scheduling.config import ScheduleCreate, ScheduleUpdate
 from app.scheduling.facade import ScheduleView
+from app.scheduling.policies import Overlap
 
 router = resource_router("/scheduled-tasks", "Scheduled tasks")
 
@@ -40,6 +41,9 @@ class ScheduledTask(BaseModel):
     task_kwargs: dict[str, Any]
     task_extra_config: dict[str, Any]
     description: str | None
+    paused_at: datetime | None
+    paused_by: str | None
+    pause_note: str | None
     next_run_at: datetime | None = Field(
         description="Nominal time of the next tick; null when there is none."
     )
@@ -59,6 +63,14 @@ class ScheduledTaskPage(BaseModel):
 
     items: list[ScheduledTask]
     next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+
+
+class RunNow(BaseModel):
+    """How a run on demand relates to the others."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    overlap: Overlap | None = Field(None, description="In place of the schedule's own policy.")
 
 
 class ScheduleQuery(PageQuery):
@@ -137,13 +149,20 @@ async def disable_scheduled_task(schedule_id: UUID, scheduler: SchedulerOf, user
 @router.post(
     "/{schedule_id}/run",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=ACTS_ON_ONE,
+    responses=WRITES_ONE,
     summary="Run a scheduled task now",
 )
 async def run_scheduled_task(
-    schedule_id: UUID, response: Response, scheduler: SchedulerOf, user: Caller
+    schedule_id: UUID,
+    response: Response,
+    scheduler: SchedulerOf,
+    user: Caller,
+    body: Annotated[RunNow | None, Body(openapi_examples=RUN_NOW_EXAMPLES)] = None,
 ) -> Run:
-    """Make a run with the schedule's arguments and options, whatever its state."""
-    run = await scheduler.run_now(schedule_id, actor=user.username)
+    """Make a run with the schedule's arguments and options, whatever its state, start and end.
+
+    Its overlap policy, or the one in the body, decides against its scheduled runs: the run may be skipped, or wait.
+    """
+    run = await scheduler.run_now(schedule_id, actor=user.username, overlap=body.overlap if body else None)
     response.headers["Location"] = run_location(run)
     return Run.of(run)

@@ -224,3 +224,30 @@ class RunRequest(BaseModel):
     kwargs: dict[str, Any] = Field(default_factory=dict)
     options: RunOptions = Field(default_factory=RunOptions)
     countdown: Seconds | None = Field(None, ge=0, le=31_536_000, description="Seconds until it may start.")
+
+
+class BackfillRequest(BaseModel):
+    """Runs for ticks of the past: those of `(start, end]`."""
+
+    model_config = _CLOSED
+
+    start: AwareDatetime = Field(description="Excluded.")
+    end: AwareDatetime = Field(description="Included; not in the future.")
+    reprocess: Literal["none", "failed", "completed"] = Field(
+        "none",
+        description="`none`: only ticks that never ran. `failed`: those whose runs failed, too. `completed`: all.",
+    )
+    overlap: Literal["buffer_all", "allow_all"] = Field(
+        "buffer_all", description="`buffer_all`: one after another. `allow_all`: all at once."
+    )
+    max_concurrent: int | None = Field(None, ge=1, le=1000, description="How many at a time; 1 when absent.")
+    order: Literal["oldest_first", "newest_first"] = "oldest_first"
+    dry_run: bool = Field(False, description="Say what would be done, and do nothing.")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.start >= self.end:
+            raise ValueError("start must lie before end")
+        if self.max_concurrent is not None and self.overlap == "allow_all":
+            raise ValueError("max_concurrent goes with buffer_all")
+        return self

@@ -5,25 +5,31 @@ Every method is one unit of work: it commits before it returns, and publishes on
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
 from app.db.migrate import current, head
 from app.errors import Conflict, NotFound
-from app.scheduling import runs, schedules, statements
+from app.scheduling import backfill, explaining, on_demand, pausing, resuming, runs, schedules, statements
+from app.scheduling.backfill import Backfill
 from app.scheduling.catalogue import Catalogue
-from app.scheduling.config import ExtraConfig, RunRequest, ScheduleCreate, ScheduleUpdate
+from app.scheduling.config import BackfillRequest, RunRequest, ScheduleCreate, ScheduleUpdate
+from app.scheduling.explaining import Explanation
 from app.scheduling.ids import new_id
 from app.scheduling.messages import BrokerUnavailable, Publisher, RunMessage
-from app.scheduling.models import NOW, BeatRow, ClockRow, RunRow, ScheduleRow
+from app.scheduling.models import NOW, BeatRow, ClockRow, RunRow, ScheduleRow, ScheduleVersionRow
+from app.scheduling.policies import CatchUp, Overlap
+from app.scheduling.resuming import Resumption
+from app.scheduling.run_operations import RunOperations
 from app.scheduling.schedules import ScheduleView
+from app.scheduling.selecting import RunFilter
 from app.settings import Settings
 
 __all__ = ["Page", "Readiness", "ScheduleView", "Scheduler"]
@@ -31,6 +37,7 @@ __all__ = ["Page", "Readiness", "ScheduleView", "Scheduler"]
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 BROKER_RETRY = 1.0
+EVERY_RUN = RunFilter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,7 @@ class Readiness:
     last_beat_pass_age: float | None
 
 
-class Scheduler:
+class Scheduler(RunOperations):
     """Schedules and runs, as methods."""
 
     def __init__(
@@ -124,24 +131,86 @@ class Scheduler:
         """Delete a schedule; its runs and its history stay."""
         await self._unit(lambda session: schedules.remove(session, schedule_id, actor))
 
-    async def run_now(self, schedule_id: UUID, *, actor: str) -> RunRow:
-        """One run of a schedule now, with its arguments, queue and limits."""
+    async def pause(self, schedule_id: UUID, note: str, *, actor: str) -> ScheduleView:
+        """Let a schedule fire no more until it is resumed; see `pausing.pause` for what it raises."""
+        return await self._unit(lambda session: pausing.pause(session, schedule_id, note=note, author=actor))
+
+    async def resume(
+        self, schedule_id: UUID, *, actor: str, catch_up: CatchUp = CatchUp.NONE, dry_run: bool = False
+    ) -> Resumption:
+        """Let a paused schedule go on; see `resuming.resume`."""
+
+        def work(session: Session) -> Resumption:
+            done = resuming.resume(
+                session,
+                self._catalogue,
+                schedule_id,
+                author=actor,
+                catch_up=catch_up,
+                dry_run=dry_run,
+                redispatch_delay=self._settings.beat.redispatch_delay,
+            )
+            session.flush()
+            return done
+
+        done = await self._unit(work)
+        await self._publish(done.messages)
+        return done
+
+    async def backfill(self, schedule_id: UUID, request: BackfillRequest, *, actor: str) -> Backfill:
+        """Make runs for ticks of the past; see `backfill.backfill`."""
+        done = await self._unit(
+            lambda session: backfill.backfill(
+                session,
+                self._catalogue,
+                schedule_id,
+                request,
+                actor=actor,
+                redispatch_delay=self._settings.beat.redispatch_delay,
+            )
+        )
+        await self._publish(done.messages)
+        return done
+
+    async def explain(self, schedule_id: UUID, at: datetime) -> Explanation:
+        """What became of an instant of a schedule, and why; see `explaining.explain`."""
+        async with self._sessions() as session:
+            return await session.run_sync(explaining.explain, schedule_id, at)
+
+    async def history(
+        self, schedule_id: UUID, *, limit: int, before: int | None = None
+    ) -> tuple[list[ScheduleVersionRow], int | None]:
+        """The versions of a schedule, newest first, and the number to go on before; also of a deleted one.
+
+        Raises:
+            NotFound: there never was a schedule with this id.
+        """
+        query = select(ScheduleVersionRow).where(ScheduleVersionRow.schedule_id == schedule_id)
+        if before is not None:
+            query = query.where(ScheduleVersionRow.version < before)
+        async with self._sessions() as session:
+            found = list(
+                await session.scalars(query.order_by(ScheduleVersionRow.version.desc()).limit(limit + 1))
+            )
+        if not found and before is None:
+            raise NotFound("There is no schedule with this id, and never was.")
+        return found[:limit], found[limit - 1].version if len(found) > limit else None
+
+    async def run_now(self, schedule_id: UUID, *, actor: str, overlap: Overlap | None = None) -> RunRow:
+        """One run of a schedule now; see `on_demand.run_now`."""
         run_id = new_id()
 
         def work(session: Session) -> tuple[RunRow, RunMessage | None]:
-            row, _ = schedules.locked(session, schedule_id)
-            message = runs.submit(
+            message = on_demand.run_now(
                 session,
-                task=self._catalogue.schedulable(row.task_path, "task_path"),
-                args=row.task_args,
-                kwargs=row.task_kwargs,
-                options=ExtraConfig.model_validate(row.task_extra_config),
-                origin=runs.Origin.MANUAL,
-                redispatch_delay=self._settings.beat.redispatch_delay,
-                requested_by=actor,
+                self._catalogue,
+                schedule_id,
+                actor=actor,
                 run_id=run_id,
-                schedule=(row.id, row.version),
+                redispatch_delay=self._settings.beat.redispatch_delay,
+                overlap=overlap,
             )
+            session.flush()
             return _stored(session, run_id), message
 
         return await self._publishing(work)
@@ -192,21 +261,10 @@ class Scheduler:
         *,
         limit: int,
         before: UUID | None = None,
-        schedule_id: UUID | None = None,
-        state: str | None = None,
-        task: str | None = None,
-        queue: str | None = None,
+        which: RunFilter = EVERY_RUN,
     ) -> Page[RunRow]:
         """Runs, newest first."""
-        query: Select[RunRow] = select(RunRow).order_by(RunRow.id.desc())
-        for column, value in (
-            (RunRow.schedule_id, schedule_id),
-            (RunRow.state, state),
-            (RunRow.task, task),
-            (RunRow.queue, queue),
-        ):
-            if value is not None:
-                query = query.where(column == value)
+        query = select(RunRow).where(*which.conditions()).order_by(RunRow.id.desc())
         if before is not None:
             query = query.where(RunRow.id < before)
         async with self._sessions() as session:
@@ -233,15 +291,20 @@ class Scheduler:
 
     async def _publishing(self, work: Callable[[Session], tuple[RunRow, RunMessage | None]]) -> RunRow:
         row, message = await self._unit(work)
-        if message is None:
-            return row
-        try:
-            await asyncio.to_thread(self._publisher.publish, [message])
-        except BrokerUnavailable as error:
-            logger.warning("broker is away, run %s waits: %s", row.id, error)
-            soon = {"ids": [row.id], "delay": BROKER_RETRY}
-            await self._unit(lambda session: session.execute(statements.DISPATCH_SOON, soon))
+        if message is not None:
+            await self._publish([message])
         return row
+
+    async def _publish(self, messages: Sequence[RunMessage]) -> None:
+        """Wake the workers; what the broker does not take now is dispatched by a beat."""
+        if not messages:
+            return
+        try:
+            await asyncio.to_thread(self._publisher.publish, messages)
+        except BrokerUnavailable as error:
+            logger.warning("broker is away, %d runs wait: %s", len(messages), error)
+            soon = {"ids": [each.run_id for each in messages], "delay": BROKER_RETRY}
+            await self._unit(lambda session: session.execute(statements.DISPATCH_SOON, soon))
 
 
 def _stored(session: Session, run_id: UUID) -> RunRow:

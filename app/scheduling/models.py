@@ -132,6 +132,7 @@ class RunRow(Base):
             "id",
             postgresql_where=text("schedule_id IS NOT NULL"),
         ),
+        Index("ix_celery_task_runs_replay", "replay_of", postgresql_where=text("replay_of IS NOT NULL")),
         Index(
             "ix_celery_task_runs_canvas",
             "id",

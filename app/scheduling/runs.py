@@ -85,17 +85,21 @@ def submit(
     run_id: UUID | None = None,
     schedule: tuple[UUID, int] | None = None,
     queue: str | None = None,
+    blocked_by: UUID | None = None,
     expires: datetime | float | None = None,
     canvas: Mapping[str, Any] | None = None,
     replay_of: UUID | None = None,
+    scheduled_for: datetime | None = None,
 ) -> RunMessage | None:
     """Insert a queued run; answers the wake-up to publish after the commit, None if it is due later.
 
-    ``due_at`` is an instant, ``due_in`` seconds from the database's now; ``expires`` is the start
-    deadline, either way. ``canvas`` is what `app.scheduling.canvas` says of it.
+    ``due_at`` is an instant, ``due_in`` seconds from the database's now; with ``blocked_by`` it is due when that
+    run has ended. ``expires`` is the start deadline, an instant or seconds from now; ``canvas`` is what
+    `app.scheduling.canvas` says of it.
     """
     now = func.statement_timestamp()  # one reading: a wake-up must not come before the run is due
     later = due_at is not None or due_in > 0
+    waits = blocked_by is not None
     eligible: Any = due_at if due_at is not None else now + timedelta(seconds=due_in)
     stored = options.stored(task)
     identifier = run_id or new_id()
@@ -112,9 +116,16 @@ def submit(
             schedule_id=schedule[0] if schedule else None,
             schedule_version=schedule[1] if schedule else None,
             due_at=eligible if later else now,
+            scheduled_for=scheduled_for,
             start_deadline=deadline,
-            next_dispatch_at=dispatch if deadline is None else func.least(dispatch, deadline),
-            dispatches=0 if later else 1,
+            next_dispatch_at=None
+            if waits
+            else dispatch
+            if deadline is None
+            else func.least(dispatch, deadline),
+            dispatches=0 if later or waits else 1,
+            blocked_by=blocked_by,
+            settles=waits,
             args=list(args),
             kwargs=dict(kwargs),
             options=stored,
@@ -123,7 +134,7 @@ def submit(
             **columns_of(canvas),
         )
     )
-    return None if later else RunMessage.of(identifier, task.name, chosen, 1, stored)
+    return None if later or waits else RunMessage.of(identifier, task.name, chosen, 1, stored)
 
 
 def start(

@@ -139,6 +139,7 @@ def remove(session: Session, schedule_id: UUID, actor: str) -> None:
     """
     row, _ = locked(session, schedule_id)
     row.version += 1
+    row.updated_at = database_time(session)
     keep_version(session, row, "delete", actor)
     session.flush()
     session.execute(delete(ScheduleRow).where(ScheduleRow.id == schedule_id))
@@ -324,6 +325,11 @@ def keep_version(session: Session, row: ScheduleRow, action: str, author: str) -
     config = {name: getattr(row, name) for name in VERSIONED}
     session.add(
         ScheduleVersionRow(
-            schedule_id=row.id, version=row.version, action=action, config=config, author=author
+            schedule_id=row.id,
+            version=row.version,
+            action=action,
+            config=config,
+            author=author,
+            changed_at=row.updated_at,
         )
     )

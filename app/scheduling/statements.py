@@ -82,8 +82,8 @@ WITH changed AS (
     WHERE id = :id
     RETURNING *
 )
-INSERT INTO celery_periodic_task_config_versions (schedule_id, version, action, config, author)
-SELECT id, version, :action, jsonb_build_object(
+INSERT INTO celery_periodic_task_config_versions (schedule_id, version, action, changed_at, config, author)
+SELECT id, version, :action, updated_at, jsonb_build_object(
     'task_name', task_name, 'task_path', task_path, 'task', task, 'task_type', task_type, 'state', state,
     'state_reason', state_reason, 'schedule', schedule, 'task_args', task_args, 'task_kwargs', task_kwargs,
     'task_extra_config', task_extra_config, 'description', description, 'pause_note', pause_note), 'upbeat'
@@ -185,7 +185,7 @@ RETURNING id
 """)
 
 # The worker that executes the run listens.
-NOTIFY_CANCEL = text("SELECT pg_notify('upbeat_cancels', CAST(:id AS text))")
+NOTIFY_CANCEL = text("SELECT pg_notify('upbeat_cancels', CAST(CAST(:id AS uuid) AS text))")
 
 LOCK_CLOCK_OF = text("""
 SELECT c.schedule_id

@@ -62,6 +62,12 @@ def upgrade() -> None:
         ["id"],
         postgresql_where=sa.text("state IN ('failed', 'timed_out', 'lost')"),
     )
+    op.create_index(
+        "ix_celery_task_runs_replay",
+        RUNS,
+        ["replay_of"],
+        postgresql_where=sa.text("replay_of IS NOT NULL"),
+    )
     op.create_table(
         "celery_task_late_outcomes",
         sa.Column("id", sa.Uuid, primary_key=True),
@@ -118,6 +124,7 @@ def downgrade() -> None:
         "celery_task_late_outcomes",
     ):
         op.drop_table(table)
+    op.drop_index("ix_celery_task_runs_replay", RUNS)
     op.drop_index("ix_celery_task_runs_failed", RUNS)
     op.drop_index("ix_celery_task_runs_canvas", RUNS)
     for column in ("cancel_note", "cancel_forced", "watched", "canvas_open", "canvas"):

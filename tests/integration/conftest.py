@@ -1,6 +1,7 @@
 """Fixtures of the integration tests: the domain on the module's own database."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import text
@@ -8,6 +9,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.db import sync_engine, sync_sessions
 from app.settings import Settings
+from support.clock import DatabaseClock
+from support.engine import Engine
+from support.servers import Database
 
 TABLES = (
     "celery_task_runs, celery_task_run_attempts, celery_task_missed_ranges, celery_workers, celery_beats,"
@@ -24,3 +28,17 @@ def sync(settings: Settings) -> Iterator[sessionmaker[Session]]:
         session.execute(text(f"TRUNCATE {TABLES} CASCADE"))
     yield sessions
     engine.dispose()
+
+
+@pytest.fixture
+def clock(database: Database) -> DatabaseClock:
+    """The database's clock, standing at noon of today, until the module ends."""
+    taken = DatabaseClock(database.url)
+    taken.install(datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0))
+    return taken
+
+
+@pytest.fixture
+def engine(clock: DatabaseClock, sync: sessionmaker[Session], settings: Settings) -> Engine:
+    """The engine on empty tables, at noon."""
+    return Engine(sync, settings, clock)

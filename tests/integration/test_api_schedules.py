@@ -88,6 +88,8 @@ async def test_the_users_example_verbatim(admin: httpx.AsyncClient) -> None:
         "task_kwargs": {},
         "task_extra_config": {"queue": "system"},
         "description": None,
+        "paused_by": None,
+        "pause_note": None,
     }
     assert (await admin.get(answer.headers["Location"])).json() == created
 

@@ -2,7 +2,6 @@
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,31 +12,16 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.errors import InvalidInput
 from app.scheduling import runs, schedules
-from app.scheduling.catalogue import Catalogue, TaskSpec
 from app.scheduling.config import RunOptions, ScheduleCreate, ScheduleUpdate
 from app.scheduling.dispatch import Dispatcher
 from app.scheduling.ids import tick_id
-from app.scheduling.messages import BrokerUnavailable, RunMessage
+from app.scheduling.messages import RunMessage
 from app.scheduling.models import BeatRow, ClockRow, MissedRangeRow, RunRow, ScheduleRow
 from app.settings import Settings
+from support.engine import CATALOGUE, TASK, Wakeups
 
-TASK = TaskSpec(name="module.task", path="module.tasks.task", aliases=("old.task",), soft_time_limit=9.0)
-CATALOGUE = Catalogue([TASK])
 EVERY_SECOND = {"type": "interval", "every": 1, "unit": "seconds"}
 HOURLY = {"type": "crontab", "expression": "0 * * * *"}
-
-
-class Wakeups:
-    """Keeps what it is given, or refuses it."""
-
-    def __init__(self) -> None:
-        self.sent: list[RunMessage] = []
-        self.away = False
-
-    def publish(self, messages: Sequence[RunMessage]) -> None:
-        if self.away:
-            raise BrokerUnavailable("away")
-        self.sent.extend(messages)
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def running(
     environment = stack_environment(servers.postgres.url, database.name, redis_url, ledger.path) | QUICK
     stack = Stack(processes, environment, ledger)
     try:
-        stack.worker(wait=False)
+        stack.worker("--without-mingle", wait=False)
         stack.beat(wait=False)
         for process in processes.started:
             process.wait_for_output(" ready." if "worker" in process.name else "beat: Starting", 40)

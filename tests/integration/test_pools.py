@@ -45,7 +45,10 @@ def workers(
     environment = stack_environment(servers.postgres.url, database.name, redis_url, ledger.path) | SETTINGS
     stack = Stack(processes, environment, ledger)
     try:
-        started = {pool: stack.worker("-P", pool, "-Q", queue, wait=False) for pool, queue in POOLS.items()}
+        started = {
+            pool: stack.worker("-P", pool, "-Q", queue, "--without-mingle", wait=False)
+            for pool, queue in POOLS.items()
+        }
         stack.beat(wait=False)
         for process in started.values():
             process.wait_for_output(" ready.", 40)

@@ -150,3 +150,13 @@ def late(self: Any, seconds: float) -> str:
     write("start", self.request)
     time.sleep(seconds)
     return "late"
+
+
+@app.task(name="calls.restartable", bind=True, on_worker_lost="retry")
+def restartable(self: Any, seconds: float) -> int:
+    """Takes that long in its first attempt only; another worker may start it again."""
+    write("start", self.request)
+    if not self.request.retries:
+        time.sleep(seconds)
+    write("end", self.request)
+    return int(self.request.retries)

@@ -2,7 +2,8 @@
 
 `canvas` of a run row holds what Celery keeps in a message beside the arguments, under Celery's own
 names: ``id`` (the task id, when it is not the run's), ``root_id``, ``parent_id``, ``group``,
-``group_index``, ``chord``, ``chain``, ``callbacks``, ``errbacks``, ``children``, ``ignore_result``.
+``group_index``, ``chord``, ``chain``, ``callbacks``, ``errbacks``, ``children``, ``ignore_result``, and
+``own_state`` (what `Task.update_state` said).
 `canvas_open` says that somebody is owed a consequence when the run ends without success: whoever ends
 the run pays it in the same transaction and clears the mark, or leaves the mark for a sweep. The domain
 keeps these documents; only `app.worker.canvas` can read the signatures in them.
@@ -21,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from app.scheduling.ids import id_at, new_id
 from app.scheduling.messages import DEFAULT_QUEUE
-from app.scheduling.models import NOW, ChordRow, GroupRow, RunRow, TaskIdRow
+from app.scheduling.models import NOW, ChordRow, GroupRow, LateOutcomeRow, RunRow, TaskIdRow
 
 OWING = ("chain", "chord", "errbacks")
 
@@ -63,6 +64,12 @@ _CHILDREN = text("""
 UPDATE celery_task_runs
 SET canvas = COALESCE(canvas, '{}') || jsonb_build_object('children', CAST(:children AS jsonb))
 WHERE id = :id
+""")
+
+_OWN_STATE = text("""
+UPDATE celery_task_runs
+SET canvas = COALESCE(canvas, '{}') || jsonb_build_object('own_state', CAST(:own AS jsonb))
+WHERE id = :id AND attempt = :attempt AND state = 'running'
 """)
 
 
@@ -175,6 +182,11 @@ def add_children(session: Session, run_id: UUID, children: Sequence[Any]) -> Non
     session.execute(_CHILDREN, {"id": run_id, "children": json.dumps(list(children))})
 
 
+def set_own_state(session: Session, run_id: UUID, own: Mapping[str, Any]) -> None:
+    """Keep a state that a task gave itself: state, meta, and the attempt that it belongs to."""
+    session.execute(_OWN_STATE, {"id": run_id, "own": json.dumps(dict(own)), "attempt": own["attempt"]})
+
+
 def save_group(session: Session, group_id: str, members: Sequence[Any]) -> None:
     """Keep the members of a group, to restore it elsewhere."""
     statement = insert(GroupRow).values(group_id=group_id, members=list(members))
@@ -198,6 +210,7 @@ def delete_group(session: Session, group_id: str) -> None:
 def forget_before(session: Session, instant: datetime) -> None:
     """Forget what belongs to runs that were made before ``instant``, when their history is dropped."""
     session.execute(delete(TaskIdRow).where(TaskIdRow.run_id < id_at(instant)))
+    session.execute(delete(LateOutcomeRow).where(LateOutcomeRow.run_id < id_at(instant)))
     session.execute(delete(ChordRow).where(ChordRow.created_at < instant))
     session.execute(delete(GroupRow).where(GroupRow.created_at < instant))
 

@@ -17,7 +17,17 @@ from sqlalchemy.orm import Session
 
 from app.db.migrate import current, head
 from app.errors import Conflict, NotFound
-from app.scheduling import backfill, explaining, on_demand, pausing, resuming, runs, schedules, statements
+from app.scheduling import (
+    backfill,
+    canvas,
+    explaining,
+    on_demand,
+    pausing,
+    resuming,
+    runs,
+    schedules,
+    statements,
+)
 from app.scheduling.backfill import Backfill
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import BackfillRequest, RunRequest, ScheduleCreate, ScheduleUpdate
@@ -245,13 +255,17 @@ class Scheduler(RunOperations):
         return await self._publishing(work)
 
     async def get_run(self, run_id: UUID) -> RunRow:
-        """One run.
+        """One run, by its own id or by the task id that a Celery client gave it.
 
         Raises:
             NotFound: there is none with this id.
         """
+        task_id = str(run_id)
         async with self._sessions() as session:
             row = await session.run_sync(runs.read, run_id)
+            if row is None:
+                named = await session.run_sync(lambda sync: canvas.read_many(sync, [task_id]))
+                row = named.get(task_id)
         if row is None:
             raise NotFound("There is no run with this id. GET /api/v1/runs lists them.")
         return row

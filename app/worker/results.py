@@ -121,8 +121,15 @@ class RunBackend(BaseBackend):  # type: ignore[misc]
     def mark_as_started(self, *args: Any, **kwargs: Any) -> None:
         """The start statement has recorded it already."""
 
-    def store_result(self, task_id: str, result: Any, state: str, **kwargs: Any) -> Any:
-        """Outcomes are recorded by the methods above, which know the attempt."""
+    def store_result(self, task_id: str, result: Any, state: str, request: Any = None, **kwargs: Any) -> Any:
+        """`Task.update_state`: a state of the task's own, shown while this attempt runs.
+
+        Outcomes are recorded by the methods above, which know the attempt.
+        """
+        running = None if request is None else execution.of_request(request)
+        if running is not None and not running.settled and state not in states.ALL_STATES:
+            own = {"state": state, "meta": codec.to_stored(result), "attempt": running.attempt}
+            bookkeeping.transact(lambda session: canvas.set_own_state(session, running.run_id, own))
         return result
 
     def _finish(self, task_id: str, request: Any, outcome: Outcome) -> None:
@@ -221,6 +228,9 @@ class RunBackend(BaseBackend):  # type: ignore[misc]
             status = states.PENDING
         error = row.error or {}
         result: Any = codec.from_stored(row.result)
+        own = document.get("own_state")
+        if own and status == states.STARTED and own["attempt"] == row.attempt:
+            status, result = own["state"], codec.from_stored(own["meta"])
         if status in (states.FAILURE, states.RETRY, states.REVOKED):
             result = exception_of(row.state, error, row.reason)
         return {

@@ -196,3 +196,12 @@ async def test_attempts_and_what_came_too_late(
     assert [(item["attempt"], item["outcome"], item["result"]) for item in found["late"]] == [
         (1, "succeeded", 42)
     ]
+
+
+async def test_a_run_is_found_by_the_task_id_of_a_celery_client(
+    admin: httpx.AsyncClient, sessions: sessionmaker[Session]
+) -> None:
+    run_id, task_id = await _run(admin), "11111111-2222-4333-8444-555555555555"
+    with sessions.begin() as session:
+        canvas.name_run(session, task_id, UUID(run_id))
+    assert (await admin.get(f"/api/v1/runs/{task_id}")).json()["id"] == run_id

@@ -1,5 +1,7 @@
 """Ordinary Celery code on a real worker: delays, retries, canvas, results."""
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,19 +15,19 @@ from celery import chain, chord, group
 from celery.exceptions import ChordError, MaxRetriesExceededError, TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult, GroupResult
-from sqlalchemy import select
+from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.db import sync_engine, sync_sessions
 from app.scheduling import canvas
 from app.scheduling.models import AttemptRow, ChordRow, RunRow
 from app.settings import Settings
-from app.worker import celery_app
+from app.worker import celery_app, codec
 from support import calls
 from support.celery_client import client_of
 from support.ledger import Ledger
 from support.polling import eventually
-from support.processes import Processes
+from support.processes import ROOT, Processes
 from support.servers import Database, Servers
 from support.stack import Stack, stack_environment
 
@@ -203,6 +205,24 @@ def test_a_class_based_task() -> None:
     assert calls.classy.delay(4).get(PATIENCE) == 8
 
 
+def test_a_state_of_the_tasks_own(tmp_path: Path) -> None:
+    result = calls.own_state.delay(str(tmp_path / "seen"))
+    eventually(lambda: result.state == "HALFWAY", PATIENCE)
+    assert result.info == {"done": 1, "total": 2}
+    (tmp_path / "seen").touch()
+    assert result.get(PATIENCE) == "done"
+    assert result.state == "SUCCESS"
+
+
+def test_a_result_that_is_too_large_fails_and_starts_nothing(tmp_path: Path) -> None:
+    result = calls.large.apply_async((300_000,), link=calls.note.si(str(tmp_path / "notes"), "never"))
+    with pytest.raises(Exception, match="more than the 262144 that UPBEAT_WORKER_MAX_RESULT_BYTES allows"):
+        result.get(PATIENCE)
+    assert result.state == "FAILURE"
+    assert calls.large.delay(200_000).get(PATIENCE) == "x" * 200_000
+    assert _lines(tmp_path / "notes") == []
+
+
 # -- canvas
 
 
@@ -248,6 +268,18 @@ def test_chord(sessions: sessionmaker[Session]) -> None:
         row = session.scalars(select(ChordRow).where(ChordRow.group_id == result.parent.id)).one()
     assert (row.size, row.counted) == (6, 6)
     assert row.fired_at is not None
+
+
+def test_a_complete_chord_that_nobody_fired_is_found(sessions: sessionmaker[Session]) -> None:
+    parts = [calls.add.delay(n, n) for n in (1, 2)]
+    assert [part.get(PATIENCE) for part in parts] == [2, 4]
+    body, group_id = calls.total.s(), str(uuid4())
+    promised = body.freeze()
+    with sessions.begin() as session:
+        header = [[[part.id, None], None] for part in parts]
+        canvas.add_chord(session, canvas.Chord(group_id, codec.to_stored(dict(body)), header))
+        session.execute(update(ChordRow).where(ChordRow.group_id == group_id).values(size=2, counted=2))
+    assert promised.get(PATIENCE) == 6
 
 
 def test_chords_in_chains_and_chains_in_chords() -> None:
@@ -338,3 +370,44 @@ def test_many_threads_wait_on_one_connection(sessions: sessionmaker[Session]) ->
     for thread in threads:
         thread.join()
     assert values == [0.3] * 8
+
+
+def test_a_waiter_outlives_its_connection(sessions: sessionmaker[Session]) -> None:
+    result = calls.nap.delay(1.0)
+    values: list[Any] = []
+    thread = threading.Thread(target=lambda: values.append(result.get(PATIENCE)))
+    thread.start()
+    ended = text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'upbeat-results-listen' AND datname = current_database()"
+    )
+
+    def end() -> bool:
+        with sessions.begin() as session:
+            return session.execute(ended).first() is not None
+
+    eventually(end, PATIENCE, "a connection to end")
+    thread.join(PATIENCE)
+    assert values == [1.0]
+
+
+FORKED = """
+import os, sys
+from support import calls
+assert calls.nap.delay(0.05).get(20) == 0.05
+child = os.fork()
+value = calls.nap.delay(0.2 if child else 0.1).get(20)
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+    assert value == 0.2 and calls.nap.delay(0.05).get(20) == 0.05
+else:
+    os._exit(0 if value == 0.1 else 1)
+"""
+
+
+def test_a_forked_process_waits_by_itself(
+    servers: Servers, database: Database, redis_url: str, tmp_path: Path
+) -> None:
+    environment = stack_environment(servers.postgres.url, database.name, redis_url, tmp_path / "ledger")
+    done = subprocess.run([sys.executable, "-c", FORKED], env=environment, cwd=ROOT, timeout=60, check=False)
+    assert done.returncode == 0

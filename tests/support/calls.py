@@ -160,3 +160,17 @@ def restartable(self: Any, seconds: float) -> int:
         time.sleep(seconds)
     write("end", self.request)
     return int(self.request.retries)
+
+
+@app.task(name="calls.own_state", bind=True)
+def own_state(self: Any, path: str) -> str:
+    """Says how far it is, and waits until somebody has seen it."""
+    self.update_state(state="HALFWAY", meta={"done": 1, "total": 2})
+    while not Path(path).exists():
+        time.sleep(0.02)
+    return "done"
+
+
+@app.task(name="calls.large")
+def large(size: int) -> str:
+    return "x" * size

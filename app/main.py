@@ -1,5 +1,6 @@
 """The HTTP service: wiring, no logic. `uvicorn app.main:app` starts it."""
 
+import asyncio
 import importlib
 import pkgutil
 from collections.abc import AsyncIterator, Iterator
@@ -10,11 +11,13 @@ from fastapi import APIRouter, Depends, FastAPI
 from app import modules
 from app.api import (
     auth,
+    calendars,
     docs,
     health,
     logs,
     middleware,
     openapi,
+    previews,
     problems,
     run_actions,
     runs,
@@ -29,6 +32,7 @@ from app.scheduling.facade import Scheduler
 from app.settings import Settings, get_settings
 from app.worker import app as celery_app
 from app.worker import catalogue
+from app.worker.beat import EmbeddedBeat
 from app.worker.publisher import CeleryPublisher
 
 
@@ -50,9 +54,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             scheduler=scheduler,
             probe=probe,
         )
+        beat = EmbeddedBeat(celery_app) if settings.api.embedded_beat else None
+        if beat is not None:
+            beat.start()
         try:
             yield
         finally:
+            if beat is not None:
+                await asyncio.to_thread(beat.stop)
             await probe.close()
             publisher.close()
             await engine.dispose()
@@ -72,7 +81,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(health.router)
     app.include_router(auth.public, prefix="/api/v1")
     app.include_router(auth.personal, prefix="/api/v1", dependencies=[Depends(caller)])
-    resources = (schedules.router, schedule_actions.router, runs.router, run_actions.router, tasks.router)
+    resources = (
+        schedules.router,
+        schedule_actions.router,
+        previews.router,
+        runs.router,
+        run_actions.router,
+        tasks.router,
+        calendars.router,
+    )
     for router in (*resources, *module_routers()):
         app.include_router(router, prefix="/api/v1", dependencies=[Depends(authorize)])
     if settings.api.docs_enabled:

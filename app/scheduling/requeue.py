@@ -10,12 +10,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from app.scheduling import statements
+from app.scheduling import runs, statements
 from app.scheduling.messages import RunMessage
 from app.scheduling.states import RunState
-
-# Sooner than this, a beat may be asleep; it is told.
-SOON = 5.0
 
 _GIVE_BACK = text("""
 UPDATE celery_task_runs
@@ -51,12 +48,19 @@ class GiveBack:
 
 
 def give_back(
-    session: Session, run_id: UUID, *, attempt: int, worker_id: UUID, wish: GiveBack, redispatch_delay: float
+    session: Session,
+    run_id: UUID,
+    *,
+    attempt: int,
+    worker_id: UUID,
+    wish: GiveBack,
+    redispatch_delay: float,
+    beat_sleep: float,
 ) -> tuple[bool, RunMessage | None]:
     """End this attempt and queue the next, whatever the run's own retry policy says.
 
     Answers whether it was done (False: fenced, or asked to stop, and nothing changed), and the wake-up to publish after the
-    commit if it is due at once. The attempt that ended is kept in the history.
+    commit if it is due at once; beats that may sleep for longer (``beat_sleep``, seconds) are woken. The attempt that ended is kept in the history.
     """
     guard = {"id": run_id, "attempt": attempt, "worker_id": worker_id}
     running = session.execute(statements.ATTEMPT, guard).one_or_none()
@@ -94,6 +98,5 @@ def give_back(
     )
     if at_once:
         return True, RunMessage.of(run_id, row.task, row.queue, row.attempt, row.options)
-    if wish.due_at is not None or wish.delay < SOON:
-        session.execute(statements.NOTIFY_BEATS)
+    runs.wake_beats(session, run_id, within=beat_sleep)
     return True, None

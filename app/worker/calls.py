@@ -9,7 +9,7 @@ from uuid import UUID
 from celery.utils.functional import maybe_list
 from sqlalchemy.orm import Session
 
-from app.scheduling import canvas, requeue, runs, statements
+from app.scheduling import canvas, runs
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.config import RunOptions
 from app.scheduling.ids import new_id
@@ -92,8 +92,8 @@ def call(
             run_id=run_id,
             canvas=carried,
         )
-        if due_at is not None or 0 < due_in < requeue.SOON:
-            session.execute(statements.NOTIFY_BEATS)
+        if message is None:
+            runs.wake_beats(session, run_id, within=get_settings().beat.max_sleep)
         return message
 
     return Call(run_id, task_id or str(run_id), write, bool(options.get("ignore_result")))

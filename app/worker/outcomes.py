@@ -16,6 +16,7 @@ from app.scheduling.ids import new_id
 from app.scheduling.messages import RunMessage
 from app.scheduling.policies import Reason
 from app.scheduling.runs import Outcome, RunState
+from app.settings import get_settings
 from app.worker import bookkeeping, codec, liveness
 from app.worker.bridge import RunCancelled
 from app.worker.canvas import Errback, call_inline, draw
@@ -74,6 +75,7 @@ def finish(
                 _keep_late(session, late_id, run_id, attempt, outcome, worker_id)
             return _Ended()
         if not state.terminal:
+            runs.wake_beats(session, run_id, within=get_settings().beat.max_sleep)
             return _Ended(state)
         document = running.canvas if running is not None else _canvas_of(session, run_id)
         request = None if running is None else running.request

@@ -31,10 +31,10 @@ START_PATIENCE = 10.0
 # Celery keeps the request per thread; a body on the bridge's loop thread finds it here.
 current_request: ContextVar[Any] = ContextVar("current_request", default=None)
 
-# Parts of a canvas that Celery's own code reads from the request.
+# Parts of a canvas that Celery's own code reads from the request; what a message says of them is nothing.
 _REQUEST = (
     *("callbacks", "errbacks", "chain", "chord", "group", "group_index", "root_id", "parent_id"),
-    *("shadow", "headers", "stamped_headers", "stamps", "replaced_task_nesting"),
+    *("shadow", "headers", "stamped_headers", "stamps"),
 )
 
 
@@ -92,9 +92,10 @@ class Task(CeleryTask):  # type: ignore[misc]
         kwargs.update(codec.from_stored(started.kwargs))
         celery_id = canvas.get("id", task_id)
         request.update(
-            {name: canvas.get(name) for name in _REQUEST if name in canvas},
+            {name: canvas.get(name) for name in _REQUEST},
             id=celery_id,
             root_id=canvas.get("root_id", celery_id),
+            replaced_task_nesting=canvas.get("replaced_task_nesting", 0),
             args=args,
             kwargs=kwargs,
             attempt=started.attempt,
@@ -119,6 +120,7 @@ class Task(CeleryTask):  # type: ignore[misc]
                 worker=request.hostname,
                 token=token,
                 published_at=None if published is None else datetime.fromtimestamp(published, UTC),
+                task=request.task,
             )
 
         try:
@@ -180,7 +182,7 @@ class Task(CeleryTask):  # type: ignore[misc]
             options={name: value for name, value in limits.items() if value is not None},
             error=None if error is None else outcomes.error_of(error),
         )
-        worker_id = liveness.worker_id()
+        worker_id, beat = liveness.worker_id(), get_settings().beat
 
         def work(session: Session) -> tuple[bool, RunMessage | None]:
             return requeue.give_back(
@@ -189,7 +191,8 @@ class Task(CeleryTask):  # type: ignore[misc]
                 attempt=running.attempt,
                 worker_id=worker_id,
                 wish=wish,
-                redispatch_delay=get_settings().beat.redispatch_delay,
+                redispatch_delay=beat.redispatch_delay,
+                beat_sleep=beat.max_sleep,
             )
 
         done, message = bookkeeping.transact(work, patience=outcomes.PATIENCE)

@@ -39,6 +39,11 @@ WHERE group_id = :group_id AND fired_at IS NULL
 RETURNING counted >= size AS complete
 """)
 
+_GROW = text("""
+UPDATE celery_task_chords SET size = size + 1, header = header || CAST(:result AS jsonb)
+WHERE group_id = :group_id AND fired_at IS NULL
+""")
+
 _FIRE = text("""
 UPDATE celery_task_chords SET fired_at = clock_timestamp()
 WHERE group_id = :group_id AND fired_at IS NULL
@@ -148,6 +153,11 @@ def add_chord(session: Session, chord: Chord) -> None:
 def set_chord_size(session: Session, group_id: str, size: int) -> None:
     """So many parts must end before the body may start."""
     session.execute(update(ChordRow).where(ChordRow.group_id == group_id).values(size=size))
+
+
+def grow_chord(session: Session, group_id: str, result: Any) -> None:
+    """One more part, whose result is ``result`` (a tuple, as in the header), before the others have ended."""
+    session.execute(_GROW, {"group_id": group_id, "result": json.dumps([result])})
 
 
 def count_part(session: Session, group_id: str) -> Chord | None:

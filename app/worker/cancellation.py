@@ -106,7 +106,7 @@ class Cancellations(threading.Thread):
 
 def stop_restartable() -> None:
     """Stop, without asking the database, the runs that another worker is about to start again."""
-    for request in list(state.active_requests):
+    for request in list(state.requests.values()):
         if not request.request_dict.get("upbeat_restartable"):
             continue
         logger.warning(

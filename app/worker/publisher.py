@@ -159,7 +159,7 @@ def envelope(message: RunMessage, published_at: float, origin: str) -> dict[str,
             "stamped_headers": None,
             "stamps": {},
             "upbeat_published_at": published_at,
-            "upbeat_restartable": message.restartable,
+            **({"upbeat_restartable": True} if message.restartable else {}),
         },
         "properties": {
             "correlation_id": run_id,

@@ -38,7 +38,7 @@ def begin(why: str, stuck: set[str]) -> None:
 def _leave() -> None:
     end = time.monotonic() + get_settings().worker.drain
     while time.monotonic() < end:
-        active = {request.id for request in list(state.active_requests)}
+        active = set(state.requests)
         if not active - _stuck:
             break
         time.sleep(LOOK_EVERY)

@@ -5,7 +5,7 @@ attempt changes nothing. Celery's own words for states are those of the table be
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from celery import states
@@ -164,6 +164,11 @@ class RunBackend(BaseBackend):  # type: ignore[misc]
         """Told before the last part is called, so that it cannot come too late."""
         self._write(lambda session: canvas.set_chord_size(session, group_id, chord_size))
 
+    def add_to_chord(self, chord_id: str, result: Any) -> None:
+        """A part of a chord adds another one, while it runs."""
+        member = codec.to_stored(result.as_tuple())
+        self._write(lambda session: canvas.grow_chord(session, chord_id, member))
+
     def sweep(self, session: Session) -> list[RunMessage]:
         """Draw the consequences that others left open; answers what to publish after the commit."""
         consequences = Consequences(self.app, session)
@@ -293,16 +298,19 @@ class RunBackend(BaseBackend):  # type: ignore[misc]
         self._ensure_not_eager()
         left = set(task_ids)
         with waiters.waiting(left, timeout) as wait:
+            look: Collection[str] = left
             while left:
-                for task_id, meta in self._metas(left, watch=True).items():
+                for task_id, meta in self._metas(left.intersection(look), watch=True).items():
                     if meta["status"] in states.READY_STATES:
                         left.discard(task_id)
                         yield task_id, meta
                 if left:
                     if on_interval is not None:
                         on_interval()
-                    if not wait():
+                    heard = wait()
+                    if heard is None:
                         raise CeleryTimeout("The operation timed out.")
+                    look = heard
 
     def _forget(self, task_id: str) -> None:
         def work(session: Session) -> None:

@@ -33,6 +33,14 @@ IDLE = 60.0
 STOP_PATIENCE = 5.0
 
 
+class _Waiter:
+    """One call that waits; ``heard`` are its ids that something was heard of."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.heard: set[str] = set()
+
+
 class Waiters:
     """The waiters of this process, and the thread that wakes them; a forked child starts anew."""
 
@@ -42,7 +50,7 @@ class Waiters:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._events: dict[str, set[threading.Event]] = defaultdict(set)
+        self._waiting: dict[str, set[_Waiter]] = defaultdict(set)
         self._thread: _Listening | None = None
         self._listening = threading.Event()
 
@@ -52,38 +60,41 @@ class Waiters:
         self._reset()
 
     @contextmanager
-    def waiting(self, task_ids: Collection[str], timeout: float | None) -> Iterator[Callable[[], bool]]:
-        """Register for those ids; gives a function that waits until it is worth looking again.
+    def waiting(
+        self, task_ids: Collection[str], timeout: float | None
+    ) -> Iterator[Callable[[], Collection[str] | None]]:
+        """Register for those ids; gives a function that waits until it is worth looking again, and says where.
 
-        It answers False when ``timeout`` (seconds, from now on) is over.
+        It answers None when ``timeout`` (seconds, from now on) is over.
         """
         end = None if timeout is None else time.monotonic() + timeout
-        event = threading.Event()
-        registered = tuple(task_ids)
+        waiter, registered = _Waiter(), frozenset(task_ids)
         with self._lock:
             for task_id in registered:
-                self._events[task_id].add(event)
+                self._waiting[task_id].add(waiter)
         try:
             if timeout != 0:
                 self._start(min(CONNECT_PATIENCE, timeout or CONNECT_PATIENCE))
 
-            def wait() -> bool:
+            def wait() -> Collection[str] | None:
                 look = LOOK_SELDOM if self._listening.is_set() else LOOK_OFTEN
                 if end is not None:
                     look = min(look, end - time.monotonic())
                     if look <= 0:
-                        return False
-                event.wait(look)
-                event.clear()
-                return True
+                        return None
+                heard = waiter.event.wait(look)
+                with self._lock:
+                    waiter.event.clear()
+                    named, waiter.heard = waiter.heard, set()
+                return named if heard and named else registered
 
             yield wait
         finally:
             with self._lock:
                 for task_id in registered:
-                    self._events[task_id].discard(event)
-                    if not self._events[task_id]:
-                        del self._events[task_id]
+                    self._waiting[task_id].discard(waiter)
+                    if not self._waiting[task_id]:
+                        del self._waiting[task_id]
 
     def close(self) -> None:
         """Give the connection up; those who still wait look by themselves, and the next one starts anew."""
@@ -108,8 +119,9 @@ class Waiters:
         """Those have ended: wake who waits for them."""
         with self._lock:
             for task_id in task_ids:
-                for event in self._events.get(task_id, ()):
-                    event.set()
+                for waiter in self._waiting.get(task_id, ()):
+                    waiter.heard.add(task_id)
+                    waiter.event.set()
 
     def listening(self, *, is_so: bool) -> None:
         """The connection is up, or down; either way something may have been missed."""
@@ -118,14 +130,15 @@ class Waiters:
         else:
             self._listening.clear()
         with self._lock:
-            for events in self._events.values():
-                for event in events:
-                    event.set()
+            for task_id, waiters in self._waiting.items():
+                for waiter in waiters:
+                    waiter.heard.add(task_id)
+                    waiter.event.set()
 
     def retire(self) -> bool:
         """Whether the thread may end, because nobody waits; nobody who comes later is forgotten."""
         with self._lock:
-            if self._events:
+            if self._waiting:
                 return False
             self._listening.clear()
             self._thread = None

@@ -16,9 +16,10 @@ from celery.exceptions import WorkerLostError
 
 from app.scheduling import canvas
 from app.scheduling.models import RunRow
+from app.settings import Settings
 from app.worker import bookkeeping, counters
 from support import calls
-from support.celery_client import client_of
+from support.calling import calling
 from support.ledger import Ledger
 from support.polling import eventually, holds_throughout
 from support.servers import Database, Servers
@@ -38,10 +39,10 @@ SEED = int(os.environ.get("UPBEAT_TEST_SEED", random.randrange(2**32)))
 
 
 @pytest.fixture(autouse=True)
-def client(servers: Servers, database: Database, redis_url: str, stack: Stack) -> Iterator[None]:
+def client(settings: Settings, stack: Stack) -> Iterator[None]:
     """Short leases, and this process as the client."""
     stack.environment.update(QUICK)
-    with client_of(servers.postgres.url, database, redis_url):
+    with calling(settings):
         yield
 
 

@@ -24,10 +24,10 @@ from app.scheduling.models import AttemptRow, ChordRow, RunRow
 from app.settings import Settings
 from app.worker import celery_app, codec
 from support import calls
-from support.celery_client import client_of
+from support.calling import calling
 from support.ledger import Ledger
 from support.polling import eventually
-from support.processes import ROOT, Processes
+from support.processes import ROOT
 from support.servers import Database, Servers
 from support.stack import Stack, stack_environment
 
@@ -40,23 +40,13 @@ QUICK = {
 
 
 @pytest.fixture(scope="module")
-def running(
-    servers: Servers, database: Database, redis_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Ledger]:
+def running(shared_stack: Stack, settings: Settings) -> Iterator[Ledger]:
     """A beat, a worker of two processes, and this process as their client."""
-    folder = tmp_path_factory.mktemp("running")
-    processes, ledger = Processes(folder), Ledger(folder / "ledger.jsonl")
-    environment = stack_environment(servers.postgres.url, database.name, redis_url, ledger.path) | QUICK
-    stack = Stack(processes, environment, ledger)
-    try:
-        stack.worker("--without-mingle", wait=False)
-        stack.beat(wait=False)
-        for process in processes.started:
-            process.wait_for_output(" ready." if "worker" in process.name else "beat: Starting", 40)
-        with client_of(servers.postgres.url, database, redis_url):
-            yield ledger
-    finally:
-        processes.end()
+    shared_stack.environment.update(QUICK)
+    shared_stack.beat(wait=False)
+    shared_stack.worker("--without-mingle")
+    with calling(settings):
+        yield shared_stack.ledger
 
 
 @pytest.fixture(scope="module")
@@ -292,6 +282,8 @@ def test_chords_in_chains_and_chains_in_chords() -> None:
     assert result.get(PATIENCE) == 3 + 7 + 100
     inner = chord([calls.add.s(1, 1), calls.add.s(2, 2)], calls.total.s())
     assert chord([inner, calls.add.s(3, 3)], calls.total.s()).apply_async().get(PATIENCE) == 12
+    grown = chord([calls.adds_a_part.s(1), calls.add.s(1, 1)], calls.total.s()).apply_async()
+    assert grown.get(PATIENCE) == 1 + 2 + 101
     empty = chord([], calls.total.s()).apply_async()
     assert empty.get(PATIENCE) == 0
 

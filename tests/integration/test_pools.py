@@ -16,12 +16,10 @@ from app.scheduling.models import RunRow
 from app.settings import Settings
 from app.worker import celery_app
 from support import calls, stubborn
-from support.celery_client import client_of
-from support.ledger import Ledger
+from support.calling import calling
 from support.polling import eventually
-from support.processes import Process, Processes
-from support.servers import Database, Servers
-from support.stack import Stack, stack_environment
+from support.processes import Process
+from support.stack import BOOT, Stack
 
 PATIENCE = 20.0
 POOLS = {"prefork": "system", "threads": "priority_high", "solo": "priority_low"}
@@ -36,26 +34,18 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def workers(
-    servers: Servers, database: Database, redis_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Process]]:
+def workers(shared_stack: Stack, settings: Settings) -> Iterator[dict[str, Process]]:
     """A worker for each pool, a beat, and this process as their client."""
-    folder = tmp_path_factory.mktemp("pools")
-    processes, ledger = Processes(folder), Ledger(folder / "ledger.jsonl")
-    environment = stack_environment(servers.postgres.url, database.name, redis_url, ledger.path) | SETTINGS
-    stack = Stack(processes, environment, ledger)
-    try:
-        started = {
-            pool: stack.worker("-P", pool, "-Q", queue, "--without-mingle", wait=False)
-            for pool, queue in POOLS.items()
-        }
-        stack.beat(wait=False)
-        for process in started.values():
-            process.wait_for_output(" ready.", 40)
-        with client_of(servers.postgres.url, database, redis_url):
-            yield started
-    finally:
-        processes.end()
+    shared_stack.environment.update(SETTINGS)
+    started = {
+        pool: shared_stack.worker("-P", pool, "-Q", queue, "--without-mingle", wait=False)
+        for pool, queue in POOLS.items()
+    }
+    shared_stack.beat(wait=False)
+    for process in started.values():
+        process.wait_for_output(" ready.", BOOT)
+    with calling(settings):
+        yield started
 
 
 @pytest.fixture(scope="module")

@@ -174,3 +174,10 @@ def own_state(self: Any, path: str) -> str:
 @app.task(name="calls.large")
 def large(size: int) -> str:
     return "x" * size
+
+
+@app.task(name="calls.adds_a_part", bind=True)
+def adds_a_part(self: Any, x: float) -> float:
+    """A part of a chord that makes another one."""
+    self.add_to_chord(add.s(x, 100))
+    return x

@@ -17,8 +17,10 @@ from app.errors import Forbidden, Unauthenticated
 from app.modules.auth import service as auth
 from app.modules.auth.models import User
 from app.modules.auth.service import Role
+from app.outbound import OutboundPolicy
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.facade import Scheduler
+from app.sealing import Sealer
 from app.settings import Settings
 
 READING = frozenset({"GET", "HEAD"})
@@ -33,6 +35,8 @@ class Services:
     catalogue: Catalogue
     scheduler: Scheduler
     probe: Probe
+    sealer: Sealer
+    outbound: OutboundPolicy
 
 
 def services(request: Request) -> Services:

@@ -12,7 +12,6 @@ keeps these documents; only `app.worker.canvas` can read the signatures in them.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -20,9 +19,9 @@ from sqlalchemy import delete, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.scheduling.ids import id_at, new_id
+from app.scheduling.ids import new_id
 from app.scheduling.messages import DEFAULT_QUEUE
-from app.scheduling.models import NOW, ChordRow, GroupRow, LateOutcomeRow, RunRow, TaskIdRow
+from app.scheduling.models import NOW, ChordRow, GroupRow, RunRow, TaskIdRow
 
 OWING = ("chain", "chord", "errbacks")
 
@@ -215,14 +214,6 @@ def restore_group(session: Session, group_id: str) -> list[Any] | None:
 def delete_group(session: Session, group_id: str) -> None:
     """Forget a saved group."""
     session.execute(delete(GroupRow).where(GroupRow.group_id == group_id))
-
-
-def forget_before(session: Session, instant: datetime) -> None:
-    """Forget what belongs to runs that were made before ``instant``, when their history is dropped."""
-    session.execute(delete(TaskIdRow).where(TaskIdRow.run_id < id_at(instant)))
-    session.execute(delete(LateOutcomeRow).where(LateOutcomeRow.run_id < id_at(instant)))
-    session.execute(delete(ChordRow).where(ChordRow.created_at < instant))
-    session.execute(delete(GroupRow).where(GroupRow.created_at < instant))
 
 
 def abandon(session: Session, task_id: str, task: str, error: Mapping[str, Any], reason: str) -> None:

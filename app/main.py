@@ -13,6 +13,7 @@ from app.api import (
     auth,
     calendars,
     docs,
+    drift,
     health,
     logs,
     middleware,
@@ -90,6 +91,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     resources = (
         schedules.router,
         schedule_actions.router,
+        drift.router,
         previews.router,
         runs.router,
         run_actions.router,

@@ -31,6 +31,7 @@ def replay(
     Raises:
         NotFound: there is no such run.
         Conflict: it has not ended, or its task is not registered any more.
+        InvalidInput: the task cannot be called with the other arguments.
     """
     row = runs.read(session, run_id)
     if row is None:
@@ -40,12 +41,15 @@ def replay(
     task = catalogue.find(row.task)
     if task is None:
         raise Conflict("No task of this name is registered any more; GET /api/v1/tasks lists them.")
+    chosen_args, chosen_kwargs = row.args if args is None else args, row.kwargs if kwargs is None else kwargs
+    if args is not None or kwargs is not None:
+        task.require_fit(chosen_args, chosen_kwargs, prefix="")
     related = row.schedule_id is not None and row.schedule_version is not None
     return runs.submit(
         session,
         task=task,
-        args=row.args if args is None else args,
-        kwargs=row.kwargs if kwargs is None else kwargs,
+        args=chosen_args,
+        kwargs=chosen_kwargs,
         options=RunOptions.model_validate(row.options),
         origin=Origin.REPLAY,
         redispatch_delay=redispatch_delay,

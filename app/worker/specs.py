@@ -1,15 +1,17 @@
 """What the catalogue says of a Celery task."""
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 from app.scheduling.catalogue import TaskSpec
+from app.scheduling.parameters import Parameters
+from app.worker import codec
 
 
 def spec_of(task: Any) -> TaskSpec:
-    """Name, path, parameters and defaults of a registered task."""
+    """Name, path, parameters and defaults of a registered task; with `typing=False` arguments are not checked."""
     function = inspect.unwrap(task.run)
+    bound = inspect.ismethod(task.run)
     lines = (inspect.getdoc(function) or "").strip().splitlines()
     return TaskSpec(
         name=task.name,
@@ -22,23 +24,5 @@ def spec_of(task: Any) -> TaskSpec:
         time_limit=task.time_limit,
         max_attempts=task.max_attempts,
         on_worker_lost=task.on_worker_lost,
-        parameters=_parameters(function, bound=inspect.ismethod(task.run)),
+        parameters=Parameters(function, bound=bound, decode=codec.from_stored) if task.typing else None,
     )
-
-
-def _parameters(function: Callable[..., Any], *, bound: bool) -> dict[str, Any]:
-    described: dict[str, Any] = {}
-    for position, parameter in enumerate(inspect.signature(function).parameters.values()):
-        if bound and position == 0:
-            continue
-        entry: dict[str, Any] = {
-            "kind": parameter.kind.name.lower(),
-            "required": parameter.default is parameter.empty
-            and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD),
-        }
-        if parameter.annotation is not parameter.empty:
-            entry["type"] = inspect.formatannotation(parameter.annotation)
-        if isinstance(parameter.default, str | int | float | bool | None):
-            entry["default"] = parameter.default
-        described[parameter.name] = entry
-    return described

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from app.scheduling import requeue, runs
 from app.scheduling.canvas import as_run_id
 from app.scheduling.catalogue import TaskSpec
+from app.scheduling.declarations import TaskSchedule
 from app.scheduling.ids import new_id
 from app.scheduling.messages import DEFAULT_QUEUE, RunMessage
 from app.scheduling.policies import Reason
@@ -61,6 +62,7 @@ class Task(CeleryTask):  # type: ignore[misc]
     default_queue: ClassVar[str] = DEFAULT_QUEUE
     max_attempts: ClassVar[int] = 1
     on_worker_lost: ClassVar[str] = "fail"
+    schedules: ClassVar[Sequence[TaskSchedule | Mapping[str, Any]]] = ()
 
     def _get_request(self) -> Any:
         request = current_request.get()

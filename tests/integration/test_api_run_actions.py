@@ -128,6 +128,9 @@ async def test_replay_with_the_same_and_with_other_arguments(
     )
     edited = await admin.post(f"/api/v1/runs/{run_id}/replay", json={"kwargs": {"message": "other"}})
     assert edited.json()["kwargs"] == {"message": "other"}
+    wrong = await admin.post(f"/api/v1/runs/{run_id}/replay", json={"kwargs": {"massage": "typo"}})
+    assert wrong.status_code == 422
+    assert "kwargs.massage" in {error["field"] for error in wrong.json()["errors"]}
     assert (await admin.post(f"/api/v1/runs/{NOWHERE}/replay")).status_code == 404
     assert (await admin.get(f"/api/v1/runs/{run_id}")).json()["state"] == "failed"
 

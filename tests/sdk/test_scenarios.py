@@ -197,3 +197,14 @@ async def test_pages_are_walked(client: Any) -> None:
     assert len(page.items) == 2
     last = await (await page.next_page()).next_page()
     assert (len(last.items), last.next_cursor, await last.next_page()) == (1, None, None)
+
+
+async def test_a_run_is_cancelled_and_replayed(client: Any) -> None:
+    run = await client.tasks.run(ECHO, kwargs={"message": "too early"}, countdown=3600)
+    cancelled = await run.cancel(reason="not today")
+    assert (cancelled.state, cancelled.reason) == ("cancelled", "cancelled_by_user")
+    with pytest.raises(upbeat_sdk.RunCancelled, match="not today"):
+        await run.result(timeout=PATIENCE)
+    again = await cancelled.replay(kwargs={"message": "in time"})
+    assert again.id != run.id
+    assert (await again.result(timeout=PATIENCE))["message"] == "in time"

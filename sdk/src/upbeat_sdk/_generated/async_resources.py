@@ -223,13 +223,19 @@ class AsyncRunsResource(AsyncResource):
         | None = None,
         task: str | None = None,
         queue: Literal["system", "priority_high", "priority_low", "celery"] | None = None,
+        exception: str | None = None,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
     ) -> AsyncPages[AsyncRun]:
-        """Runs, newest first, filtered by schedule, state, task and queue.
+        """Runs, newest first, filtered by schedule, state, task, queue, error and time.
 
         Args:
             limit: Items on a page.
             cursor: `next_cursor` of the page before; the first page has none.
             task: Registered name.
+            exception: Type of the error of a failed run: `ValueError`, `package.module.Name`.
+            since: Nominal time of a scheduled run, else of its making; included.
+            until: Excluded.
         """
         call = Call(
             "list_runs",
@@ -242,6 +248,9 @@ class AsyncRunsResource(AsyncResource):
                 "state": state,
                 "task": task,
                 "queue": queue,
+                "exception": exception,
+                "since": since,
+                "until": until,
             },
         )
         return self._client.page(call, AsyncRun)
@@ -250,6 +259,35 @@ class AsyncRunsResource(AsyncResource):
         """One run with its arguments, its outcome and, if it did not execute, the reason."""
         call = Call("get_run", "GET", f"/api/v1/runs/{segment('run_id', run_id)}")
         return await self._client.fetch(call, AsyncRun)
+
+    async def cancel_many(self, **fields: Unpack[bodies.BulkCancelRequest]) -> models.Done:
+        """Cancel the runs that the filter finds, the oldest first, up to `limit`."""
+        call = Call("cancel_runs", "POST", "/api/v1/runs/cancel", body=fields)
+        return await self._client.fetch(call, models.Done)
+
+    async def replay_many(self, **fields: Unpack[bodies.BulkRequest]) -> models.Done:
+        """Replay the runs that the filter finds and that were not replayed yet; failed ones when no state is given."""
+        call = Call("replay_runs", "POST", "/api/v1/runs/replay", body=fields)
+        return await self._client.fetch(call, models.Done)
+
+    async def cancel(self, run_id: UUID | str, /, **fields: Unpack[bodies.CancelRequest]) -> AsyncRun:
+        """A queued run never starts; a running one is asked to stop, and after a grace made to."""
+        call = Call(
+            "cancel_run", "POST", f"/api/v1/runs/{segment('run_id', run_id)}/cancel", body=fields or None
+        )
+        return await self._client.fetch(call, AsyncRun)
+
+    async def replay(self, run_id: UUID | str, /, **fields: Unpack[bodies.ReplayRequest]) -> AsyncRun:
+        """Make a new run of the same task, with the same or other arguments; the old one stays as it is."""
+        call = Call(
+            "replay_run", "POST", f"/api/v1/runs/{segment('run_id', run_id)}/replay", body=fields or None
+        )
+        return await self._client.fetch(call, AsyncRun)
+
+    async def attempts(self, run_id: UUID | str, /) -> models.RunAttempts:
+        """Every attempt with its worker and its error, and what came too late."""
+        call = Call("get_attempts", "GET", f"/api/v1/runs/{segment('run_id', run_id)}/attempts")
+        return await self._client.fetch(call, models.RunAttempts)
 
 
 class AsyncSchedulesResource(AsyncResource):

@@ -83,6 +83,78 @@ class BodyLogin(TypedDict):
     client_secret: NotRequired[str | None]
 
 
+class BulkCancelRequest(TypedDict):
+    """Which runs to cancel; queued and running ones when no state is given."""
+
+    schedule_id: NotRequired[str | None]
+    states: NotRequired[
+        list[
+            Literal[
+                "queued",
+                "running",
+                "succeeded",
+                "failed",
+                "timed_out",
+                "lost",
+                "cancelled",
+                "expired",
+                "skipped",
+            ]
+        ]
+    ]
+    task: NotRequired[str | None]
+    """Registered name."""
+    queue: NotRequired[Literal["system", "priority_high", "priority_low", "celery"] | None]
+    exception: NotRequired[str | None]
+    """Type of the error: `ValueError`, `module.Name`."""
+    since: NotRequired[datetime | str | None]
+    until: NotRequired[datetime | str | None]
+    dry_run: NotRequired[bool]
+    """Count, and do nothing."""
+    limit: NotRequired[int]
+    reason: NotRequired[str | None]
+
+
+class BulkRequest(TypedDict):
+    """Which runs; at least one field, so that nothing happens to all of them by mistake."""
+
+    schedule_id: NotRequired[str | None]
+    states: NotRequired[
+        list[
+            Literal[
+                "queued",
+                "running",
+                "succeeded",
+                "failed",
+                "timed_out",
+                "lost",
+                "cancelled",
+                "expired",
+                "skipped",
+            ]
+        ]
+    ]
+    task: NotRequired[str | None]
+    """Registered name."""
+    queue: NotRequired[Literal["system", "priority_high", "priority_low", "celery"] | None]
+    exception: NotRequired[str | None]
+    """Type of the error: `ValueError`, `module.Name`."""
+    since: NotRequired[datetime | str | None]
+    until: NotRequired[datetime | str | None]
+    dry_run: NotRequired[bool]
+    """Count, and do nothing."""
+    limit: NotRequired[int]
+
+
+class CancelRequest(TypedDict):
+    """How to cancel."""
+
+    force: NotRequired[bool]
+    """Do not wait for it to clean up."""
+    reason: NotRequired[str | None]
+    """For whoever wonders."""
+
+
 class Credential(TypedDict):
     """A credential, to be stored encrypted and never shown again."""
 
@@ -146,6 +218,13 @@ class PauseRequest(TypedDict):
 
     note: str
     """For whoever wonders; kept with author and time."""
+
+
+class ReplayRequest(TypedDict):
+    """With which arguments; those of the old run when absent."""
+
+    args: NotRequired[list[Any] | None]
+    kwargs: NotRequired[dict[str, Any] | None]
 
 
 class ResumeRequest(TypedDict):

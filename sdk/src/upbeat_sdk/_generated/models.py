@@ -76,6 +76,18 @@ class AgentCall(Model):
     called_at: datetime
 
 
+class Attempt(Model):
+    """One try at a run."""
+
+    attempt: int
+    outcome: str
+    """Of the newest one: the state of the run."""
+    worker: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: dict[str, Any] | None
+
+
 class Backfilled(Model):
     """What a backfill did, or would do."""
 
@@ -109,6 +121,18 @@ class CurrentUser(Model):
     role: Literal["viewer", "operator", "admin"] | str
     """What a user may do; each includes the ones before."""
     created_at: datetime
+
+
+class Done(Model):
+    """What was done, or would be."""
+
+    dry_run: bool
+    matched: int
+    """Runs that the filter finds, up to the limit."""
+    changed: int
+    """Runs that were cancelled, asked to stop, or replayed."""
+    more: bool
+    """There are more; call again."""
 
 
 class DriftFinding(Model):
@@ -164,6 +188,17 @@ class HolidaySource(Model):
     """ISO 3166-2 code within the country."""
 
 
+class LateOutcome(Model):
+    """What a worker reported after its attempt had been decided without it; it changed nothing."""
+
+    attempt: int
+    outcome: str
+    worker_id: UUID | None
+    result: Any
+    error: dict[str, Any] | None
+    reported_at: datetime
+
+
 class Liveness(Model):
     """The process turns."""
 
@@ -194,8 +229,10 @@ class MissedTicks(Model):
             "invalid_arguments",
             "cancelled_by_user",
             "purged",
+            "upstream_failed",
             "worker_lost",
             "hard_limit",
+            "task_replaced",
         ]
         | str
     )
@@ -255,7 +292,7 @@ class Run(Model):
     """The state by Celery's names."""
     reason: str | None
     """Why it did not run, or not to its end."""
-    origin: Literal["schedule", "manual", "backfill", "submit", "code"] | str
+    origin: Literal["schedule", "manual", "backfill", "submit", "code", "replay"] | str
     """Where a run comes from."""
     task: str
     queue: str
@@ -279,7 +316,16 @@ class Run(Model):
     returned: Any = Field(..., alias="result")
     error: dict[str, Any] | None
     requested_by: str | None
+    replay_of: UUID | None
+    """The run that this one repeats."""
     created_at: datetime
+
+
+class RunAttempts(Model):
+    """The attempts of a run, oldest first."""
+
+    items: list[Attempt]
+    late: list[LateOutcome]
 
 
 class SchedulePreview(Model):
@@ -359,8 +405,10 @@ class SimulatedTick(Model):
             "invalid_arguments",
             "cancelled_by_user",
             "purged",
+            "upstream_failed",
             "worker_lost",
             "hard_limit",
+            "task_replaced",
         ]
         | str
         | None
@@ -416,8 +464,10 @@ class Tick(Model):
             "invalid_arguments",
             "cancelled_by_user",
             "purged",
+            "upstream_failed",
             "worker_lost",
             "hard_limit",
+            "task_replaced",
         ]
         | str
         | None

@@ -97,6 +97,9 @@ class Runs:
         now = datetime.now(UTC).isoformat()
         run |= {"state": "cancelled", "celery_state": "REVOKED", "reason": "cancelled_by_user"}
         run |= {"cancel_requested_at": now, "finished_at": now}
+        note = (call.json or {}).get("reason")
+        said = f"Cancelled by fake: {note}" if note else "Cancelled by fake."
+        run["error"] = {"type": "Cancelled", "message": said}
         return run
 
     def _replay(self, call: "Received") -> Record:

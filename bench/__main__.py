@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "sdk" / "src"))
 from bench import engine, sdk
 
 PARTS = {"engine": engine, "sdk": sdk}
-MEASURES = {"engine": [*engine.MEASURES, *engine.WITH_IDLE], "sdk": list(sdk.MEASURES)}
+MEASURES = [*engine.MEASURES, *engine.WITH_IDLE, *sdk.MEASURES]
 
 
 def main() -> None:
@@ -24,14 +24,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, short runs: two to three minutes")
     parser.add_argument("--sizes", type=int, nargs="+", help="numbers of schedules")
     parser.add_argument("--peers", nargs="*", choices=list(engine.PEERS), help="none for ours alone")
-    parser.add_argument(
-        "--measures", nargs="+", choices=[name for part in MEASURES.values() for name in part]
-    )
+    parser.add_argument("--measures", nargs="+", choices=MEASURES)
     chosen = parser.parse_args()
     for name in chosen.only or sorted(PARTS):
-        measures = [measure for measure in chosen.measures or MEASURES[name] if measure in MEASURES[name]]
-        if measures:
-            PARTS[name].run(quick=chosen.quick, sizes=chosen.sizes, peers=chosen.peers, measures=measures)
+        PARTS[name].run(quick=chosen.quick, sizes=chosen.sizes, peers=chosen.peers, measures=chosen.measures)
 
 
 main()

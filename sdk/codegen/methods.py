@@ -11,11 +11,10 @@ from itertools import groupby
 
 from codegen.annotations import annotation, optional
 from codegen.document import JSON, Schema, answer, class_name, page_item, resolved
-from codegen.operations import Operation
+from codegen.operations import IDEMPOTENCY_KEY, Operation
 
 EVENTS = "text/event-stream"
 FORM = "application/x-www-form-urlencoded"
-IDEMPOTENCY_KEY = "idempotency-key"
 IF_MATCH = "if-match"
 # Written by hand: these can do something.
 HANDLES = {"Run", "LogLine"}

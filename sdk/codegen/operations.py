@@ -12,6 +12,7 @@ from typing import Any
 from codegen.document import Schema, operations
 
 PREFIX = "/api/v1/"
+IDEMPOTENCY_KEY = "idempotency-key"
 COLLECTION = {"get": "list", "post": "create"}
 ITEM = {"get": "get", "patch": "update", "put": "replace", "delete": "delete"}
 
@@ -40,6 +41,11 @@ class Operation:
     verb: str
     path: str
     schema: Schema
+
+    @property
+    def keyed(self) -> bool:
+        """Whether it creates work, and may be repeated under a key."""
+        return any(each["name"].lower() == IDEMPOTENCY_KEY for each in self.schema.get("parameters", ()))
 
 
 def named_operations(document: Schema, naming: Naming) -> list[Operation]:
@@ -85,7 +91,7 @@ def table_module(header: str, found: list[Operation]) -> str:
     """The source of the table that the package keeps of its operations."""
     rows = "".join(
         f'    "{each.id}": Operation("{each.resource}", "{each.method}", "{each.verb}", "{each.path}",'
-        f" {_success(each)}),\n"
+        f" {_success(each)}{', keyed=True' if each.keyed else ''}),\n"
         for each in found
     )
     return (

@@ -1,7 +1,7 @@
 """One suite for the sync and the async client, against the fake, the service in this process, and a running stack."""
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -15,6 +15,8 @@ from support.api import ADMIN, connected, serving
 from support.blocking import Awaited, BlockingTransport
 from support.stack import Stack
 from upbeat_sdk import AsyncUpbeat, Upbeat, models
+from upbeat_sdk._call import Call
+from upbeat_sdk._generated.operations import OPERATIONS
 from upbeat_sdk.testing import FakeUpbeat
 
 pytestmark = pytest.mark.slow
@@ -23,6 +25,9 @@ ECHO = "scheduled_task.test_task"
 FAILING = "scheduled_task.cleanup_old_logs"
 PATIENCE = 30.0
 PLACES = ("fake", "asgi", "stack")
+# The fake is ahead of a service that does not have these yet.
+LOGGED = PLACES if "get_run_logs" in OPERATIONS else ("fake",)
+KEYED = PLACES if OPERATIONS["run_task"].keyed else ("fake",)
 
 
 @dataclass
@@ -67,6 +72,7 @@ def faked() -> FakeUpbeat:
 
     @fake.task(ECHO)
     def echo(message: str = "It works.", seconds: float = 0.0) -> dict[str, Any]:
+        print(message)  # noqa: T201 - what a task prints is its log
         return {"message": message}
 
     @fake.task(FAILING, queue="system")
@@ -208,3 +214,22 @@ async def test_a_run_is_cancelled_and_replayed(client: Any) -> None:
     again = await cancelled.replay(kwargs={"message": "in time"})
     assert again.id != run.id
     assert (await again.result(timeout=PATIENCE))["message"] == "in time"
+
+
+@pytest.mark.parametrize("place", LOGGED, indirect=True)
+async def test_a_log_is_read_and_followed(client: Any) -> None:
+    run = await client.tasks.run(ECHO, kwargs={"message": "so long"})
+    followed = [line.message async for line in run.logs(follow=True)]
+    assert "so long" in followed
+    assert [line.message async for line in run.logs()] == followed
+    assert [line async for line in run.logs(level="error")] == []
+
+
+@pytest.mark.parametrize("place", KEYED, indirect=True)
+async def test_work_under_one_key_is_made_once(client: Any) -> None:
+    path, key = f"/api/v1/tasks/{ECHO}/runs", uuid4().hex
+    call = Call("run_task", "POST", path, body={}, keyed=True, idempotency_key=key)
+    once, again = [await client.fetch(call, models.Run) for _ in range(2)]
+    assert once.id == again.id
+    other = await client.fetch(replace(call, idempotency_key=uuid4().hex), models.Run)
+    assert other.id != once.id

@@ -57,6 +57,8 @@ class FakeUpbeat:
         self._received: list[Received] = []
         self._told: dict[str, deque[httpx.Response]] = defaultdict(deque)
         self._always: dict[str, tuple[int, Any]] = {}
+        # What was answered under an idempotency key; it is answered again.
+        self._done: dict[tuple[str, str | None], tuple[int, Any]] = {}
         self._lock = threading.RLock()
         known = {**EXTRA, **OPERATIONS}
         self._routes = [(name, each, _pattern(each.path)) for name, each in known.items()]
@@ -119,8 +121,13 @@ class FakeUpbeat:
             self._received.append(received)
             if self._told[name]:
                 return self._told[name].popleft()
+            key = (name, request.headers.get("Idempotency-Key"))
+            if key in self._done:
+                return _response(*self._done[key])
             try:
                 response = self._answer(received, operation, request)
+                if key[1] is not None:
+                    self._done[key] = (response.status_code, response.json())
             except Refusal as refusal:
                 response = problem(refusal, request.url.path)
             response.headers["X-Request-ID"] = f"fake-{len(self._received)}"

@@ -9,6 +9,7 @@ from json import dumps
 from typing import TYPE_CHECKING, Any
 
 from upbeat_sdk._generated import models
+from upbeat_sdk._logs import LEVELS
 from upbeat_sdk.testing._blank import blank
 from upbeat_sdk.testing._pages import page
 from upbeat_sdk.testing._problems import Refusal, not_found
@@ -110,7 +111,9 @@ class Runs:
         )
 
     def _logs(self, call: "Received") -> Record:
-        return page(self._lines[self._looked_at(call.path["run_id"])["id"]], call.query)
+        lines = self._lines[self._looked_at(call.path["run_id"])["id"]]
+        least = LEVELS.index(call.query.get("level", LEVELS[0]))
+        return page([line for line in lines if LEVELS.index(line["level"]) >= least], call.query)
 
     def _task(self, name: str) -> Record:
         if name not in self._tasks:

@@ -59,6 +59,16 @@ def test_a_request_without_an_answer(call: Call, error: httpx.TransportError, *,
             exchange.broke(error)
 
 
+def test_a_conflict_with_its_own_first_request_is_waited_out() -> None:
+    exchange = Exchange(KEYED, settings())
+    assert exchange.answered(409, {}) is None
+    exchange.broke(httpx.ReadTimeout("slow"))
+    assert exchange.answered(409, {}) is not None
+    reading = Exchange(READ, settings())
+    reading.broke(httpx.ReadTimeout("slow"))
+    assert reading.answered(409, {}) is None
+
+
 def test_the_last_failure_is_told() -> None:
     exchange = Exchange(READ, settings(max_retries=2))
     exchange.broke(httpx.ReadTimeout("slow"))

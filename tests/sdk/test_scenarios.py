@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -17,7 +16,7 @@ from support.stack import Stack
 from upbeat_sdk import AsyncUpbeat, Upbeat, models
 from upbeat_sdk._call import Call
 from upbeat_sdk._generated.operations import OPERATIONS
-from upbeat_sdk.testing import FakeUpbeat
+from upbeat_sdk.testing import FakeUpbeat, blank
 
 pytestmark = pytest.mark.slow
 
@@ -80,7 +79,7 @@ def faked() -> FakeUpbeat:
         if days < 1:
             raise ValueError("days must be from 1 to 36500")
 
-    user = {"id": str(uuid4()), "username": ADMIN[0], "role": "admin", "created_at": datetime.now(UTC)}
+    user = blank(models.CurrentUser) | {"username": ADMIN[0], "role": "admin"}
     fake.answer("get_current_user", user)
     return fake
 

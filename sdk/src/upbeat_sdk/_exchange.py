@@ -19,6 +19,8 @@ from upbeat_sdk._settings import Settings
 
 PASSING = frozenset({429, 502, 503, 504})
 NOT_DONE = frozenset({429})
+# To a request that was sent again under its key: the first one, given up here, is still being done there.
+UNDER_WAY = 409
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 LONGEST_PAUSE = 8.0
 LONGEST_RETRY_AFTER = 60.0
@@ -36,12 +38,17 @@ class Exchange:
 
     def answered(self, status: int, headers: Mapping[str, str]) -> float | None:
         """Seconds to wait before the call is sent again; None when this answer counts."""
-        if status not in PASSING or not (self.call.repeatable or status in NOT_DONE):
+        if not self._passes(status):
             return None
         told = retry_after(headers)
         if told is not None and told > LONGEST_RETRY_AFTER:
             return None
         return self._pause(f"status {status}", told)
+
+    def _passes(self, status: int) -> bool:
+        if status == UNDER_WAY:
+            return self._sent > 0 and self.call.idempotency_key is not None
+        return status in PASSING and (self.call.repeatable or status in NOT_DONE)
 
     def broke(self, error: httpx.RequestError) -> float:
         """Seconds to wait before the call is sent again.

@@ -10,7 +10,7 @@ import pytest
 
 import upbeat_sdk
 from app.settings import Settings
-from support.api import ADMIN, connected, serving
+from support.api import ADMIN, connected, log_in, serving
 from support.blocking import Awaited, BlockingTransport
 from support.stack import Stack
 from upbeat_sdk import AsyncUpbeat, Upbeat, models
@@ -33,6 +33,7 @@ KEYED = PLACES if OPERATIONS["run_task"].keyed else ("fake",)
 class Place:
     """Where the clients' calls end."""
 
+    token: str
     sync: Callable[..., Upbeat]
     asynchronous: Callable[..., AsyncUpbeat]
 
@@ -44,13 +45,14 @@ async def service(settings: Settings, shared_stack: Stack) -> AsyncIterator[dict
     running = shared_stack.api()
     async with serving(settings) as app:
         async with connected(app):
-            pass
+            token = await log_in(app, *ADMIN)
         transport = httpx.ASGITransport(app)
         url = "http://upbeat.test"
         fake = faked()
         yield {
-            "fake": Place(fake.client, fake.async_client),
+            "fake": Place("fake-token", fake.client, fake.async_client),
             "asgi": Place(
+                token,
                 lambda **options: Upbeat(
                     url, **options, http_client=httpx.Client(transport=BlockingTransport(transport))
                 ),
@@ -59,6 +61,7 @@ async def service(settings: Settings, shared_stack: Stack) -> AsyncIterator[dict
                 ),
             ),
             "stack": Place(
+                token,
                 lambda **options: Upbeat(running.url, **options),
                 lambda **options: AsyncUpbeat(running.url, **options),
             ),
@@ -101,15 +104,16 @@ def connect(request: pytest.FixtureRequest, place: Place) -> Connect:
 
 
 @pytest.fixture
-async def client(connect: Connect) -> AsyncIterator[Any]:
-    async with connect(username=ADMIN[0], password=ADMIN[1]) as client:
+async def client(connect: Connect, place: Place) -> AsyncIterator[Any]:
+    async with connect(token=place.token) as client:
         yield client
 
 
-async def test_it_logs_in_by_itself(client: Any) -> None:
-    me = await client.auth.me()
-    assert (me.username, me.role) == (ADMIN[0], "admin")
-    assert ADMIN[1] not in repr(client)
+async def test_it_logs_in_by_itself(connect: Connect) -> None:
+    async with connect(username=ADMIN[0], password=ADMIN[1]) as client:
+        me = await client.auth.me()
+        assert (me.username, me.role) == (ADMIN[0], "admin")
+        assert ADMIN[1] not in repr(client)
 
 
 async def test_a_wrong_token_is_refused(connect: Connect) -> None:

@@ -9,6 +9,7 @@ import pytest
 import upbeat_sdk
 from support.blocking import Awaited
 from upbeat_sdk import AsyncUpbeat, Forbidden, ResultTimeout, TimedOut, Unavailable, Upbeat
+from upbeat_sdk._shell import MAX_LISTENERS
 from upbeat_sdk._waiting import FAILURES, LONGEST_PAUSE, Answer, Heard, Listen, Look, Sleep, until_over
 from upbeat_sdk.testing import blank
 
@@ -237,6 +238,26 @@ async def test_a_result_by_looking(connect: Connect) -> None:
     started = await connect(service).runs.get(RUN)
     assert await started.result(timeout=20) == 42
     assert service.asked == ["run", "run", "stream", "run", "run", "run"]
+
+
+async def test_a_result_while_others_hold_all_streams(connect: Connect) -> None:
+    service = Service([END], looks=4)
+    client = connect(service)
+    started = await client.runs.get(RUN)
+    inner = client._inner if isinstance(client, Awaited) else client
+    while inner.listeners.acquire(blocking=False):
+        pass
+    assert await started.result(timeout=20) == 42
+    assert "stream" not in service.asked
+
+
+async def test_a_stream_is_given_back(connect: Connect) -> None:
+    service = Service(*([END] for _ in range(MAX_LISTENERS * 2)), looks=1000)
+    client = connect(service)
+    for _ in range(MAX_LISTENERS * 2):
+        service.ended = False
+        assert await (await client.runs.get(RUN)).result(timeout=20) == 42
+    assert service.asked.count("stream") == MAX_LISTENERS * 2
 
 
 async def test_a_result_although_the_stream_breaks_off(connect: Connect) -> None:

@@ -133,6 +133,14 @@ class Run(_Run):
             return Answer(error=error)
 
     def _listen(self, step: Listen) -> Heard:
+        if not self._client.listeners.acquire(blocking=False):
+            return Heard.CUT
+        try:
+            return self._heard(step)
+        finally:
+            self._client.listeners.release()
+
+    def _heard(self, step: Listen) -> Heard:
         client = self._client.with_options(timeout=step.read, max_retries=0)
         try:
             with client.stream(stream_call(self.id, AFTER_ALL), silence=step.read) as events:
@@ -230,6 +238,14 @@ class AsyncRun(_Run):
             return Answer(error=error)
 
     async def _listen(self, step: Listen) -> Heard:
+        if not self._client.listeners.acquire(blocking=False):
+            return Heard.CUT
+        try:
+            return await self._heard(step)
+        finally:
+            self._client.listeners.release()
+
+    async def _heard(self, step: Listen) -> Heard:
         client = self._client.with_options(timeout=step.read, max_retries=0)
         try:
             async with client.stream(stream_call(self.id, AFTER_ALL), silence=step.read) as events:

@@ -28,6 +28,7 @@ SILENCE: Final = 45.0
 # Given up before uvicorn does so, after 5 seconds: a request on a connection that is just being closed
 # brings no answer, and what creates no work cannot always be sent again.
 LIMITS: Final = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=3.0)
+MAX_LISTENERS: Final = 20
 
 M = TypeVar("M", bound=Model)
 
@@ -67,6 +68,8 @@ class Shell:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._session = Session(settings.credential)
+        # Streams hold their connections; what waits for one of many runs leaves some for other calls.
+        self.listeners = threading.BoundedSemaphore(MAX_LISTENERS)
         self._own = True
 
     @property
@@ -86,6 +89,7 @@ class Shell:
         other = copy.copy(self)
         # Resources are made when they are first used, and belong to one client.
         kept = {name: value for name, value in vars(self).items() if name.startswith("_")}
+        kept["listeners"] = self.listeners
         other.__dict__ = kept | {"_settings": replace(self._settings, **changes), "_own": False}
         return other
 

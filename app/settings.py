@@ -9,9 +9,10 @@ environment: `make up` leaves the addresses of its own servers there, so that a 
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError
+import limits
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -98,14 +99,56 @@ class ApiSettings(BaseSettings):
     ready_beat_age: Seconds = 15.0
 
 
+class DeploymentSettings(BaseSettings):
+    """Where this runs. In production every process refuses to start without what that needs."""
+
+    model_config = _group("UPBEAT_")
+
+    environment: Literal["development", "production"] = "development"
+    public_url: str | None = Field(
+        None, description="The address that browsers use, of the proxy that ends TLS: https://upbeat.example."
+    )
+
+    @property
+    def production(self) -> bool:
+        """Whether this is no place for leniency."""
+        return self.environment == "production"
+
+
 class AuthSettings(BaseSettings):
-    """Login sessions, and the first administrator that `make up` creates."""
+    """Login sessions, throttling, and the first administrator that `make up` creates."""
 
     model_config = _group("UPBEAT_")
 
     session_lifetime: Seconds = 12 * 3600.0
+    session_idle: Seconds = 2 * 3600.0
+    session_rotation: float = Field(
+        0.05, gt=0, lt=1, description="Share of the lifetime after which a token is replaced."
+    )
+    session_grace: Seconds = 60.0
+    login_attempts: int = Field(5, ge=1, description="Wrong passwords of one user before waiting begins.")
+    login_attempts_per_address: int = Field(30, ge=1)
+    login_wait: Seconds = 1.0
+    login_wait_cap: Seconds = 900.0
     admin_username: str = Field("admin", min_length=1, max_length=150)
     admin_password: SecretStr | None = None
+
+
+class RateSettings(BaseSettings):
+    """How fast callers may be, counted in Redis. Notation of `limits`: `600/minute`; empty for no limit."""
+
+    model_config = _group("UPBEAT_RATE_")
+
+    limit: str = Field("30000/minute", description="Requests of one caller.")
+    refused: str = Field("300/minute", description="Requests of one address without a valid credential.")
+    timeout: Seconds = 0.1
+
+    @field_validator("limit", "refused")
+    @classmethod
+    def _parses(cls, value: str) -> str:
+        if value:
+            limits.parse(value)
+        return value
 
 
 class BeatSettings(BaseSettings):
@@ -162,6 +205,8 @@ class Settings(BaseModel):
     broker: BrokerSettings = Field(default_factory=BrokerSettings)
     api: ApiSettings = Field(default_factory=ApiSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
+    deployment: DeploymentSettings = Field(default_factory=DeploymentSettings)
+    rate: RateSettings = Field(default_factory=RateSettings)
     beat: BeatSettings = Field(default_factory=BeatSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     task: TaskSettings = Field(default_factory=TaskSettings)

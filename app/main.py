@@ -1,5 +1,6 @@
 """The HTTP service: wiring, no logic. `uvicorn app.main:app` starts it."""
 
+import asyncio
 import importlib
 import pkgutil
 from collections.abc import AsyncIterator, Iterator
@@ -9,8 +10,11 @@ from fastapi import APIRouter, Depends, FastAPI
 
 from app import modules
 from app.api import (
+    api_keys,
+    audit,
     auth,
     docs,
+    headers,
     health,
     logs,
     middleware,
@@ -19,10 +23,14 @@ from app.api import (
     runs,
     schedule_actions,
     schedules,
+    sessions,
     tasks,
+    upkeep,
+    users,
 )
-from app.api.dependencies import Services, authorize, caller
+from app.api.dependencies import Services, authorize
 from app.api.probe import Probe
+from app.api.ratelimit import Limiter
 from app.db import async_engine, async_sessions
 from app.scheduling.facade import Scheduler
 from app.settings import Settings, get_settings
@@ -39,20 +47,25 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         logs.configure(settings.log)
         engine = async_engine(settings.database)
-        sessions, publisher, known = async_sessions(engine), CeleryPublisher(celery_app), catalogue()
-        scheduler = Scheduler(sessions, publisher, known, settings)
+        units, publisher, known = async_sessions(engine), CeleryPublisher(celery_app), catalogue()
+        scheduler = Scheduler(units, publisher, known, settings)
+        limiter = Limiter(settings.rate, settings.broker.url())
         probe = Probe(scheduler, publisher)
         app.state.services = Services(
             settings=settings,
-            sessions=sessions,
+            sessions=units,
             catalogue=known,
             scheduler=scheduler,
             probe=probe,
+            limiter=limiter,
         )
+        clearing = asyncio.create_task(upkeep.keep_clear(units))
         try:
             yield
         finally:
+            clearing.cancel()
             await probe.close()
+            await limiter.close()
             publisher.close()
             await engine.dispose()
 
@@ -70,9 +83,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.include_router(health.router)
     app.include_router(auth.public, prefix="/api/v1")
-    app.include_router(auth.personal, prefix="/api/v1", dependencies=[Depends(caller)])
+    people = (auth.personal, sessions.router, api_keys.router, users.router, audit.router)
     resources = (schedules.router, schedule_actions.router, runs.router, tasks.router)
-    for router in (*resources, *module_routers()):
+    for router in (*people, *resources, *module_routers()):
         app.include_router(router, prefix="/api/v1", dependencies=[Depends(authorize)])
     if settings.api.docs_enabled:
         docs.install(app)
@@ -80,6 +93,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.add_middleware(middleware.Deadline, seconds=settings.database.statement_timeout)
     app.add_middleware(middleware.BodyLimit, max_bytes=settings.api.max_body_bytes)
+    app.add_middleware(headers.SecurityHeaders, https=settings.deployment.production)
     app.add_middleware(middleware.RequestContext)
     return app
 

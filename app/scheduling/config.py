@@ -3,11 +3,12 @@
 The same models validate the API's bodies, declared schedules and the command line's input.
 """
 
+import json
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from app.errors import FieldError, InvalidInput
 from app.scheduling.catalogue import TaskSpec
@@ -22,6 +23,29 @@ CRONTAB_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_wee
 _CLOSED = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 SHARE = r"^(?:0*[1-9]\d?(?:\.\d+)?|0*\.\d*[1-9]\d*)%$"
 Seconds = float
+MAX_ARGUMENTS = 256 * 1024
+MAX_DEPTH = 64
+
+
+def _bounded(value: Any) -> Any:
+    """Arguments are read at each start and shown in lists, so they stay small and flat."""
+    todo: list[tuple[Any, int]] = [(value, 1)]
+    while todo:
+        item, depth = todo.pop()
+        if depth > MAX_DEPTH:
+            raise ValueError(f"must not be nested deeper than {MAX_DEPTH} levels")
+        if isinstance(item, list | dict):
+            todo.extend((part, depth + 1) for part in (item.values() if isinstance(item, dict) else item))
+    size = len(json.dumps(value, ensure_ascii=False, default=str).encode(errors="replace"))
+    if size > MAX_ARGUMENTS:
+        raise ValueError(
+            f"must not take more than {MAX_ARGUMENTS // 1024} KiB as JSON; pass a reference instead"
+        )
+    return value
+
+
+Arguments = Annotated[list[Any], AfterValidator(_bounded)]
+NamedArguments = Annotated[dict[str, Any], AfterValidator(_bounded)]
 
 
 class RunOptions(BaseModel):
@@ -198,8 +222,8 @@ class ScheduleCreate(_ScheduleFields):
     )
     task_type: TaskType = "business"
     task_enabled: bool = True
-    task_args: list[Any] = Field(default_factory=list)
-    task_kwargs: dict[str, Any] = Field(default_factory=dict)
+    task_args: Arguments = Field(default_factory=list)
+    task_kwargs: NamedArguments = Field(default_factory=dict)
     task_extra_config: ExtraConfig = Field(default_factory=ExtraConfig)
 
 
@@ -210,8 +234,8 @@ class ScheduleUpdate(_ScheduleFields):
     task_path: str | None = Field(None, min_length=1, max_length=300)
     task_type: TaskType | None = None
     task_enabled: bool | None = None
-    task_args: list[Any] | None = None
-    task_kwargs: dict[str, Any] | None = None
+    task_args: Arguments | None = None
+    task_kwargs: NamedArguments | None = None
     task_extra_config: ExtraConfig | None = None
 
 
@@ -220,8 +244,8 @@ class RunRequest(BaseModel):
 
     model_config = _CLOSED
 
-    args: list[Any] = Field(default_factory=list)
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    args: Arguments = Field(default_factory=list)
+    kwargs: NamedArguments = Field(default_factory=dict)
     options: RunOptions = Field(default_factory=RunOptions)
     countdown: Seconds | None = Field(None, ge=0, le=31_536_000, description="Seconds until it may start.")
 

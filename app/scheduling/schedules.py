@@ -4,6 +4,7 @@ Who edits locks the schedule's clock first, as a firing beat does, so an edit an
 overlap. Only a change of timing or of state moves the next tick, and it never fires in the past.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from app.errors import Conflict, FieldError, InvalidInput, NotFound
+from app.errors import Conflict, FieldError, InvalidInput, NotFound, PreconditionFailed
 from app.scheduling import statements, timing
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import CRONTAB_FIELDS, ExtraConfig, ScheduleCreate, ScheduleUpdate
@@ -96,18 +97,26 @@ def create(session: Session, catalogue: Catalogue, body: ScheduleCreate, actor: 
 
 
 def update(
-    session: Session, catalogue: Catalogue, schedule_id: UUID, body: ScheduleUpdate, actor: str
+    session: Session,
+    catalogue: Catalogue,
+    schedule_id: UUID,
+    body: ScheduleUpdate,
+    actor: str,
+    *,
+    expected: Collection[int] | None = None,
 ) -> ScheduleView:
-    """Change what ``body`` gives and nothing else.
+    """Change what ``body`` gives and nothing else; ``expected`` are the versions that its author has seen.
 
     An invalid or completed schedule becomes active again when its timing or task is mended.
 
     Raises:
         NotFound: there is none with this id.
+        PreconditionFailed: it is at another version.
         InvalidInput: as for `create`.
         Conflict: it would be active, and no tick is left in it.
     """
     row, clock = locked(session, schedule_id)
+    _check_version(row, expected)
     now = database_time(session)
     timed = timing_fields(row)
     passed = _passed(session, row, clock, now)
@@ -131,13 +140,15 @@ def update(
     return ScheduleView(row, clock.next_run_at)
 
 
-def remove(session: Session, schedule_id: UUID, actor: str) -> None:
+def remove(session: Session, schedule_id: UUID, actor: str, expected: Collection[int] | None = None) -> None:
     """Delete a schedule; its runs and its versions stay.
 
     Raises:
         NotFound: there is none with this id.
+        PreconditionFailed: it is at another version than the ``expected`` ones.
     """
     row, _ = locked(session, schedule_id)
+    _check_version(row, expected)
     row.version += 1
     row.updated_at = database_time(session)
     keep_version(session, row, "delete", actor)
@@ -179,6 +190,13 @@ def locked(session: Session, schedule_id: UUID) -> tuple[ScheduleRow, ClockRow]:
 def database_time(session: Session) -> datetime:
     """What the one clock that decides says."""
     return session.execute(select(NOW)).scalar_one()  # type: ignore[no-any-return]
+
+
+def _check_version(row: ScheduleRow, expected: Collection[int] | None) -> None:
+    if expected is not None and row.version not in expected:
+        raise PreconditionFailed(
+            f"The schedule is at version {row.version} now. Read it again, and repeat your change if it still fits."
+        )
 
 
 def _change_fields(row: ScheduleRow, catalogue: Catalogue, body: ScheduleUpdate) -> None:

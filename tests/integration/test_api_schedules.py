@@ -14,6 +14,7 @@ from support.api import connected, serving
 SCHEDULES = "/api/v1/scheduled-tasks"
 RUNS = "/api/v1/runs"
 TASKS = "/api/v1/tasks"
+ANY = {"If-Match": "*"}
 NOBODY = "0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b1"
 USERS_EXAMPLE = """
 {
@@ -110,7 +111,9 @@ async def test_the_other_kinds_of_schedule(admin: httpx.AsyncClient, schedule: d
 
 async def test_only_what_is_given_changes(admin: httpx.AsyncClient) -> None:
     created = await create(admin, task_kwargs={"a": 1}, description="as made")
-    changed = (await admin.patch(f"{SCHEDULES}/{created['id']}", json={"task_name": "renamed"})).json()
+    changed = (
+        await admin.patch(f"{SCHEDULES}/{created['id']}", json={"task_name": "renamed"}, headers=ANY)
+    ).json()
     assert changed == created | {
         "task_name": "renamed",
         "version": 2,
@@ -130,9 +133,13 @@ async def test_disable_and_enable(admin: httpx.AsyncClient) -> None:
 async def test_a_deleted_schedule_is_gone_and_its_runs_stay(admin: httpx.AsyncClient) -> None:
     path = f"{SCHEDULES}/{(await create(admin))['id']}"
     run = (await admin.post(f"{path}/run")).json()
-    answer = await admin.delete(path)
+    answer = await admin.delete(path, headers=ANY)
     assert (answer.status_code, answer.content) == (204, b"")
-    for gone in (await admin.get(path), await admin.delete(path), await admin.post(f"{path}/run")):
+    for gone in (
+        await admin.get(path),
+        await admin.delete(path, headers=ANY),
+        await admin.post(f"{path}/run"),
+    ):
         assert gone.status_code == 404
     assert (await admin.get(f"{RUNS}/{run['id']}")).status_code == 200
 

@@ -20,9 +20,9 @@ from app.modules.auth import service
 from app.modules.auth.service import Role
 from app.settings import Settings
 from support.api import connect, connected, log_in, serving
+from support.people import PASSWORD, cheap_passwords
 
 NOBODY = "0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b1"
-PASSWORD = "correct horse battery staple"
 UNDOCUMENTED = {("GET", "/docs")}
 REFUSED = {401, 403}
 # What is open to everybody, on purpose. A new line here is a decision.
@@ -52,8 +52,9 @@ class Route:
 
 @pytest.fixture(scope="module")
 async def api(settings: Settings) -> AsyncIterator[FastAPI]:
-    async with serving(settings) as app:
-        yield app
+    with cheap_passwords():
+        async with serving(settings) as app:
+            yield app
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
 """The audit: who changed what. It can be read, and nothing else."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 
 from app.api.dependencies import ServicesOf
 from app.api.guards import ADMINISTER, guarded
@@ -17,6 +17,16 @@ from app.modules.audit.models import AuditRow
 
 router = resource_router("/audit", "Audit")
 
+FIRST, LAST = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+
+
+def _sensible(instant: datetime) -> datetime:
+    if not FIRST <= instant <= LAST:
+        raise ValueError(f"must lie between the years {FIRST.year} and {LAST.year}")
+    return instant
+
+
+Instant = Annotated[AwareDatetime, AfterValidator(_sensible)]
 Outcome = Literal["done", "refused", "throttled"]
 
 
@@ -60,8 +70,8 @@ class AuditQuery(PageQuery):
     object_type: FilterText | None = None
     object_id: FilterText | None = None
     outcome: Outcome | None = None
-    since: AwareDatetime | None = Field(None, description="Included.")
-    until: AwareDatetime | None = Field(None, description="Excluded.")
+    since: Instant | None = Field(None, description="Included.")
+    until: Instant | None = Field(None, description="Excluded.")
 
 
 @router.get("", responses=READS, summary="List audit entries")

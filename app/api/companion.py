@@ -54,7 +54,7 @@ class RequestCompanion:
             else:
                 idempotency.claim(session, self.claim, answer)
                 self.answered = known
-        made = None if self.entry.object_id is not None else _id_of(result)
+        made = None if self.entry.object_id is not None else audit.id_of(result)
         audit.record(session, _with(self.entry, changes, made))
 
 
@@ -85,9 +85,3 @@ def arm(request: Request, guard: Guard, caller: Principal) -> None:
 def _with(entry: audit.Entry, changes: Changes, made: UUID | None) -> audit.Entry:
     values = {name: getattr(entry, name) for name in audit.Entry.__slots__}
     return audit.Entry(**values | {"changes": changes} | ({} if made is None else {"object_id": str(made)}))
-
-
-def _id_of(result: object) -> UUID | None:
-    """The id of what was made: a row's, or that of a view's row."""
-    found = getattr(getattr(result, "row", result), "id", None)
-    return found if isinstance(found, UUID) else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from app.db.companions import Changes
-from app.modules.audit.service import Entry, record
+from app.modules.audit.service import Entry, id_of, record
 
 
 @dataclass(slots=True)
@@ -28,12 +28,13 @@ class CommandLine:
 
     def join(self, session: Session, result: object, changes: Changes) -> None:
         """Commit an entry with the change."""
+        made = id_of(result)
         entry = Entry(
             actor=_system_user(),
             means="cli",
             action=self.action,
             object_type=self.object_type,
-            object_id=next((key.partition("/")[2] for key in changes), None),
+            object_id=None if made is None else str(made),
             changes=changes,
         )
         record(session, entry)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
@@ -15,6 +15,8 @@ from sqlalchemy.orm import Session
 from app.modules.audit.models import AuditRow
 from app.scheduling.ids import id_at, new_id
 
+# Ids are made by the hosts' clocks, `at` by the database's: ids only say where to look.
+SKEW: Final = timedelta(days=1)
 LONGEST_VALUE: Final = 2_000
 LONGEST_CHANGES: Final = 32_000
 _SECRET: Final = ("hash", "password", "secret", "token", "credential", "sealed", "ciphertext")
@@ -71,14 +73,20 @@ async def entries(
         if (value := getattr(filters, name)) is not None:
             query = query.where(getattr(AuditRow, name) == value)
     if filters.since is not None:
-        query = query.where(AuditRow.id >= id_at(filters.since), AuditRow.at >= filters.since)
+        query = query.where(AuditRow.id >= id_at(filters.since - SKEW), AuditRow.at >= filters.since)
     if filters.until is not None:
-        query = query.where(AuditRow.at < filters.until)
+        query = query.where(AuditRow.id < id_at(filters.until + SKEW), AuditRow.at < filters.until)
     if before is not None:
         query = query.where(AuditRow.id < before)
     async with sessions() as session:
         found = list(await session.scalars(query))
     return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+
+def id_of(result: object) -> UUID | None:
+    """The id of what a unit of work made: a row's, or that of a view's row."""
+    found = getattr(getattr(result, "row", result), "id", None)
+    return found if isinstance(found, UUID) else None
 
 
 def presentable(changes: Mapping[str, Any]) -> dict[str, Any]:

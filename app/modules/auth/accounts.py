@@ -11,6 +11,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from app.db.companions import produced
 from app.errors import Conflict, FieldError, InvalidInput, NotFound
 from app.modules.auth.models import LoginSession, User
 from app.modules.auth.passwords import MAX_LENGTH, hash_password, verify_password
@@ -224,12 +225,14 @@ def check_new_user(username: str, password: str, role: str) -> None:
 async def _add_user(sessions: Sessions, username: str, password: str, role: str) -> User | None:
     password_hash = await hash_password(password)
     async with sessions.begin() as session:
-        return await session.scalar(
+        made = await session.scalar(
             insert(User)
             .values(id=new_id(), username=username, password_hash=password_hash, role=role)
             .on_conflict_do_nothing(index_elements=[User.username])
             .returning(User)
         )
+        produced(session, made)
+    return made
 
 
 async def _locked_admins(session: AsyncSession) -> list[UUID]:

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Select, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from app.db.companions import produced
 from app.errors import FieldError, InvalidInput, NotFound, Unauthenticated
 from app.modules.auth.logins import hash_token
 from app.modules.auth.models import ApiKey, User
@@ -64,6 +65,7 @@ async def create_key(
         session.add(row)
         await session.flush()
         await session.refresh(row)
+        produced(session, row)
     return NewKey(row, secret)
 
 

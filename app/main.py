@@ -42,6 +42,7 @@ from app.worker.publisher import CeleryPublisher
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application; its connections open when it is served, and close with it."""
     settings = settings or get_settings()
+    settings.require_production()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -93,8 +94,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.add_middleware(middleware.Deadline, seconds=settings.database.statement_timeout)
     app.add_middleware(middleware.BodyLimit, max_bytes=settings.api.max_body_bytes)
-    app.add_middleware(headers.SecurityHeaders, https=settings.deployment.production)
     app.add_middleware(middleware.RequestContext)
+    app.add_middleware(headers.SecurityHeaders, https=settings.deployment.production)
     return app
 
 

@@ -10,6 +10,7 @@ environment: `make up` leaves the addresses of its own servers there, so that a 
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import unquote, urlsplit
 
 import limits
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
@@ -196,6 +197,27 @@ class LogSettings(BaseSettings):
     format: str = Field("console", pattern="^(console|json)$")
 
 
+# What documentation, images and habit suggest: no secret at all.
+WELL_KNOWN = frozenset(
+    [
+        "admin",
+        "changeme",
+        "default",
+        "guest",
+        "letmein",
+        "password",
+        "postgres",
+        "redis",
+        "root",
+        "secret",
+        "test",
+        "upbeat",
+        "123456",
+        "12345678",
+    ]
+)
+
+
 class Settings(BaseModel):
     """Everything that can be set, read once."""
 
@@ -212,6 +234,45 @@ class Settings(BaseModel):
     task: TaskSettings = Field(default_factory=TaskSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
+    def require_production(self) -> None:
+        """In production, insist on what that needs; elsewhere do nothing.
+
+        Raises:
+            ConfigurationError: something is missing; the message names all of it, and no value.
+        """
+        if not self.deployment.production:
+            return
+        lacking = [
+            *_server_lacks("DATABASE_URL", self.database.url),
+            *_server_lacks("REDIS_URL", self.broker.celery_url or self.broker.redis_url),
+        ]
+        if not (self.deployment.public_url or "").startswith("https://"):
+            lacking.append("UPBEAT_PUBLIC_URL must be the https:// address of the proxy that ends TLS")
+        given = self.auth.admin_password
+        if given is not None and (len(given.get_secret_value()) < 12 or _is_well_known(given)):
+            lacking.append("UPBEAT_ADMIN_PASSWORD must have 12 characters or more, and not be a usual one")
+        if lacking:
+            raise ConfigurationError(
+                "This is production (UPBEAT_ENVIRONMENT), and it does not start like this: "
+                f"{'; '.join(lacking)}."
+            )
+
+
+def _server_lacks(variable: str, url: SecretStr | None) -> list[str]:
+    if url is None or not url.get_secret_value():
+        return [f"{variable} is not set"]
+    try:
+        password = urlsplit(url.get_secret_value()).password
+    except ValueError:
+        return [f"{variable} is not an address"]
+    if not password or _is_well_known(SecretStr(unquote(password))):
+        return [f"{variable} must have a password, and not a usual one"]
+    return []
+
+
+def _is_well_known(password: SecretStr) -> bool:
+    return password.get_secret_value().lower() in WELL_KNOWN
+
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
@@ -222,10 +283,12 @@ def get_settings() -> Settings:
             never repeats the value, which may be a secret.
     """
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
             for item in error.errors(include_input=False, include_url=False)
         )
         raise ConfigurationError(f"{error.title}: {wrong}. Correct the variable and start again.") from None
+    settings.require_production()
+    return settings

@@ -13,12 +13,14 @@ from app.api import (
     api_keys,
     audit,
     auth,
+    calendars,
     docs,
     headers,
     health,
     logs,
     middleware,
     openapi,
+    previews,
     problems,
     runs,
     schedule_actions,
@@ -32,10 +34,13 @@ from app.api.dependencies import Services, authorize
 from app.api.probe import Probe
 from app.api.ratelimit import Limiter
 from app.db import async_engine, async_sessions
+from app.outbound import OutboundPolicy
 from app.scheduling.facade import Scheduler
+from app.sealing import Sealer
 from app.settings import Settings, get_settings
 from app.worker import app as celery_app
 from app.worker import catalogue
+from app.worker.beat import EmbeddedBeat
 from app.worker.publisher import CeleryPublisher
 
 
@@ -47,6 +52,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         logs.configure(settings.log)
+        sealer = Sealer(settings.secret.each())
+        outbound = OutboundPolicy.parse(settings.outbound.entries())
         engine = async_engine(settings.database)
         units, publisher, known = async_sessions(engine), CeleryPublisher(celery_app), catalogue()
         scheduler = Scheduler(units, publisher, known, settings)
@@ -59,12 +66,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             scheduler=scheduler,
             probe=probe,
             limiter=limiter,
+            sealer=sealer,
+            outbound=outbound,
         )
         clearing = asyncio.create_task(upkeep.keep_clear(units))
+        beat = EmbeddedBeat(celery_app) if settings.api.embedded_beat else None
+        if beat is not None:
+            beat.start()
         try:
             yield
         finally:
             clearing.cancel()
+            if beat is not None:
+                await asyncio.to_thread(beat.stop)
             await probe.close()
             await limiter.close()
             publisher.close()
@@ -85,7 +99,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(health.router)
     app.include_router(auth.public, prefix="/api/v1")
     people = (auth.personal, sessions.router, api_keys.router, users.router, audit.router)
-    resources = (schedules.router, schedule_actions.router, runs.router, tasks.router)
+    resources = (
+        schedules.router,
+        schedule_actions.router,
+        previews.router,
+        runs.router,
+        tasks.router,
+        calendars.router,
+    )
     for router in (*people, *resources, *module_routers()):
         app.include_router(router, prefix="/api/v1", dependencies=[Depends(authorize)])
     if settings.api.docs_enabled:

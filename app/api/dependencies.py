@@ -18,8 +18,10 @@ from app.api.probe import Probe
 from app.api.ratelimit import Limiter
 from app.errors import Unauthenticated
 from app.modules.auth.service import Principal
+from app.outbound import OutboundPolicy
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.facade import Scheduler
+from app.sealing import Sealer
 from app.settings import Settings
 
 
@@ -33,6 +35,8 @@ class Services:
     scheduler: Scheduler
     probe: Probe
     limiter: Limiter
+    sealer: Sealer
+    outbound: OutboundPolicy
 
 
 def services(request: Request) -> Services:

@@ -40,6 +40,8 @@ def install(app: FastAPI) -> None:
                 "displayRequestDuration": True,
                 "docExpansion": "list",
                 "filter": True,
+                # By default it may send the document to a validator on the internet.
+                "validatorUrl": None,
             },
         )
         text = bytes(page.body).decode().replace("</head>", _STYLE, 1)

@@ -69,6 +69,8 @@ class ForegroundStack:
         if redis is not None:
             redis.initialise()
             addresses["REDIS_URL"] = redis.url
+        if not settings.secret.each():
+            addresses["UPBEAT_SECRET_KEYS"] = self._state.secret_keys()
         os.environ.update(addresses)
         get_settings.cache_clear()
         settings = get_settings()
@@ -149,7 +151,8 @@ class ForegroundStack:
                     self._kill(IN_A_HURRY)
                 if time.monotonic() > end:
                     self._supervisor.kill()
-                time.sleep(0.1)
+                self._control.nudge()
+                time.sleep(0.05)
         end_leftovers(self._state.folder)
         self._state.withdraw_addresses()
         self._state.discard_socket(self._socket)

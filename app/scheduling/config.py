@@ -3,14 +3,15 @@
 The same models validate the API's bodies, declared schedules and the command line's input.
 """
 
-import json
+import re
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.errors import FieldError, InvalidInput
+from app.scheduling.bounds import Arguments, NamedArguments
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.plan import Calendar, Jitter, Plan
 from app.scheduling.policies import CatchUp, Overlap, Policies, Retry
@@ -21,31 +22,24 @@ TaskType = Literal["system", "business", "agent"]
 
 CRONTAB_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
 _CLOSED = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-SHARE = r"^(?:0*[1-9]\d?(?:\.\d+)?|0*\.\d*[1-9]\d*)%$"
 Seconds = float
-MAX_ARGUMENTS = 256 * 1024
-MAX_DEPTH = 64
+MAX_JITTER = 86_400
+_SHARE = re.compile(r"(\d{1,2}(?:\.\d{1,6})?) ?%", re.ASCII)
 
 
-def _bounded(value: Any) -> Any:
-    """Arguments are read at each start and shown in lists, so they stay small and flat."""
-    todo: list[tuple[Any, int]] = [(value, 1)]
-    while todo:
-        item, depth = todo.pop()
-        if depth > MAX_DEPTH:
-            raise ValueError(f"must not be nested deeper than {MAX_DEPTH} levels")
-        if isinstance(item, list | dict):
-            todo.extend((part, depth + 1) for part in (item.values() if isinstance(item, dict) else item))
-    size = len(json.dumps(value, ensure_ascii=False, default=str).encode(errors="replace"))
-    if size > MAX_ARGUMENTS:
+def _spread(value: object) -> float | str:
+    """Seconds as they are, a share as `10%`: one message for a value that is neither."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_JITTER:
+        return value
+    share = _SHARE.fullmatch(value) if isinstance(value, str) else None
+    if share is None or not float(share[1]):
         raise ValueError(
-            f"must not take more than {MAX_ARGUMENTS // 1024} KiB as JSON; pass a reference instead"
+            f'must be seconds, above 0 and at most {MAX_JITTER}, or a share of the period such as "10%", below 100%'
         )
-    return value
+    return f"{share[1]}%"
 
 
-Arguments = Annotated[list[Any], AfterValidator(_bounded)]
-NamedArguments = Annotated[dict[str, Any], AfterValidator(_bounded)]
+Spread = Annotated[float | str, BeforeValidator(_spread)]
 
 
 class RunOptions(BaseModel):
@@ -112,18 +106,14 @@ class ExtraConfig(RunOptions):
     pause_on_failure: int | None = Field(
         None, ge=1, le=1000, description="Failed runs in a row that pause the schedule."
     )
-    jitter: Annotated[float, Field(gt=0, le=86_400)] | Annotated[str, Field(pattern=SHARE)] | None = Field(
-        None, description="Spreads ticks over so many seconds, or over a share of the period such as `10%`."
+    jitter: Spread | None = Field(
+        None,
+        description="Spreads ticks over so many seconds, or over a share of the period, never onto the next tick.",
+        examples=[30, "10%"],
     )
     calendars: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(
         default_factory=list, max_length=20, description="Names of calendars whose dates are skipped."
     )
-
-    @model_validator(mode="after")
-    def _ends_after_start(self) -> Self:
-        if self.starts_at and self.ends_at and self.ends_at < self.starts_at:
-            raise ValueError("ends_at must not lie before starts_at")
-        return self
 
     def plan(self, timing: Timing, calendars: Iterable[Calendar] = ()) -> Plan:
         """The evaluator of a schedule with these options; ``calendars`` are those that they name.
@@ -143,7 +133,7 @@ class ExtraConfig(RunOptions):
         if self.jitter is None:
             return None
         if isinstance(self.jitter, str):
-            return Jitter(share=float(self.jitter.rstrip("%")) / 100)
+            return Jitter(share=float(f"{self.jitter.removesuffix('%')}e-2"))
         return Jitter(window=timedelta(seconds=self.jitter))
 
     def policies(self) -> Policies:
@@ -160,7 +150,9 @@ class ExtraConfig(RunOptions):
         )
 
 
-class _ScheduleFields(BaseModel):
+class ScheduleFields(BaseModel):
+    """When a schedule runs, in either of two forms, and what it is for."""
+
     model_config = _CLOSED
 
     schedule: dict[str, Any] | None = Field(
@@ -213,7 +205,7 @@ class _ScheduleFields(BaseModel):
         }
 
 
-class ScheduleCreate(_ScheduleFields):
+class ScheduleCreate(ScheduleFields):
     """A new schedule."""
 
     task_name: str = Field(min_length=1, max_length=200, description="A name for people; any script.")
@@ -227,7 +219,7 @@ class ScheduleCreate(_ScheduleFields):
     task_extra_config: ExtraConfig = Field(default_factory=ExtraConfig)
 
 
-class ScheduleUpdate(_ScheduleFields):
+class ScheduleUpdate(ScheduleFields):
     """A change of a schedule: only what is given changes."""
 
     task_name: str | None = Field(None, min_length=1, max_length=200)
@@ -237,6 +229,12 @@ class ScheduleUpdate(_ScheduleFields):
     task_args: Arguments | None = None
     task_kwargs: NamedArguments | None = None
     task_extra_config: ExtraConfig | None = None
+
+
+class ScheduleDraft(ScheduleFields):
+    """When a schedule would run, before it is saved."""
+
+    task_extra_config: ExtraConfig = Field(default_factory=ExtraConfig)
 
 
 class RunRequest(BaseModel):

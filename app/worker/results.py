@@ -75,7 +75,7 @@ def error_of(error: BaseException, traceback: object = None) -> dict[str, Any]:
 
 
 def outcome_of(error: BaseException, traceback: object = None) -> Outcome:
-    """What an exception means for the run."""
+    """What an exception means for the run; one with `retryable = False` ends it, attempts left or not."""
     document = error_of(error, traceback)
     if isinstance(error, TimeLimitExceeded):
         seconds = error.args[0] if error.args else None
@@ -88,7 +88,7 @@ def outcome_of(error: BaseException, traceback: object = None) -> Outcome:
         return Outcome(RunState.LOST, error=document, reason=Reason.WORKER_LOST)
     if isinstance(error, SoftTimeLimitExceeded):
         document["message"] = "The soft time limit passed."
-    return Outcome(RunState.FAILED, error=document, retryable=True)
+    return Outcome(RunState.FAILED, error=document, retryable=getattr(error, "retryable", True) is not False)
 
 
 def finish(task_id: object, attempt: int, outcome: Outcome) -> RunState | None:
@@ -99,7 +99,10 @@ def finish(task_id: object, attempt: int, outcome: Outcome) -> RunState | None:
     worker_id = liveness.worker_id()
 
     def work(session: Session) -> RunState | None:
-        return runs.finish(session, run_id, attempt=attempt, outcome=outcome, worker_id=worker_id)
+        state = runs.finish(session, run_id, attempt=attempt, outcome=outcome, worker_id=worker_id)
+        if state is RunState.QUEUED:
+            runs.wake_beats(session, run_id, within=get_settings().beat.max_sleep)
+        return state
 
     if _called_by_parent(outcome):
         # The main process must not wait for the database: it has a broker and children to look after.

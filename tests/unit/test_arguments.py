@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.scheduling.config import MAX_ARGUMENTS, MAX_DEPTH, RunRequest, ScheduleCreate, ScheduleUpdate
+from app.scheduling.bounds import MAX_ARGUMENTS, MAX_DEPTH
+from app.scheduling.config import RunRequest, ScheduleCreate, ScheduleUpdate
 
 
 def nested(levels: int) -> list[Any]:

@@ -1,10 +1,10 @@
 """Users, login sessions, API keys, and how often a login failed. Secrets are stored only as hashes."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary
+from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import Base, PrimaryId
@@ -34,7 +34,10 @@ class LoginSession(Base):
     """
 
     __tablename__ = "user_sessions"
-    __table_args__ = (Index(None, "expires_at"),)
+    __table_args__ = (
+        Index(None, "expires_at"),
+        Index(None, "revoked_at", postgresql_where=text("revoked_at IS NOT NULL")),
+    )
 
     id: Mapped[PrimaryId]
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
@@ -80,3 +83,17 @@ class LoginThrottle(Base):
     failures: Mapped[int]
     last_failure_at: Mapped[datetime] = mapped_column(server_default=NOW, index=True)
     blocked_until: Mapped[datetime | None]
+
+
+class SessionStatisticsRow(Base):
+    """How many login sessions there were when they were last counted on a day (UTC)."""
+
+    __tablename__ = "user_session_statistics"
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    taken_at: Mapped[datetime]
+    total: Mapped[int]
+    active: Mapped[int]
+    expired: Mapped[int]
+    revoked: Mapped[int]
+    users: Mapped[int]

@@ -15,6 +15,7 @@ from app.api import (
     auth,
     calendars,
     docs,
+    drift,
     headers,
     health,
     logs,
@@ -102,6 +103,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     resources = (
         schedules.router,
         schedule_actions.router,
+        drift.router,
         previews.router,
         runs.router,
         tasks.router,

@@ -223,6 +223,14 @@ class OutboundSettings(BaseSettings):
         return _items(self.allow)
 
 
+class ScheduleSettings(BaseSettings):
+    """Where schedules are declared, besides the code."""
+
+    model_config = _group("UPBEAT_SCHEDULES_")
+
+    file: Path | None = Field(None, description="A YAML file of schedules; an empty one declares none.")
+
+
 class LogSettings(BaseSettings):
     """How the three kinds of process write their logs."""
 
@@ -267,6 +275,7 @@ class Settings(BaseModel):
     beat: BeatSettings = Field(default_factory=BeatSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     task: TaskSettings = Field(default_factory=TaskSettings)
+    schedules: ScheduleSettings = Field(default_factory=ScheduleSettings)
     secret: SecretSettings = Field(default_factory=SecretSettings)
     outbound: OutboundSettings = Field(default_factory=OutboundSettings)
     log: LogSettings = Field(default_factory=LogSettings)
@@ -285,6 +294,8 @@ class Settings(BaseModel):
         ]
         if not (self.deployment.public_url or "").startswith("https://"):
             lacking.append("UPBEAT_PUBLIC_URL must be the https:// address of the proxy that ends TLS")
+        if not self.secret.each():
+            lacking.append("UPBEAT_SECRET_KEYS is not set, and encrypts the credentials of agents")
         given = self.auth.admin_password
         if given is not None and (len(given.get_secret_value()) < 12 or _is_well_known(given)):
             lacking.append("UPBEAT_ADMIN_PASSWORD must have 12 characters or more, and not be a usual one")

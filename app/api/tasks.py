@@ -3,10 +3,10 @@
 from typing import Annotated, Any, Self
 
 from fastapi import Body, Query, Response, status
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.dependencies import Caller, CatalogueOf, SchedulerOf
-from app.api.examples import RUN_REQUEST_EXAMPLES
+from app.api.examples import RUN_REQUEST_EXAMPLES, TASK_EXAMPLE
 from app.api.guards import OPERATE, READ, guarded
 from app.api.idempotency import repeatable
 from app.api.pagination import PageQuery, decode, encode
@@ -22,6 +22,8 @@ router = resource_router("/tasks", "Tasks")
 class Task(BaseModel):
     """A registered task. Limits are seconds."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [TASK_EXAMPLE]})
+
     name: str
     path: str = Field(description="Dotted path of its function.")
     aliases: list[str] = Field(description="Further names that `task_path` may use.")
@@ -32,12 +34,24 @@ class Task(BaseModel):
     time_limit: float | None
     max_attempts: int
     on_worker_lost: str
-    parameters: dict[str, Any] | None = Field(description="JSON schema of its keyword arguments.")
+    parameters: dict[str, Any] | None = Field(
+        description="JSON schema (2020-12) of the object of its keyword arguments, for a call that gives none by"
+        " position. Null: anything is taken."
+    )
+    positional_parameters: dict[str, Any] | None = Field(
+        description="JSON schema (2020-12) of the array of its positional arguments."
+    )
 
     @classmethod
     def of(cls, spec: TaskSpec) -> Self:
         """The wire form of a catalogue entry."""
-        return cls.model_validate(spec, from_attributes=True)
+        known = spec.parameters
+        schemas = {
+            "parameters": known and known.keywords,
+            "positional_parameters": known and known.positions,
+        }
+        plain = {name: getattr(spec, name) for name in cls.model_fields if name not in schemas}
+        return cls(**plain, **schemas)
 
 
 class TaskPage(BaseModel):
@@ -80,7 +94,10 @@ async def run_task(
     scheduler: SchedulerOf,
     user: Caller,
 ) -> Run:
-    """Make a run of this task and dispatch it; the `Location` header names it."""
+    """Make a run of this task and dispatch it; the `Location` header names it.
+
+    `args` and `kwargs` must fit the task's parameters.
+    """
     run = await scheduler.submit(name, body, actor=user.username)
     response.headers["Location"] = run_location(run)
     return Run.of(run)

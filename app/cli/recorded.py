@@ -9,26 +9,26 @@ from app.db.companions import Changes
 from app.modules.audit.service import Entry, id_of, record
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class CommandLine:
-    """Joins the first change of a command."""
+    """Joins each change of a command."""
 
     action: str
     object_type: str
-    done: bool = False
 
     @property
     def waiting(self) -> bool:
-        """Whether nothing is recorded yet."""
-        return not self.done
+        """Always: a command may change several things, each in a transaction of its own."""
+        return True
 
     def joined(self) -> None:
-        """It is recorded."""
-        self.done = True
+        """There is nothing to remember."""
 
     def join(self, session: Session, result: object, changes: Changes) -> None:
-        """Commit an entry with the change."""
+        """Commit an entry with what was changed; a command that looked and found nothing leaves none."""
         made = id_of(result)
+        if made is None and not changes:
+            return
         entry = Entry(
             actor=_system_user(),
             means="cli",

@@ -17,7 +17,7 @@ from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTran
 from app.db.base import Base
 
 Changes = dict[str, dict[str, Any]]
-_RESULT, _CHANGES, _WROTE, _JOINED = "result", "changes", "wrote", "joined"
+_RESULT, _CHANGES, _WROTE, _JOINED, _BROUGHT = "result", "changes", "wrote", "joined", "brought"
 
 
 class Companion(Protocol):
@@ -54,6 +54,20 @@ def accompanied(companion: Companion | None) -> Iterator[None]:
         _companion.reset(token)
 
 
+def present() -> Companion | None:
+    """The companion of this call, for whoever hands its work to another task: see `bring`."""
+    return _companion.get()
+
+
+def bring(session: AsyncSession, companion: Companion | None, result: object) -> None:
+    """Let another call's companion join the transaction, for work that is done for many calls at once.
+
+    One that refuses rolls all of it back; the work is then done again, call by call.
+    """
+    if companion is not None:
+        session.info.setdefault(_BROUGHT, []).append((companion, result))
+
+
 def produced(session: AsyncSession, result: object) -> None:
     """Say what the unit of work in ``session`` made, before its commit."""
     session.info[_RESULT] = result
@@ -84,25 +98,33 @@ def _on_flush(session: Session, context: UOWTransaction) -> None:
 
 @event.listens_for(UnitSession, "before_commit")
 def _on_commit(session: Session) -> None:
-    companion = _companion.get()
-    if companion is None or not companion.waiting or session.in_nested_transaction():
+    if session.in_nested_transaction():
+        return
+    own, brought = _companion.get(), session.info.get(_BROUGHT, [])
+    if own is None and not brought:
         return
     session.flush()
-    if session.info.get(_WROTE):
-        companion.join(session, session.info.get(_RESULT), session.info.get(_CHANGES, {}))
-        session.info[_JOINED] = companion
+    if not session.info.get(_WROTE):
+        return
+    joined = session.info.setdefault(_JOINED, [])
+    changes = {} if brought else session.info.get(_CHANGES, {})
+    for companion, result in brought or [(own, session.info.get(_RESULT))]:
+        if companion.waiting:
+            companion.join(session, result, changes)
+            joined.append(companion)
 
 
 @event.listens_for(UnitSession, "after_commit")
 def _on_committed(session: Session) -> None:
-    if not session.in_nested_transaction() and (companion := session.info.pop(_JOINED, None)) is not None:
-        companion.joined()
+    if not session.in_nested_transaction():
+        for companion in session.info.pop(_JOINED, []):
+            companion.joined()
 
 
 @event.listens_for(UnitSession, "after_transaction_end")
 def _on_end(session: Session, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
-        for name in (_RESULT, _CHANGES, _WROTE, _JOINED):
+        for name in (_RESULT, _CHANGES, _WROTE, _JOINED, _BROUGHT):
             session.info.pop(name, None)
 
 

@@ -1,6 +1,7 @@
 """The audit: each change leaves its line in the same transaction, and no line is ever changed."""
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 from fastapi import Depends, FastAPI
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.orm import Session
 
 from app.api.dependencies import authorize
 from app.api.guards import OPERATE, guarded
 from app.api.routing import resource_router
 from app.cli.people import add_person
+from app.db.companions import Changes, accompanied, bring, present
 from app.modules.audit.service import LONGEST_CHANGES, LONGEST_VALUE, presentable
 from app.settings import Settings
 from support.api import connect, connected, log_in, serving
@@ -236,6 +239,37 @@ async def test_times_that_make_no_sense(admin: httpx.AsyncClient, instant: str) 
     for name in ("since", "until"):
         answer = await admin.get(AUDIT, params={name: instant})
         assert [error["field"] for error in answer.json()["errors"]] == [name]
+
+
+@dataclass
+class Guest:
+    """A companion that only remembers."""
+
+    waiting: bool = True
+    results: list[object] = field(default_factory=list)
+
+    def join(self, session: Session, result: object, changes: Changes) -> None:
+        self.results.append(result)
+
+    def joined(self) -> None:
+        self.waiting = False
+
+
+async def test_work_for_many_calls_at_once_is_accompanied_by_all(api: FastAPI) -> None:
+    """As a batch of submissions does: each caller's companion joins the one transaction, once."""
+    guests, sessions = [Guest(), Guest()], api.state.services.sessions
+    with accompanied(guests[0]):
+        assert present() is guests[0]
+    async with sessions() as session:
+        bring(session, guests[0], "lost")
+        await session.execute(text("CREATE TEMPORARY TABLE t ()"))
+        await session.rollback()
+    for _ in range(2):
+        async with sessions.begin() as session:
+            for number, guest in enumerate(guests):
+                bring(session, guest, number)
+            await session.execute(text("CREATE TEMPORARY TABLE t () ON COMMIT DROP"))
+    assert [guest.results for guest in guests] == [[0], [1]]
 
 
 def test_changes_are_bounded() -> None:

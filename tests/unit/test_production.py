@@ -1,6 +1,7 @@
 """Production refuses to start without what it needs, and says all of it, and none of the values."""
 
 import pytest
+from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
 from app.errors import ConfigurationError
@@ -11,11 +12,13 @@ from app.settings import (
     DatabaseSettings,
     DeploymentSettings,
     RateSettings,
+    SecretSettings,
     Settings,
 )
 
 DATABASE = "postgresql://upbeat_api:correct-horse@db.internal/postgres"
 REDIS = "redis://:correct-horse@redis.internal:6379/0"
+KEYS = Fernet.generate_key().decode()
 PUBLIC = "https://upbeat.example"
 
 
@@ -24,12 +27,14 @@ def production(
     redis: str | None = REDIS,
     public: str | None = PUBLIC,
     admin: str | None = None,
+    keys: str | None = KEYS,
 ) -> Settings:
     return Settings(
         database=DatabaseSettings(DATABASE_URL=None if database is None else SecretStr(database)),
         broker=BrokerSettings(REDIS_URL=None if redis is None else SecretStr(redis)),
         deployment=DeploymentSettings(environment="production", public_url=public),
         auth=AuthSettings(admin_password=None if admin is None else SecretStr(admin)),
+        secret=SecretSettings(keys=None if keys is None else SecretStr(keys)),
     )
 
 
@@ -55,6 +60,7 @@ def test_development_needs_nothing() -> None:
         ({"redis": "redis://:ChangeMe@redis:6379/0"}, "REDIS_URL"),
         ({"public": None}, "UPBEAT_PUBLIC_URL"),
         ({"public": "http://upbeat.example"}, "UPBEAT_PUBLIC_URL"),
+        ({"keys": None}, "UPBEAT_SECRET_KEYS"),
         ({"admin": "admin"}, "UPBEAT_ADMIN_PASSWORD"),
         ({"admin": "short"}, "UPBEAT_ADMIN_PASSWORD"),
     ],
@@ -70,8 +76,14 @@ def test_what_is_missing_is_named(changed: dict[str, str | None], named: str) ->
 
 def test_everything_is_named_at_once() -> None:
     with pytest.raises(ConfigurationError) as caught:
-        production(None, None, None, "admin").require_production()
-    for name in ("DATABASE_URL", "REDIS_URL", "UPBEAT_PUBLIC_URL", "UPBEAT_ADMIN_PASSWORD"):
+        production(None, None, None, "admin", None).require_production()
+    for name in (
+        "UPBEAT_SECRET_KEYS",
+        "DATABASE_URL",
+        "REDIS_URL",
+        "UPBEAT_PUBLIC_URL",
+        "UPBEAT_ADMIN_PASSWORD",
+    ):
         assert name in caught.value.detail
 
 

@@ -38,7 +38,7 @@ TABLES: Final[dict[str, tuple[str, str, str]]] = {
     "celery_periodic_task_clocks": ("SIUD", "SU", "SU"),
     "celery_task_missed_ranges": ("SI", "SIUD", "SI"),
     "calendars": ("SIUD", "S", "S"),
-    "celery_task_catalogues": ("SIUD", "S", "S"),
+    "celery_task_catalogues": ("SIUD", "", "SIUD"),
     # Runs. Old ones are deleted by a worker's task.
     "celery_task_runs": ("SIU", "SIUD", "SIU"),
     "celery_task_run_attempts": ("SI", "SID", "SI"),

@@ -165,7 +165,7 @@ async def test_a_browsers_session(api: FastAPI) -> None:
         assert "X-CSRF-Token" in refused.json()["detail"]
         for forged in ("", "x", token[:-1], token + "x"):
             refused = await client.post(TASK_RUNS, json={}, headers={"X-CSRF-Token": forged})
-            assert answer.status_code == 403
+            assert refused.status_code == 403
         for site in ("cross-site", "same-site"):
             headers = {"X-CSRF-Token": token, "Sec-Fetch-Site": site}
             assert (await client.post(TASK_RUNS, json={}, headers=headers)).status_code == 403

@@ -43,6 +43,11 @@ TABLES: Final[dict[str, tuple[str, str, str]]] = {
     "celery_task_runs": ("SIU", "SIUD", "SIU"),
     "celery_task_run_attempts": ("SI", "SID", "SI"),
     "celery_task_run_logs": ("S", "SID", ""),
+    "celery_task_late_outcomes": ("S", "SIUD", "SI"),
+    # Foreign ids, chords and groups: the end of a run goes on with what follows it, whoever ends it.
+    "celery_task_ids": ("SIU", "SIUD", "SIUD"),
+    "celery_task_chords": ("SU", "SIUD", "SIUD"),
+    "celery_task_groups": ("S", "SIUD", "SIUD"),
     # Who is alive.
     "celery_workers": ("S", "SIUD", "SUD"),
     "celery_beats": ("S", "SUD", "SIUD"),

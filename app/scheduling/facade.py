@@ -336,13 +336,12 @@ class Scheduler(RunOperations):
     async def _unit(self, work: Callable[[Session], T]) -> T:
         async with self._sessions() as session, session.begin():
             made = await session.run_sync(work)
-            produced(session, made)
+            # What was made comes first, where wake-ups are answered with it.
+            produced(session, made[0] if isinstance(made, tuple) else made)
             return made
 
     async def _publishing(self, work: Callable[[Session], tuple[RunRow, RunMessage | None]]) -> RunRow:
-        async with self._sessions() as session, session.begin():
-            row, message = await session.run_sync(work)
-            produced(session, row)
+        row, message = await self._unit(work)
         if message is not None:
             await self._publish([message])
         return row

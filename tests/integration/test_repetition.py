@@ -172,6 +172,17 @@ async def test_duplicates_at_once_have_one_effect(
         assert {answer.status_code for answer in answers} == {202}
 
 
+async def test_a_repeated_replay_makes_one_run(api: FastAPI, admin: httpx.AsyncClient, schedule: str) -> None:
+    run = (await admin.post(f"{schedule}/run")).json()["id"]
+    assert (await admin.post(f"/api/v1/runs/{run}/cancel")).status_code == 202
+    before, headers = await count(api, "celery_task_runs"), key()
+    first, again = [await admin.post(f"/api/v1/runs/{run}/replay", headers=headers) for _ in range(2)]
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.json() == again.json()
+    assert first.json()["id"] != run
+    assert await count(api, "celery_task_runs") == before + 1
+
+
 async def test_a_key_is_for_one_request(admin: httpx.AsyncClient, schedule: str) -> None:
     headers = key()
     assert (await admin.post(SUBMIT, json={"countdown": 60}, headers=headers)).status_code == 202

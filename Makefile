@@ -1,6 +1,6 @@
 # Everything starts here: `make up` and `make test` need Python 3.11 or newer, and nothing else.
 .DEFAULT_GOAL := help
-.PHONY: help up test check bench lock install sdk
+.PHONY: help up test check bench lock install audit sdk
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -44,6 +44,10 @@ sdk: $(VENV)/.installed-dev
 	@PYTHONPATH=sdk:sdk/src $(BIN)/python -m codegen
 
 install: $(VENV)/.installed-dev
+
+# Against the known advisories; --strict: a package that could not be looked up is a failure too.
+audit: $(VENV)/.installed-dev
+	@$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements/server.txt
 
 # A changed lock is installed at the next call; the development set contains the embedded one.
 $(VENV)/.installed-dev: requirements/dev.txt | $(BIN)/pip

@@ -10,10 +10,13 @@ from fastapi import APIRouter, Depends, FastAPI
 
 from app import modules
 from app.api import (
+    api_keys,
+    audit,
     auth,
     calendars,
     docs,
     drift,
+    headers,
     health,
     logs,
     middleware,
@@ -24,10 +27,14 @@ from app.api import (
     runs,
     schedule_actions,
     schedules,
+    sessions,
     tasks,
+    upkeep,
+    users,
 )
-from app.api.dependencies import Services, authorize, caller
+from app.api.dependencies import Services, authorize
 from app.api.probe import Probe
+from app.api.ratelimit import Limiter
 from app.db import async_engine, async_sessions
 from app.outbound import OutboundPolicy
 from app.scheduling.facade import Scheduler
@@ -42,6 +49,7 @@ from app.worker.publisher import CeleryPublisher
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application; its connections open when it is served, and close with it."""
     settings = settings or get_settings()
+    settings.require_production()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -49,27 +57,32 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         sealer = Sealer(settings.secret.each())
         outbound = OutboundPolicy.parse(settings.outbound.entries())
         engine = async_engine(settings.database)
-        sessions, publisher, known = async_sessions(engine), CeleryPublisher(celery_app), catalogue()
-        scheduler = Scheduler(sessions, publisher, known, settings)
+        units, publisher, known = async_sessions(engine), CeleryPublisher(celery_app), catalogue()
+        scheduler = Scheduler(units, publisher, known, settings)
+        limiter = Limiter(settings.rate, settings.broker.url())
         probe = Probe(scheduler, publisher)
         app.state.services = Services(
             settings=settings,
-            sessions=sessions,
+            sessions=units,
             catalogue=known,
             scheduler=scheduler,
             probe=probe,
+            limiter=limiter,
             sealer=sealer,
             outbound=outbound,
         )
+        clearing = asyncio.create_task(upkeep.keep_clear(units))
         beat = EmbeddedBeat(celery_app) if settings.api.embedded_beat else None
         if beat is not None:
             beat.start()
         try:
             yield
         finally:
+            clearing.cancel()
             if beat is not None:
                 await asyncio.to_thread(beat.stop)
             await probe.close()
+            await limiter.close()
             publisher.close()
             await engine.dispose()
 
@@ -87,7 +100,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.include_router(health.router)
     app.include_router(auth.public, prefix="/api/v1")
-    app.include_router(auth.personal, prefix="/api/v1", dependencies=[Depends(caller)])
+    people = (auth.personal, sessions.router, api_keys.router, users.router, audit.router)
     resources = (
         schedules.router,
         schedule_actions.router,
@@ -98,7 +111,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         tasks.router,
         calendars.router,
     )
-    for router in (*resources, *module_routers()):
+    for router in (*people, *resources, *module_routers()):
         app.include_router(router, prefix="/api/v1", dependencies=[Depends(authorize)])
     if settings.api.docs_enabled:
         docs.install(app)
@@ -107,6 +120,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(middleware.Deadline, seconds=settings.database.statement_timeout)
     app.add_middleware(middleware.BodyLimit, max_bytes=settings.api.max_body_bytes)
     app.add_middleware(middleware.RequestContext)
+    app.add_middleware(headers.SecurityHeaders, https=settings.deployment.production)
     return app
 
 

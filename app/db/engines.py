@@ -9,6 +9,7 @@ from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.db.companions import UnitSession
 from app.settings import DatabaseSettings
 
 IDLE_IN_TRANSACTION_TIMEOUT = "5s"
@@ -69,8 +70,8 @@ def sync_sessions(engine: Engine) -> sessionmaker[Session]:
 
 
 def async_sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
-    """As `sync_sessions`, for async callers."""
-    return async_sessionmaker(engine, expire_on_commit=False)
+    """As `sync_sessions`, for async callers; what accompanies the caller joins what they commit."""
+    return async_sessionmaker(engine, expire_on_commit=False, sync_session_class=UnitSession)
 
 
 def maintenance_engine(url: URL) -> Engine:

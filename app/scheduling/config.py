@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.errors import FieldError, InvalidInput
+from app.scheduling.bounds import Arguments, NamedArguments
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.plan import Calendar, Jitter, Plan
 from app.scheduling.policies import CatchUp, Overlap, Policies, Retry
@@ -213,8 +214,8 @@ class ScheduleCreate(ScheduleFields):
     )
     task_type: TaskType = "business"
     task_enabled: bool = True
-    task_args: list[Any] = Field(default_factory=list)
-    task_kwargs: dict[str, Any] = Field(default_factory=dict)
+    task_args: Arguments = Field(default_factory=list)
+    task_kwargs: NamedArguments = Field(default_factory=dict)
     task_extra_config: ExtraConfig = Field(default_factory=ExtraConfig)
 
 
@@ -225,8 +226,8 @@ class ScheduleUpdate(ScheduleFields):
     task_path: str | None = Field(None, min_length=1, max_length=300)
     task_type: TaskType | None = None
     task_enabled: bool | None = None
-    task_args: list[Any] | None = None
-    task_kwargs: dict[str, Any] | None = None
+    task_args: Arguments | None = None
+    task_kwargs: NamedArguments | None = None
     task_extra_config: ExtraConfig | None = None
 
 
@@ -241,8 +242,8 @@ class RunRequest(BaseModel):
 
     model_config = _CLOSED
 
-    args: list[Any] = Field(default_factory=list)
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    args: Arguments = Field(default_factory=list)
+    kwargs: NamedArguments = Field(default_factory=dict)
     options: RunOptions = Field(default_factory=RunOptions)
     countdown: Seconds | None = Field(None, ge=0, le=31_536_000, description="Seconds until it may start.")
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Literal, Unpack
 from uuid import UUID
 
-from upbeat_sdk._call import Call, segment
+from upbeat_sdk._call import Call, entity_tag, segment
 from upbeat_sdk._generated import bodies, models
 from upbeat_sdk._pages import AsyncPages
 from upbeat_sdk._resource import AsyncResource
@@ -109,10 +109,110 @@ class AsyncAgentsResource(AsyncResource):
         call = Call("check_agent", "POST", f"/api/v1/agents/{segment('agent_id', agent_id)}/check")
         return await self._client.fetch(call, models.Agent)
 
-    async def run(self, agent_id: UUID | str, /, **fields: Unpack[bodies.RunAgent]) -> AsyncRun:
+    async def run(
+        self,
+        agent_id: UUID | str,
+        /,
+        *,
+        idempotency_key: str | None = None,
+        **fields: Unpack[bodies.RunAgent],
+    ) -> AsyncRun:
         """Make a run of `execute_agent_periodic_task`; its result has the agent's reply."""
-        call = Call("run_agent", "POST", f"/api/v1/agents/{segment('agent_id', agent_id)}/run", body=fields)
+        call = Call(
+            "run_agent",
+            "POST",
+            f"/api/v1/agents/{segment('agent_id', agent_id)}/run",
+            keyed=True,
+            idempotency_key=idempotency_key,
+            body=fields,
+        )
         return await self._client.fetch(call, AsyncRun)
+
+
+class AsyncApiKeysResource(AsyncResource):
+    """API keys."""
+
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        user_id: UUID | str | None = None,
+        everybody: bool | None = None,
+    ) -> AsyncPages[models.ApiKey]:
+        """Your own keys, or for administrators others', newest first.
+
+        Args:
+            limit: Items on a page.
+            cursor: `next_cursor` of the page before; the first page has none.
+            user_id: Another user's, for administrators.
+            everybody: All users', for administrators.
+        """
+        call = Call(
+            "list_api_keys",
+            "GET",
+            "/api/v1/api-keys",
+            query={"limit": limit, "cursor": cursor, "user_id": user_id, "everybody": everybody},
+        )
+        return self._client.page(call, models.ApiKey)
+
+    async def create(self, **fields: Unpack[bodies.ApiKeyCreate]) -> models.NewApiKey:
+        """A key that acts for you. Keep the secret: only its hash is stored."""
+        call = Call("create_api_key", "POST", "/api/v1/api-keys", body=fields)
+        return await self._client.fetch(call, models.NewApiKey)
+
+    async def get(self, key_id: UUID | str, /) -> models.ApiKey:
+        """One key. Others' keys only for administrators."""
+        call = Call("get_api_key", "GET", f"/api/v1/api-keys/{segment('key_id', key_id)}")
+        return await self._client.fetch(call, models.ApiKey)
+
+    async def revoke(self, key_id: UUID | str, /) -> None:
+        """It is worth nothing from now on, and stays in the list. Others' keys only for administrators."""
+        call = Call("revoke_api_key", "DELETE", f"/api/v1/api-keys/{segment('key_id', key_id)}")
+        await self._client.fetch_nothing(call)
+
+
+class AsyncAuditResource(AsyncResource):
+    """Audit."""
+
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        object_type: str | None = None,
+        object_id: str | None = None,
+        outcome: Literal["done", "refused", "throttled"] | None = None,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+    ) -> AsyncPages[models.AuditEntry]:
+        """Who did what, newest first, filtered by actor, action, object, outcome and time.
+
+        Args:
+            limit: Items on a page.
+            cursor: `next_cursor` of the page before; the first page has none.
+            since: Included.
+            until: Excluded.
+        """
+        call = Call(
+            "list_audit_entries",
+            "GET",
+            "/api/v1/audit",
+            query={
+                "limit": limit,
+                "cursor": cursor,
+                "actor": actor,
+                "action": action,
+                "object_type": object_type,
+                "object_id": object_id,
+                "outcome": outcome,
+                "since": since,
+                "until": until,
+            },
+        )
+        return self._client.page(call, models.AuditEntry)
 
 
 class AsyncAuthResource(AsyncResource):
@@ -123,13 +223,28 @@ class AsyncAuthResource(AsyncResource):
         call = Call("login", "POST", "/api/v1/auth/login", form=fields, secured=False)
         return await self._client.fetch(call, models.AccessToken)
 
+    async def refresh(self) -> models.AccessToken:
+        """A new token for this session; the old one is good for a minute more. Browsers' cookies replace themselves."""
+        call = Call("refresh_token", "POST", "/api/v1/auth/refresh")
+        return await self._client.fetch(call, models.AccessToken)
+
     async def logout(self) -> None:
         """End this session; its token is worth nothing from now on."""
         call = Call("logout", "POST", "/api/v1/auth/logout")
         await self._client.fetch_nothing(call)
 
+    async def logout_everywhere(self) -> models.LoggedOut:
+        """End all your sessions, this one too. API keys stay; revoke them one by one."""
+        call = Call("logout_everywhere", "POST", "/api/v1/auth/logout-everywhere")
+        return await self._client.fetch(call, models.LoggedOut)
+
+    async def change_password(self, **fields: Unpack[bodies.PasswordChange]) -> None:
+        """Your other sessions end. Wrong guesses of the current password count as failed logins."""
+        call = Call("change_own_password", "PUT", "/api/v1/auth/password", body=fields)
+        await self._client.fetch_nothing(call)
+
     async def me(self) -> models.CurrentUser:
-        """The user of this token."""
+        """The user whose credential this is."""
         call = Call("get_current_user", "GET", "/api/v1/auth/me")
         return await self._client.fetch(call, models.CurrentUser)
 
@@ -277,10 +392,22 @@ class AsyncRunsResource(AsyncResource):
         )
         return await self._client.fetch(call, AsyncRun)
 
-    async def replay(self, run_id: UUID | str, /, **fields: Unpack[bodies.ReplayRequest]) -> AsyncRun:
+    async def replay(
+        self,
+        run_id: UUID | str,
+        /,
+        *,
+        idempotency_key: str | None = None,
+        **fields: Unpack[bodies.ReplayRequest],
+    ) -> AsyncRun:
         """Make a new run of the same task, with the same or other arguments; the old one stays as it is."""
         call = Call(
-            "replay_run", "POST", f"/api/v1/runs/{segment('run_id', run_id)}/replay", body=fields or None
+            "replay_run",
+            "POST",
+            f"/api/v1/runs/{segment('run_id', run_id)}/replay",
+            keyed=True,
+            idempotency_key=idempotency_key,
+            body=fields or None,
         )
         return await self._client.fetch(call, AsyncRun)
 
@@ -318,11 +445,20 @@ class AsyncSchedulesResource(AsyncResource):
         )
         return self._client.page(call, models.ScheduledTask)
 
-    async def create(self, **fields: Unpack[bodies.ScheduleCreate]) -> models.ScheduledTask:
+    async def create(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[bodies.ScheduleCreate]
+    ) -> models.ScheduledTask:
         """Give when it runs either as a `schedule` object or in the flat `task_crontab_*` fields.
 
         `task_args` and `task_kwargs` must fit the task: `GET /api/v1/tasks/{name}` has their JSON schema."""
-        call = Call("create_scheduled_task", "POST", "/api/v1/scheduled-tasks", body=fields)
+        call = Call(
+            "create_scheduled_task",
+            "POST",
+            "/api/v1/scheduled-tasks",
+            keyed=True,
+            idempotency_key=idempotency_key,
+            body=fields,
+        )
         return await self._client.fetch(call, models.ScheduledTask)
 
     async def get(self, schedule_id: UUID | str, /) -> models.ScheduledTask:
@@ -333,7 +469,12 @@ class AsyncSchedulesResource(AsyncResource):
         return await self._client.fetch(call, models.ScheduledTask)
 
     async def update(
-        self, schedule_id: UUID | str, /, **fields: Unpack[bodies.ScheduleUpdate]
+        self,
+        schedule_id: UUID | str,
+        /,
+        *,
+        if_match: int | str = "*",
+        **fields: Unpack[bodies.ScheduleUpdate],
     ) -> models.ScheduledTask:
         """Only the fields that are given change; runs that exist keep what they were made with.
 
@@ -342,16 +483,18 @@ class AsyncSchedulesResource(AsyncResource):
             "update_scheduled_task",
             "PATCH",
             f"/api/v1/scheduled-tasks/{segment('schedule_id', schedule_id)}",
+            headers={"If-Match": entity_tag(if_match)},
             body=fields,
         )
         return await self._client.fetch(call, models.ScheduledTask)
 
-    async def delete(self, schedule_id: UUID | str, /) -> None:
+    async def delete(self, schedule_id: UUID | str, /, *, if_match: int | str = "*") -> None:
         """The schedule goes, its runs stay. A declared one (see `owner`) is deleted where it is declared."""
         call = Call(
             "delete_scheduled_task",
             "DELETE",
             f"/api/v1/scheduled-tasks/{segment('schedule_id', schedule_id)}",
+            headers={"If-Match": entity_tag(if_match)},
         )
         await self._client.fetch_nothing(call)
 
@@ -373,7 +516,14 @@ class AsyncSchedulesResource(AsyncResource):
         )
         return await self._client.fetch(call, models.ScheduledTask)
 
-    async def run(self, schedule_id: UUID | str, /, **fields: Unpack[bodies.RunNow]) -> AsyncRun:
+    async def run(
+        self,
+        schedule_id: UUID | str,
+        /,
+        *,
+        idempotency_key: str | None = None,
+        **fields: Unpack[bodies.RunNow],
+    ) -> AsyncRun:
         """Make a run with the schedule's arguments and options, whatever its state, start and end.
 
         Its overlap policy, or the one in the body, decides against its scheduled runs: the run may be skipped, or wait."""
@@ -381,6 +531,8 @@ class AsyncSchedulesResource(AsyncResource):
             "run_scheduled_task",
             "POST",
             f"/api/v1/scheduled-tasks/{segment('schedule_id', schedule_id)}/run",
+            keyed=True,
+            idempotency_key=idempotency_key,
             body=fields or None,
         )
         return await self._client.fetch(call, AsyncRun)
@@ -410,13 +562,20 @@ class AsyncSchedulesResource(AsyncResource):
         return await self._client.fetch(call, models.Resumed)
 
     async def backfill(
-        self, schedule_id: UUID | str, /, **fields: Unpack[bodies.BackfillRequest]
+        self,
+        schedule_id: UUID | str,
+        /,
+        *,
+        idempotency_key: str | None = None,
+        **fields: Unpack[bodies.BackfillRequest],
     ) -> models.Backfilled:
         """Runs for the ticks of `(start, end]`, with today's arguments. A tick whose run is on its way gets no other."""
         call = Call(
             "backfill_scheduled_task",
             "POST",
             f"/api/v1/scheduled-tasks/{segment('schedule_id', schedule_id)}/backfill",
+            keyed=True,
+            idempotency_key=idempotency_key,
             body=fields,
         )
         return await self._client.fetch(call, models.Backfilled)
@@ -523,6 +682,39 @@ class AsyncSchedulesResource(AsyncResource):
         return await self._client.fetch(call, models.ScheduleSimulation)
 
 
+class AsyncSessionsResource(AsyncResource):
+    """Login."""
+
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        user_id: UUID | str | None = None,
+        everybody: bool | None = None,
+    ) -> AsyncPages[models.Session]:
+        """Your own sessions that are alive, or for administrators others', newest first.
+
+        Args:
+            limit: Items on a page.
+            cursor: `next_cursor` of the page before; the first page has none.
+            user_id: Another user's, for administrators.
+            everybody: All users', for administrators.
+        """
+        call = Call(
+            "list_sessions",
+            "GET",
+            "/api/v1/sessions",
+            query={"limit": limit, "cursor": cursor, "user_id": user_id, "everybody": everybody},
+        )
+        return self._client.page(call, models.Session)
+
+    async def revoke(self, session_id: UUID | str, /) -> None:
+        """Its token is worth nothing from now on. Others' sessions only for administrators."""
+        call = Call("revoke_session", "DELETE", f"/api/v1/sessions/{segment('session_id', session_id)}")
+        await self._client.fetch_nothing(call)
+
+
 class AsyncTasksResource(AsyncResource):
     """Tasks."""
 
@@ -541,12 +733,69 @@ class AsyncTasksResource(AsyncResource):
         call = Call("get_task", "GET", f"/api/v1/tasks/{segment('name', name)}")
         return await self._client.fetch(call, models.Task)
 
-    async def run(self, name: str, /, **fields: Unpack[bodies.RunRequest]) -> AsyncRun:
+    async def run(
+        self, name: str, /, *, idempotency_key: str | None = None, **fields: Unpack[bodies.RunRequest]
+    ) -> AsyncRun:
         """Make a run of this task and dispatch it; the `Location` header names it.
 
         `args` and `kwargs` must fit the task's parameters."""
-        call = Call("run_task", "POST", f"/api/v1/tasks/{segment('name', name)}/runs", body=fields)
+        call = Call(
+            "run_task",
+            "POST",
+            f"/api/v1/tasks/{segment('name', name)}/runs",
+            keyed=True,
+            idempotency_key=idempotency_key,
+            body=fields,
+        )
         return await self._client.fetch(call, AsyncRun)
+
+
+class AsyncUsersResource(AsyncResource):
+    """Users."""
+
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        search: str | None = None,
+        role: Literal["viewer", "operator", "admin"] | None = None,
+        active: bool | None = None,
+    ) -> AsyncPages[models.User]:
+        """Users in the order of their creation, filtered by name, role and activity.
+
+        Args:
+            limit: Items on a page.
+            cursor: `next_cursor` of the page before; the first page has none.
+            search: Part of the name.
+        """
+        call = Call(
+            "list_users",
+            "GET",
+            "/api/v1/users",
+            query={"limit": limit, "cursor": cursor, "search": search, "role": role, "active": active},
+        )
+        return self._client.page(call, models.User)
+
+    async def create(self, **fields: Unpack[bodies.UserCreate]) -> models.User:
+        """Somebody who may log in from now on."""
+        call = Call("create_user", "POST", "/api/v1/users", body=fields)
+        return await self._client.fetch(call, models.User)
+
+    async def get(self, user_id: UUID | str, /) -> models.User:
+        """One user."""
+        call = Call("get_user", "GET", f"/api/v1/users/{segment('user_id', user_id)}")
+        return await self._client.fetch(call, models.User)
+
+    async def update(self, user_id: UUID | str, /, **fields: Unpack[bodies.UserUpdate]) -> models.User:
+        """Role, activity, or a new password. The last active administrator stays one."""
+        call = Call("update_user", "PATCH", f"/api/v1/users/{segment('user_id', user_id)}", body=fields)
+        return await self._client.fetch(call, models.User)
+
+    async def delete(self, user_id: UUID | str, /) -> None:
+        """With sessions and API keys; what they did stays in the audit. Not the last active administrator."""
+        call = Call("delete_user", "DELETE", f"/api/v1/users/{segment('user_id', user_id)}")
+        await self._client.fetch_nothing(call)
 
 
 class AsyncResources(AsyncShell):
@@ -556,6 +805,16 @@ class AsyncResources(AsyncShell):
     def agents(self) -> AsyncAgentsResource:
         """AsyncAgentsResource."""
         return AsyncAgentsResource(self)
+
+    @cached_property
+    def api_keys(self) -> AsyncApiKeysResource:
+        """AsyncApiKeysResource."""
+        return AsyncApiKeysResource(self)
+
+    @cached_property
+    def audit(self) -> AsyncAuditResource:
+        """AsyncAuditResource."""
+        return AsyncAuditResource(self)
 
     @cached_property
     def auth(self) -> AsyncAuthResource:
@@ -583,6 +842,16 @@ class AsyncResources(AsyncShell):
         return AsyncSchedulesResource(self)
 
     @cached_property
+    def sessions(self) -> AsyncSessionsResource:
+        """AsyncSessionsResource."""
+        return AsyncSessionsResource(self)
+
+    @cached_property
     def tasks(self) -> AsyncTasksResource:
         """AsyncTasksResource."""
         return AsyncTasksResource(self)
+
+    @cached_property
+    def users(self) -> AsyncUsersResource:
+        """AsyncUsersResource."""
+        return AsyncUsersResource(self)

@@ -56,6 +56,17 @@ class AgentUpdate(TypedDict):
     failures_allowed: NotRequired[int | None]
 
 
+class ApiKeyCreate(TypedDict):
+    """A new key."""
+
+    name: str
+    """What it is for."""
+    scopes: list[str]
+    """`read`, `operate` or `admin`, or one resource's, such as `runs:operate`. Each includes the ones before. What the key may do is what both its scopes and your role allow."""
+    expires_at: NotRequired[datetime | str | None]
+    """Null for never."""
+
+
 class BackfillRequest(TypedDict):
     """Runs for ticks of the past: those of `(start, end]`."""
 
@@ -75,6 +86,15 @@ class BackfillRequest(TypedDict):
 
 
 class BodyLogin(TypedDict):
+    grant_type: NotRequired[str | None]
+    username: str
+    password: str
+    scope: NotRequired[str]
+    client_id: NotRequired[str | None]
+    client_secret: NotRequired[str | None]
+
+
+class BodyLoginBrowser(TypedDict):
     grant_type: NotRequired[str | None]
     username: str
     password: str
@@ -211,6 +231,14 @@ class HolidaySource(TypedDict):
     """ISO 3166-1 code of two letters."""
     subdivision: NotRequired[str | None]
     """ISO 3166-2 code within the country."""
+
+
+class PasswordChange(TypedDict):
+    """A new password of one's own."""
+
+    current_password: str
+    new_password: str
+    """8 to 1024 characters."""
 
 
 class PauseRequest(TypedDict):
@@ -352,6 +380,27 @@ class SimulationRequest(TypedDict):
     """Seconds that each run takes."""
     limit: NotRequired[int]
     """Number of ticks at which it stops."""
+
+
+class UserCreate(TypedDict):
+    """A new user."""
+
+    username: str
+    """1 to 150 printable characters."""
+    password: str
+    """8 to 1024 characters; the user changes it with PUT /auth/password."""
+    role: NotRequired[Literal["viewer", "operator", "admin"]]
+    """What a user may do; each includes the ones before."""
+
+
+class UserUpdate(TypedDict):
+    """A change of a user: only what is given changes."""
+
+    role: NotRequired[Literal["viewer", "operator", "admin"] | None]
+    active: NotRequired[bool | None]
+    """`false` ends the user's sessions and stops their keys."""
+    password: NotRequired[str | None]
+    """A reset; it ends the user's sessions."""
 
 
 class CalendarCreate(TypedDict):

@@ -76,6 +76,24 @@ class AgentCall(Model):
     called_at: datetime
 
 
+class ApiKey(Model):
+    """A key, without its secret."""
+
+    id: UUID
+    user_id: UUID
+    username: str
+    """For whom it acts."""
+    name: str
+    start: str
+    """The first characters of its secret, to tell it from others."""
+    scopes: list[str]
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    """To the minute."""
+    revoked_at: datetime | None
+
+
 class Attempt(Model):
     """One try at a run."""
 
@@ -86,6 +104,29 @@ class Attempt(Model):
     started_at: datetime | None
     finished_at: datetime | None
     error: dict[str, Any] | None
+
+
+class AuditEntry(Model):
+    """One change, or one login."""
+
+    id: UUID
+    at: datetime
+    actor: str
+    actor_id: UUID | None
+    means: str
+    """How the actor proved who they are: session, cookie, api_key or cli."""
+    credential_id: UUID | None
+    """That session or key."""
+    action: str
+    """The operation, by its id in this document."""
+    outcome: Literal["done", "refused", "throttled"] | str
+    """Only logins are recorded when they are refused."""
+    object_type: str | None
+    object_id: str | None
+    changes: dict[str, Any]
+    """By row and column, before and after. Secrets are left out, long values are digests."""
+    request_id: str | None
+    address: str | None
 
 
 class Backfilled(Model):
@@ -106,6 +147,14 @@ class Backfilled(Model):
     """In the order in which they run; empty for a dry run."""
 
 
+class BrowserSession(Model):
+    """A browser's session; its token is in a cookie that scripts cannot read."""
+
+    csrf_token: str
+    """Send it as `X-CSRF-Token` with each change; also in a cookie."""
+    expires_at: datetime
+
+
 class Check(Model):
     """One part."""
 
@@ -120,6 +169,8 @@ class CurrentUser(Model):
     username: str
     role: Literal["viewer", "operator", "admin"] | str
     """What a user may do; each includes the ones before."""
+    means: Literal["session", "cookie", "api_key", "cli"] | str
+    """How this request proved it."""
     created_at: datetime
 
 
@@ -205,6 +256,12 @@ class Liveness(Model):
     status: Literal["ok"] | str | None = "ok"
 
 
+class LoggedOut(Model):
+    """What logging out everywhere did."""
+
+    sessions_ended: int
+
+
 class MissedTicks(Model):
     """Ticks that are not decided one by one, from the first to the last, both included."""
 
@@ -237,6 +294,26 @@ class MissedTicks(Model):
         | str
     )
     """Why a tick or a run did not execute, or did not end by itself: the answer to "why didn't it run?"."""
+
+
+class NewApiKey(Model):
+    """A key that was made now."""
+
+    id: UUID
+    user_id: UUID
+    username: str
+    """For whom it acts."""
+    name: str
+    start: str
+    """The first characters of its secret, to tell it from others."""
+    scopes: list[str]
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    """To the minute."""
+    revoked_at: datetime | None
+    secret: str
+    """Send it as `Authorization: Bearer …`. It is shown only now."""
 
 
 class PreviewedTick(Model):
@@ -381,6 +458,25 @@ class ScheduledTask(Model):
     updated_at: datetime
 
 
+class Session(Model):
+    """A session that is alive. Its token is known to nobody but its owner."""
+
+    id: UUID
+    user_id: UUID
+    username: str
+    browser: bool
+    """By cookie."""
+    current: bool
+    """The one that asks."""
+    address: str | None
+    user_agent: str | None
+    created_at: datetime
+    last_used_at: datetime
+    """To the minute."""
+    expires_at: datetime
+    """At the latest; without use, sooner."""
+
+
 class SimulatedTick(Model):
     """One tick and what would become of its run."""
 
@@ -473,6 +569,18 @@ class Tick(Model):
         | None
     )
     """Why it does not run."""
+
+
+class User(Model):
+    """A person who may log in."""
+
+    id: UUID
+    username: str
+    role: Literal["viewer", "operator", "admin"] | str
+    """What a user may do; each includes the ones before."""
+    active: bool
+    created_at: datetime
+    last_login_at: datetime | None
 
 
 class Why(Model):

@@ -14,9 +14,19 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "list_agent_calls": Operation("agents", "list_calls", "GET", "/api/v1/agents/{agent_id}/calls", 200),
     "check_agent": Operation("agents", "check", "POST", "/api/v1/agents/{agent_id}/check", 200),
-    "run_agent": Operation("agents", "run", "POST", "/api/v1/agents/{agent_id}/run", 202),
+    "run_agent": Operation("agents", "run", "POST", "/api/v1/agents/{agent_id}/run", 202, keyed=True),
+    "list_api_keys": Operation("api_keys", "list", "GET", "/api/v1/api-keys", 200),
+    "create_api_key": Operation("api_keys", "create", "POST", "/api/v1/api-keys", 201),
+    "get_api_key": Operation("api_keys", "get", "GET", "/api/v1/api-keys/{key_id}", 200),
+    "revoke_api_key": Operation("api_keys", "revoke", "DELETE", "/api/v1/api-keys/{key_id}", 204),
+    "list_audit_entries": Operation("audit", "list", "GET", "/api/v1/audit", 200),
     "login": Operation("auth", "login", "POST", "/api/v1/auth/login", 200),
+    "refresh_token": Operation("auth", "refresh", "POST", "/api/v1/auth/refresh", 200),
     "logout": Operation("auth", "logout", "POST", "/api/v1/auth/logout", 204),
+    "logout_everywhere": Operation(
+        "auth", "logout_everywhere", "POST", "/api/v1/auth/logout-everywhere", 200
+    ),
+    "change_own_password": Operation("auth", "change_password", "PUT", "/api/v1/auth/password", 204),
     "get_current_user": Operation("auth", "me", "GET", "/api/v1/auth/me", 200),
     "list_calendars": Operation("calendars", "list", "GET", "/api/v1/calendars", 200),
     "create_calendar": Operation("calendars", "create", "POST", "/api/v1/calendars", 201),
@@ -31,10 +41,12 @@ OPERATIONS: dict[str, Operation] = {
     "cancel_runs": Operation("runs", "cancel_many", "POST", "/api/v1/runs/cancel", 200),
     "replay_runs": Operation("runs", "replay_many", "POST", "/api/v1/runs/replay", 200),
     "cancel_run": Operation("runs", "cancel", "POST", "/api/v1/runs/{run_id}/cancel", 202),
-    "replay_run": Operation("runs", "replay", "POST", "/api/v1/runs/{run_id}/replay", 202),
+    "replay_run": Operation("runs", "replay", "POST", "/api/v1/runs/{run_id}/replay", 202, keyed=True),
     "get_attempts": Operation("runs", "attempts", "GET", "/api/v1/runs/{run_id}/attempts", 200),
     "list_scheduled_tasks": Operation("schedules", "list", "GET", "/api/v1/scheduled-tasks", 200),
-    "create_scheduled_task": Operation("schedules", "create", "POST", "/api/v1/scheduled-tasks", 201),
+    "create_scheduled_task": Operation(
+        "schedules", "create", "POST", "/api/v1/scheduled-tasks", 201, keyed=True
+    ),
     "get_scheduled_task": Operation("schedules", "get", "GET", "/api/v1/scheduled-tasks/{schedule_id}", 200),
     "update_scheduled_task": Operation(
         "schedules", "update", "PATCH", "/api/v1/scheduled-tasks/{schedule_id}", 200
@@ -49,7 +61,7 @@ OPERATIONS: dict[str, Operation] = {
         "schedules", "disable", "POST", "/api/v1/scheduled-tasks/{schedule_id}/disable", 200
     ),
     "run_scheduled_task": Operation(
-        "schedules", "run", "POST", "/api/v1/scheduled-tasks/{schedule_id}/run", 202
+        "schedules", "run", "POST", "/api/v1/scheduled-tasks/{schedule_id}/run", 202, keyed=True
     ),
     "pause_scheduled_task": Operation(
         "schedules", "pause", "POST", "/api/v1/scheduled-tasks/{schedule_id}/pause", 200
@@ -58,7 +70,7 @@ OPERATIONS: dict[str, Operation] = {
         "schedules", "resume", "POST", "/api/v1/scheduled-tasks/{schedule_id}/resume", 200
     ),
     "backfill_scheduled_task": Operation(
-        "schedules", "backfill", "POST", "/api/v1/scheduled-tasks/{schedule_id}/backfill", 202
+        "schedules", "backfill", "POST", "/api/v1/scheduled-tasks/{schedule_id}/backfill", 202, keyed=True
     ),
     "explain_scheduled_task": Operation(
         "schedules", "why", "GET", "/api/v1/scheduled-tasks/{schedule_id}/why", 200
@@ -74,7 +86,14 @@ OPERATIONS: dict[str, Operation] = {
     "simulate_scheduled_task": Operation(
         "schedules", "simulate", "POST", "/api/v1/scheduled-tasks/{schedule_id}/simulate", 200
     ),
+    "list_sessions": Operation("sessions", "list", "GET", "/api/v1/sessions", 200),
+    "revoke_session": Operation("sessions", "revoke", "DELETE", "/api/v1/sessions/{session_id}", 204),
     "list_tasks": Operation("tasks", "list", "GET", "/api/v1/tasks", 200),
     "get_task": Operation("tasks", "get", "GET", "/api/v1/tasks/{name}", 200),
-    "run_task": Operation("tasks", "run", "POST", "/api/v1/tasks/{name}/runs", 202),
+    "run_task": Operation("tasks", "run", "POST", "/api/v1/tasks/{name}/runs", 202, keyed=True),
+    "list_users": Operation("users", "list", "GET", "/api/v1/users", 200),
+    "create_user": Operation("users", "create", "POST", "/api/v1/users", 201),
+    "get_user": Operation("users", "get", "GET", "/api/v1/users/{user_id}", 200),
+    "update_user": Operation("users", "update", "PATCH", "/api/v1/users/{user_id}", 200),
+    "delete_user": Operation("users", "delete", "DELETE", "/api/v1/users/{user_id}", 204),
 }

@@ -1,12 +1,9 @@
 """The fake beyond what the suite of scenarios holds it to: what tests tell it, and what it tells them."""
 
-from dataclasses import replace
-
 import pytest
 
 import upbeat_sdk
 from upbeat_sdk import models
-from upbeat_sdk._call import Call, entity_tag
 from upbeat_sdk._model import Model
 from upbeat_sdk.testing import FakeUpbeat, NotFaked, blank
 
@@ -83,14 +80,9 @@ def test_answers_are_told_to_it(fake: FakeUpbeat) -> None:
 def test_a_change_of_another_version_is_refused(fake: FakeUpbeat) -> None:
     with fake.client() as client:
         made = client.schedules.create(task_name="x", task_path="greet", task_crontab_minute="0")
-        path = f"/api/v1/scheduled-tasks/{made.id}"
-        stale = Call(
-            "update_scheduled_task", "PATCH", path, {}, {"If-Match": entity_tag(7)}, {"task_name": "y"}
-        )
         with pytest.raises(upbeat_sdk.PreconditionFailed):
-            client.fetch(stale, models.ScheduledTask)
-        seen = replace(stale, headers={"If-Match": entity_tag(made.version)})
-        assert client.fetch(seen, models.ScheduledTask).task_name == "y"
+            client.schedules.update(made.id, if_match=7, task_name="y")
+        assert client.schedules.update(made.id, if_match=made.version, task_name="y").task_name == "y"
 
 
 MODELS = [value for value in vars(models).values() if isinstance(value, type) and issubclass(value, Model)]

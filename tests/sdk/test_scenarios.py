@@ -1,7 +1,7 @@
 """One suite for the sync and the async client, against the fake, the service in this process, and a running stack."""
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -14,7 +14,6 @@ from support.api import ADMIN, connected, log_in, serving
 from support.blocking import Awaited, BlockingTransport
 from support.stack import Stack
 from upbeat_sdk import AsyncUpbeat, Upbeat, models
-from upbeat_sdk._call import Call
 from upbeat_sdk._generated.operations import OPERATIONS
 from upbeat_sdk.testing import FakeUpbeat, blank
 
@@ -24,9 +23,8 @@ ECHO = "scheduled_task.test_task"
 FAILING = "scheduled_task.cleanup_old_logs"
 PATIENCE = 30.0
 PLACES = ("fake", "asgi", "stack")
-# The fake is ahead of a service that does not have these yet.
+# The fake is ahead of a service that does not keep logs yet.
 LOGGED = PLACES if "get_run_logs" in OPERATIONS else ("fake",)
-KEYED = PLACES if OPERATIONS["run_task"].keyed else ("fake",)
 
 
 @dataclass
@@ -181,6 +179,8 @@ async def test_the_life_of_a_schedule(client: Any) -> None:
     assert made.schedule["type"] == "crontab"
     renamed = await client.schedules.update(made.id, task_name="each night")
     assert (renamed.task_name, renamed.version) == ("each night", made.version + 1)
+    with pytest.raises(upbeat_sdk.PreconditionFailed):
+        await client.schedules.update(made.id, if_match=made.version, task_name="too late")
     assert (await client.schedules.pause(made.id, note="holidays")).pause_note == "holidays"
     assert (await client.schedules.disable(made.id)).state == "disabled"
     assert (await client.schedules.enable(made.id)).task_enabled
@@ -228,11 +228,8 @@ async def test_a_log_is_read_and_followed(client: Any) -> None:
     assert [line async for line in run.logs(level="error")] == []
 
 
-@pytest.mark.parametrize("place", KEYED, indirect=True)
 async def test_work_under_one_key_is_made_once(client: Any) -> None:
-    path, key = f"/api/v1/tasks/{ECHO}/runs", uuid4().hex
-    call = Call("run_task", "POST", path, body={}, keyed=True, idempotency_key=key)
-    once, again = [await client.fetch(call, models.Run) for _ in range(2)]
+    key = uuid4().hex
+    once, again = [await client.tasks.run(ECHO, idempotency_key=key) for _ in range(2)]
     assert once.id == again.id
-    other = await client.fetch(replace(call, idempotency_key=uuid4().hex), models.Run)
-    assert other.id != once.id
+    assert (await client.tasks.run(ECHO)).id != once.id

@@ -23,8 +23,6 @@ URL: Final = "http://upbeat.fake"
 TOKEN: Final = "fake-token"  # noqa: S105 - opens nothing
 # What the package asks for by itself, whether or not its resources have it yet.
 EXTRA: Final = {
-    "cancel_run": Operation("runs", "cancel", "POST", "/api/v1/runs/{run_id}/cancel", 202),
-    "replay_run": Operation("runs", "replay", "POST", "/api/v1/runs/{run_id}/replay", 202),
     "get_run_logs": Operation("runs", "logs", "GET", "/api/v1/runs/{run_id}/logs", 200),
     "stream_run_logs": Operation("runs", "stream_logs", "GET", "/api/v1/runs/{run_id}/logs/stream", 200),
 }

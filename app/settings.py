@@ -7,12 +7,13 @@ environment: `make up` leaves the addresses of its own servers there, so that a 
 `uvicorn` started by hand in the same checkout finds them.
 """
 
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -145,12 +146,56 @@ class TaskSettings(BaseSettings):
 
 
 class LogSettings(BaseSettings):
-    """How the three kinds of process write their logs."""
+    """How the three kinds of process write their logs, and what is stored with a run."""
 
     model_config = _group("UPBEAT_LOG_")
 
     level: str = "INFO"
     format: str = Field("console", pattern="^(console|json)$")
+    runs: bool = Field(True, description="Store log records and output with the run that wrote them.")
+    run_lines: int = Field(10_000, ge=1, description="Lines of one attempt that are stored.")
+    run_bytes: int = Field(1_048_576, ge=1024, description="Bytes of one attempt that are stored.")
+    flush_every: Seconds = 0.5
+    redact: tuple[str, ...] = Field((), description="JSON list of regular expressions that are blacked out.")
+
+    @field_validator("redact")
+    @classmethod
+    def _expressions(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for number, expression in enumerate(given, 1):
+            try:
+                re.compile(expression)
+            except re.error:
+                raise ValueError(f"expression {number} is not a regular expression") from None
+        return given
+
+
+class MetricsSettings(BaseSettings):
+    """Prometheus metrics: a port of each worker and beat, and who may read the API's."""
+
+    model_config = _group("UPBEAT_METRICS_")
+
+    port: int | None = Field(None, ge=1, le=65535, description="Of this worker or beat; none by default.")
+    host: str = "127.0.0.1"
+    token: SecretStr | None = Field(
+        None, description="Also opens the API's /metrics, as a bearer token; a login does without it."
+    )
+
+
+class TracingSettings(BaseSettings):
+    """OpenTelemetry's own variables, of which only those that switch it on are read here."""
+
+    model_config = _group("OTEL_")
+
+    exporter_otlp_endpoint: str | None = None
+    exporter_otlp_traces_endpoint: str | None = None
+    traces_exporter: str | None = None
+    sdk_disabled: bool = False
+
+    @property
+    def enabled(self) -> bool:
+        """Whether spans are made and sent."""
+        named = self.exporter_otlp_endpoint or self.exporter_otlp_traces_endpoint or self.traces_exporter
+        return bool(named) and not self.sdk_disabled and self.traces_exporter != "none"
 
 
 class Settings(BaseModel):
@@ -166,6 +211,8 @@ class Settings(BaseModel):
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     task: TaskSettings = Field(default_factory=TaskSettings)
     log: LogSettings = Field(default_factory=LogSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+    tracing: TracingSettings = Field(default_factory=TracingSettings)
 
 
 @lru_cache(maxsize=1)
@@ -178,6 +225,8 @@ def get_settings() -> Settings:
     """
     try:
         return Settings()
+    except SettingsError as error:
+        raise ConfigurationError(f"{error}. It takes JSON; correct it and start again.") from None
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"

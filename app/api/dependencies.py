@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from app.api.following import Following
 from app.api.probe import Probe
 from app.errors import Forbidden, Unauthenticated
 from app.modules.auth import service as auth
@@ -19,6 +20,7 @@ from app.modules.auth.models import User
 from app.modules.auth.service import Role
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.facade import Scheduler
+from app.scheduling.observing import Observer
 from app.settings import Settings
 
 READING = frozenset({"GET", "HEAD"})
@@ -33,6 +35,8 @@ class Services:
     catalogue: Catalogue
     scheduler: Scheduler
     probe: Probe
+    observer: Observer
+    following: Following
 
 
 def services(request: Request) -> Services:

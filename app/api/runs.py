@@ -45,6 +45,9 @@ class Run(BaseModel):
     options: dict[str, Any]
     result: Any | None
     error: dict[str, Any] | None
+    progress: dict[str, Any] | None = Field(
+        description="What the body said last: `done`, `total`, `message`, `attempt`, `at`."
+    )
     requested_by: str | None
     created_at: datetime
 

@@ -19,7 +19,7 @@ from uuid import UUID
 from sqlalchemy import TextClause, func, insert, select
 from sqlalchemy.orm import Session
 
-from app.scheduling import settlement, statements
+from app.scheduling import run_logs, settlement, statements
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.config import RunOptions
 from app.scheduling.ids import new_id
@@ -237,14 +237,16 @@ def cancel(session: Session, run_id: UUID, reason: Reason = Reason.CANCELLED_BY_
 
 def _end(session: Session, statement: TextClause, values: Mapping[str, Any]) -> bool:
     """One guarded ending: at once, or, for a run that settles, with its schedule locked before."""
-    if session.execute(statement, {**values, "settling": False}).one_or_none() is not None:
-        return True
-    settlement.lock_schedule_of(session, values["id"])
-    ended = session.execute(statement, {**values, "settling": True}).one_or_none()
+    ended = session.execute(statement, {**values, "settling": False}).one_or_none()
     if ended is None:
-        return False
-    if ended.settles:
-        settlement.settle(session, ended)
+        settlement.lock_schedule_of(session, values["id"])
+        ended = session.execute(statement, {**values, "settling": True}).one_or_none()
+        if ended is None:
+            return False
+        if ended.settles:
+            settlement.settle(session, ended)
+    if ended.streamed_until is not None:
+        session.execute(run_logs.NOTIFY_ONE, {"id": ended.id})
     return True
 
 

@@ -150,7 +150,9 @@ WHERE id = :id AND attempt = :attempt
 RETURNING args, kwargs, attempt, options, schedule_id, scheduled_for
 """)
 
-_ENDED = "id, schedule_id, origin, state, attempt, started_at, finished_at, blocked_by, settles"
+_ENDED = (
+    "id, schedule_id, origin, state, attempt, started_at, finished_at, blocked_by, settles, limit_key, streamed_until"
+)
 
 # Without ``settling`` a run whose end concerns its schedule is left alone: that is locked first.
 FINISH = text(f"""

@@ -11,7 +11,7 @@ from celery.exceptions import Ignore, Reject
 from app.scheduling.catalogue import Catalogue, TaskSpec
 from app.scheduling.messages import DEFAULT_QUEUE
 from app.settings import get_settings
-from app.worker import bookkeeping, bridge, liveness, logs, pools, transport
+from app.worker import bookkeeping, bridge, capture, flushing, liveness, logs, pools, results, transport
 from app.worker.broker import BrokerClient
 from app.worker.config import celery_configuration
 from app.worker.publisher import CeleryPublisher
@@ -71,8 +71,13 @@ class Upbeat(Celery):  # type: ignore[misc]
 
         @functools.wraps(fun)
         def body(*args: Any, **kwargs: Any) -> Any:
+            request = self._tasks[name].request
+            run_id = results.run_id_of(request.id)
             try:
-                return call(*args, **kwargs)
+                if run_id is None or request.is_eager or request.called_directly:
+                    return call(*args, **kwargs)
+                with capture.recording(run_id, (request.retries or 0) + 1):
+                    return call(*args, **kwargs)
             except (Ignore, Reject) as error:
                 raise OutcomeWithheld(
                     f"The task raised {type(error).__name__}, which would leave its run without an outcome;"
@@ -138,12 +143,14 @@ def _parameters(function: Callable[..., Any], *, bound: bool) -> dict[str, Any]:
 @signals.worker_process_shutdown.connect(weak=False)
 def _close_child(**_: Any) -> None:
     bridge.shutdown()
+    flushing.flusher.close()
     bookkeeping.close()
 
 
 @signals.worker_shutdown.connect(weak=False)
 def _close_main(**_: Any) -> None:
     bridge.shutdown()
+    flushing.flusher.close()
 
 
 pools.register()

@@ -1,5 +1,6 @@
 """The HTTP service: wiring, no logic. `uvicorn app.main:app` starts it."""
 
+import asyncio
 import importlib
 import pkgutil
 from collections.abc import AsyncIterator, Iterator
@@ -10,24 +11,30 @@ from fastapi import APIRouter, Depends, FastAPI
 from app import modules
 from app.api import (
     auth,
+    calendars,
     docs,
     health,
     logs,
     middleware,
     openapi,
+    previews,
     problems,
+    run_logs,
     runs,
     schedule_actions,
     schedules,
     tasks,
 )
 from app.api.dependencies import Services, authorize, caller
+from app.api.following import Following, announced_end
 from app.api.probe import Probe
 from app.db import async_engine, async_sessions
 from app.scheduling.facade import Scheduler
+from app.scheduling.observing import Observer
 from app.settings import Settings, get_settings
 from app.worker import app as celery_app
 from app.worker import catalogue
+from app.worker.beat import EmbeddedBeat
 from app.worker.publisher import CeleryPublisher
 
 
@@ -42,16 +49,27 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         sessions, publisher, known = async_sessions(engine), CeleryPublisher(celery_app), catalogue()
         scheduler = Scheduler(sessions, publisher, known, settings)
         probe = Probe(scheduler, publisher)
+        observer = Observer(sessions)
+        following = Following(settings.database, observer)
         app.state.services = Services(
             settings=settings,
             sessions=sessions,
             catalogue=known,
             scheduler=scheduler,
             probe=probe,
+            observer=observer,
+            following=following,
         )
+        beat = EmbeddedBeat(celery_app) if settings.api.embedded_beat else None
+        if beat is not None:
+            beat.start()
         try:
-            yield
+            with announced_end(following.end):
+                yield
         finally:
+            await following.close()
+            if beat is not None:
+                await asyncio.to_thread(beat.stop)
             await probe.close()
             publisher.close()
             await engine.dispose()
@@ -71,7 +89,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(health.router)
     app.include_router(auth.public, prefix="/api/v1")
     app.include_router(auth.personal, prefix="/api/v1", dependencies=[Depends(caller)])
-    resources = (schedules.router, schedule_actions.router, runs.router, tasks.router)
+    resources = (
+        schedules.router,
+        schedule_actions.router,
+        previews.router,
+        runs.router,
+        run_logs.router,
+        tasks.router,
+        calendars.router,
+    )
     for router in (*resources, *module_routers()):
         app.include_router(router, prefix="/api/v1", dependencies=[Depends(authorize)])
     if settings.api.docs_enabled:

@@ -97,6 +97,7 @@ class ApiSettings(BaseSettings):
     docs_enabled: bool = True
     graceful_shutdown: int = Field(5, ge=1)
     ready_beat_age: Seconds = 15.0
+    embedded_beat: bool = Field(False, description="Run a beat inside each API process.")
 
 
 class AuthSettings(BaseSettings):

@@ -1,22 +1,31 @@
 """`make bench`: every measurement, or a part of it (`make bench ONLY=engine`).
 
-Each measure prints one JSON object and appends it to `build/bench.jsonl`.
+Each measure prints one JSON object and appends it to `build/bench.jsonl`; what happens meanwhile is
+told on stderr. `make bench ONLY=engine ARGS="--quick --sizes 10000 --peers redbeat --measures burst"`
+chooses.
 """
 
 import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from bench import engine
 
-PARTS = {"engine": engine.run}
+PARTS = {"engine": engine}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--only", choices=sorted(PARTS), action="append", help="run this part")
-    parser.add_argument("--quick", action="store_true", help="small sizes, fewer repetitions")
+    parser.add_argument("--quick", action="store_true", help="small sizes, short runs: two to three minutes")
+    parser.add_argument("--sizes", type=int, nargs="+", help="numbers of schedules")
+    parser.add_argument("--peers", nargs="*", help=f"of {', '.join(engine.PEERS)}; none for ours alone")
+    parser.add_argument("--measures", nargs="+", help=f"of {', '.join(engine.MEASURES)}")
     chosen = parser.parse_args()
     for name in chosen.only or sorted(PARTS):
-        PARTS[name](quick=chosen.quick)
+        PARTS[name].run(quick=chosen.quick, sizes=chosen.sizes, peers=chosen.peers, measures=chosen.measures)
 
 
 main()

@@ -27,9 +27,10 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A failed test shows what its processes wrote."""
     report = yield
-    processes = getattr(item, "funcargs", {}).get("processes")
-    if report.failed and isinstance(processes, Processes):
-        report.sections.extend(processes.report())
+    if report.failed:
+        for value in getattr(item, "funcargs", {}).values():
+            if isinstance(value, Processes):
+                report.sections.extend(value.report())
     return report
 
 
@@ -68,10 +69,29 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
     started.end()
 
 
+@pytest.fixture(scope="module")
+def shared_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    """As `processes`, until the module's last test has ended."""
+    started = Processes(tmp_path_factory.mktemp("processes"))
+    yield started
+    started.end()
+
+
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     """The ledger that this test's workers write."""
     return Ledger(tmp_path / "ledger.jsonl")
+
+
+@pytest.fixture(scope="module")
+def shared_stack(servers: Servers, database: Database, redis_url: str, shared_processes: Processes) -> Stack:
+    """As `stack`, for processes that the tests of one module share."""
+    ledger = Ledger(shared_processes.folder / "ledger.jsonl")
+    return Stack(
+        shared_processes,
+        stack_environment(servers.postgres.url, database.name, redis_url, ledger.path),
+        ledger,
+    )
 
 
 @pytest.fixture

@@ -35,6 +35,8 @@ def install(app: FastAPI) -> None:
                 "displayRequestDuration": True,
                 "docExpansion": "list",
                 "filter": True,
+                # By default it may send the document to a validator on the internet.
+                "validatorUrl": None,
             },
         )
         return HTMLResponse(bytes(page.body).decode().replace("</head>", _STYLE, 1))

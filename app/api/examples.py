@@ -112,3 +112,72 @@ SCHEDULE_EXAMPLE: dict[str, Any] = {
     "created_at": "2026-03-01T08:41:12.345678Z",
     "updated_at": "2026-03-01T08:41:12.345678Z",
 }
+
+CALENDAR_EXAMPLES: dict[str, Example] = {
+    "holidays": {
+        "summary": "Public holidays of Bavaria, and two days of the company's own",
+        "value": {
+            "name": "munich-office",
+            "description": "When nobody is there.",
+            "dates": ["2026-12-24", "2026-12-31"],
+            "holidays": {"country": "DE", "subdivision": "BY"},
+        },
+    },
+    "dates": {"summary": "Dates only", "value": {"name": "freeze", "dates": ["2027-01-01"]}},
+}
+
+CALENDAR_UPDATE_EXAMPLES: dict[str, Example] = {
+    "dates": {"summary": "Other dates", "value": {"dates": ["2027-12-24", "2027-12-31"]}},
+    "no_holidays": {"summary": "Without public holidays", "value": {"holidays": None}},
+}
+
+CALENDAR_EXAMPLE: dict[str, Any] = {
+    "id": "0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b2",
+    "name": "munich-office",
+    "version": 1,
+    "description": "When nobody is there.",
+    "dates": ["2026-12-24", "2026-12-31"],
+    "holidays": {"country": "DE", "subdivision": "BY"},
+    "created_at": "2026-03-01T08:41:12.345678Z",
+    "updated_at": "2026-03-01T08:41:12.345678Z",
+}
+
+DRAFT_EXAMPLES: dict[str, Example] = {
+    "gap": {
+        "summary": "Mondays at half past two, Berlin time",
+        "value": {
+            "schedule": {"type": "crontab", "expression": "30 2 * * MON", "timezone": "Europe/Berlin"},
+            "task_extra_config": {"jitter": "5%", "ends_at": "2099-12-31T23:59:59Z"},
+        },
+    },
+    "flat": {"summary": "In flat crontab fields", "value": {"task_crontab_hour": "*/2"}},
+}
+
+PREVIEW_EXAMPLE: dict[str, Any] = {
+    "description": "At 02:30, Europe/Berlin; a time that the clock skips runs at the end of the gap",
+    "timezone": "Europe/Berlin",
+    "after": "2027-03-27T12:00:00Z",
+    "items": [
+        {
+            "scheduled_for": "2027-03-28T01:00:00Z",
+            "due_at": "2027-03-28T01:00:00Z",
+            "local_time": "2027-03-28T03:00:00+02:00",
+            "dst": "gap",
+            "skipped_local_time": "2027-03-28T02:30:00",
+            "offset_change": 3600.0,
+            "excluded_by": None,
+            "estimated": False,
+        }
+    ],
+}
+
+SIMULATION_EXAMPLES: dict[str, Example] = {
+    "day": {
+        "summary": "A day, if each run took five minutes",
+        "value": {"start": "2027-03-28T00:00:00Z", "end": "2027-03-29T00:00:00Z", "duration": 300},
+    },
+    "from_now": {
+        "summary": "From now on, the first hundred ticks",
+        "value": {"end": "2099-01-01T00:00:00Z", "duration": 60, "limit": 100},
+    },
+}

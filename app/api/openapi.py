@@ -19,6 +19,7 @@ TAGS = [
     {"name": "Scheduled tasks", "description": "What runs when, under which policies."},
     {"name": "Runs", "description": "What was executed, is being executed, or was decided not to be."},
     {"name": "Tasks", "description": "What can be executed, and running it on demand."},
+    {"name": "Calendars", "description": "Dates on which schedules skip their ticks."},
     {
         "name": "Login",
         "description": "Sessions of users. Viewers read, operators change, admins manage users.",

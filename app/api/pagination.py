@@ -59,7 +59,7 @@ def decode(cursor: str | None) -> str | None:
     if cursor is None:
         return None
     try:
-        return urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        return _storable(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode())
     except (Base64Error, ValueError):
         raise _refused() from None
 

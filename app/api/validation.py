@@ -28,6 +28,7 @@ _MESSAGES = {
     "float_type": "Must be a number.",
     "float_parsing": "Must be a number.",
     "finite_number": "Must be a finite number.",
+    "timezone_aware": 'Must have an offset, such as "Z" or "+01:00".',
     "list_type": "Must be a list.",
     "dict_type": "Must be an object.",
     "model_type": "Must be an object.",

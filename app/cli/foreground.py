@@ -149,7 +149,8 @@ class ForegroundStack:
                     self._kill(IN_A_HURRY)
                 if time.monotonic() > end:
                     self._supervisor.kill()
-                time.sleep(0.1)
+                self._control.nudge()
+                time.sleep(0.05)
         end_leftovers(self._state.folder)
         self._state.withdraw_addresses()
         self._state.discard_socket(self._socket)

@@ -6,9 +6,11 @@ in the order of their priority and stop in the reverse: API, beat, worker, Redis
 
 import os
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -73,7 +75,7 @@ def service_programs(run: Path, settings: Settings) -> list[Program]:
     return [
         Program(
             "worker", 30, python("worker", *celery, "worker"), LOGS / "celery" / "worker.log",
-            stop_seconds=20, start_seconds=3,
+            stop_seconds=20, start_seconds=2,
         ),
         Program("beat", 40, python("beat", *celery, "beat"), LOGS / "celery" / "beat.log", start_seconds=2),
         Program(
@@ -169,6 +171,12 @@ class Control:
             return bool(self._call("getState")["statename"] == "RUNNING")
         except (OSError, HTTPException, Error):
             return False
+
+    def nudge(self) -> None:
+        """Have it look at its programs now: by itself it does so once a second, one group after another."""
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as caller:
+            caller.settimeout(0.2)
+            caller.connect(str(self._path))
 
     def start(self, name: str) -> None:
         """Start without waiting; a program that is already up stays as it is."""

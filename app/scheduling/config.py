@@ -3,11 +3,12 @@
 The same models validate the API's bodies, declared schedules and the command line's input.
 """
 
+import re
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.errors import FieldError, InvalidInput
 from app.scheduling.catalogue import TaskSpec
@@ -20,8 +21,24 @@ TaskType = Literal["system", "business", "agent"]
 
 CRONTAB_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
 _CLOSED = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-SHARE = r"^(?:0*[1-9]\d?(?:\.\d+)?|0*\.\d*[1-9]\d*)%$"
 Seconds = float
+MAX_JITTER = 86_400
+_SHARE = re.compile(r"(\d{1,2}(?:\.\d{1,6})?) ?%", re.ASCII)
+
+
+def _spread(value: object) -> float | str:
+    """Seconds as they are, a share as `10%`: one message for a value that is neither."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_JITTER:
+        return value
+    share = _SHARE.fullmatch(value) if isinstance(value, str) else None
+    if share is None or not float(share[1]):
+        raise ValueError(
+            f'must be seconds, above 0 and at most {MAX_JITTER}, or a share of the period such as "10%", below 100%'
+        )
+    return f"{share[1]}%"
+
+
+Spread = Annotated[float | str, BeforeValidator(_spread)]
 
 
 class RunOptions(BaseModel):
@@ -88,18 +105,14 @@ class ExtraConfig(RunOptions):
     pause_on_failure: int | None = Field(
         None, ge=1, le=1000, description="Failed runs in a row that pause the schedule."
     )
-    jitter: Annotated[float, Field(gt=0, le=86_400)] | Annotated[str, Field(pattern=SHARE)] | None = Field(
-        None, description="Spreads ticks over so many seconds, or over a share of the period such as `10%`."
+    jitter: Spread | None = Field(
+        None,
+        description="Spreads ticks over so many seconds, or over a share of the period, never onto the next tick.",
+        examples=[30, "10%"],
     )
     calendars: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(
         default_factory=list, max_length=20, description="Names of calendars whose dates are skipped."
     )
-
-    @model_validator(mode="after")
-    def _ends_after_start(self) -> Self:
-        if self.starts_at and self.ends_at and self.ends_at < self.starts_at:
-            raise ValueError("ends_at must not lie before starts_at")
-        return self
 
     def plan(self, timing: Timing, calendars: Iterable[Calendar] = ()) -> Plan:
         """The evaluator of a schedule with these options; ``calendars`` are those that they name.
@@ -119,7 +132,7 @@ class ExtraConfig(RunOptions):
         if self.jitter is None:
             return None
         if isinstance(self.jitter, str):
-            return Jitter(share=float(self.jitter.rstrip("%")) / 100)
+            return Jitter(share=float(f"{self.jitter.removesuffix('%')}e-2"))
         return Jitter(window=timedelta(seconds=self.jitter))
 
     def policies(self) -> Policies:
@@ -136,7 +149,9 @@ class ExtraConfig(RunOptions):
         )
 
 
-class _ScheduleFields(BaseModel):
+class ScheduleFields(BaseModel):
+    """When a schedule runs, in either of two forms, and what it is for."""
+
     model_config = _CLOSED
 
     schedule: dict[str, Any] | None = Field(
@@ -189,7 +204,7 @@ class _ScheduleFields(BaseModel):
         }
 
 
-class ScheduleCreate(_ScheduleFields):
+class ScheduleCreate(ScheduleFields):
     """A new schedule."""
 
     task_name: str = Field(min_length=1, max_length=200, description="A name for people; any script.")
@@ -203,7 +218,7 @@ class ScheduleCreate(_ScheduleFields):
     task_extra_config: ExtraConfig = Field(default_factory=ExtraConfig)
 
 
-class ScheduleUpdate(_ScheduleFields):
+class ScheduleUpdate(ScheduleFields):
     """A change of a schedule: only what is given changes."""
 
     task_name: str | None = Field(None, min_length=1, max_length=200)
@@ -213,6 +228,12 @@ class ScheduleUpdate(_ScheduleFields):
     task_args: list[Any] | None = None
     task_kwargs: dict[str, Any] | None = None
     task_extra_config: ExtraConfig | None = None
+
+
+class ScheduleDraft(ScheduleFields):
+    """When a schedule would run, before it is saved."""
+
+    task_extra_config: ExtraConfig = Field(default_factory=ExtraConfig)
 
 
 class RunRequest(BaseModel):

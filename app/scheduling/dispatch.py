@@ -20,6 +20,7 @@ from app.scheduling import liveness, runs, statements, waiting
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.firing import Due, Firer
 from app.scheduling.ids import new_id
+from app.scheduling.lost_messages import LostMessages
 from app.scheduling.messages import BrokerUnavailable, Publisher, RunMessage
 from app.scheduling.models import ATTEMPTS, LOGS, NOW, RUNS
 from app.scheduling.policies import Reason
@@ -29,6 +30,8 @@ from app.settings import Settings
 logger = logging.getLogger(__name__)
 
 CONTENDED_SLEEP = 0.05
+# After a pass that did something: long enough for more to come due, so that a steady flow is handled in handfuls.
+BUSY_SLEEP = 0.01
 BROKER_RETRY = 1.0
 HARD_LIMIT_GRACE = 30.0
 PARTITIONS_EVERY = 3600.0
@@ -50,13 +53,13 @@ class _Peek:
     def runs_due(self) -> bool:
         return self.next_dispatch_at is not None and self.next_dispatch_at <= self.now
 
-    def delay(self, longest: float) -> float:
+    def delay(self, longest: float, contended: float = CONTENDED_SLEEP) -> float:
         """Seconds to sleep. What is due and was not claimed is held by another beat: no spinning on it."""
         upcoming = [each for each in (self.next_run_at, self.next_dispatch_at) if each is not None]
         if not upcoming:
             return longest
         delay = (min(upcoming) - self.now).total_seconds()
-        return min(longest, delay) if delay > 0 else CONTENDED_SLEEP
+        return min(longest, delay) if delay > 0 else contended
 
 
 class Dispatcher:
@@ -78,8 +81,9 @@ class Dispatcher:
         self._firer = Firer(catalogue, settings.beat.redispatch_delay)
         self._lease = settings.worker.lease
         self._name = name
+        self._lost_messages = LostMessages(sessions, publisher, settings.beat)
         self._in_contact_since: float | None = None
-        self._next = {"sweep": 0.0, "heartbeat": 0.0, "partitions": 0.0}
+        self._next = {"sweep": 0.0, "survey": 0.0, "heartbeat": 0.0, "partitions": 0.0}
 
     def run_pass(self) -> float:
         """Do what is due now.
@@ -102,6 +106,8 @@ class Dispatcher:
     def _pass(self) -> float:
         if self._is_time("partitions", PARTITIONS_EVERY):
             self._ensure_partitions()
+        if self._is_time("survey", self._settings.sweep_every):
+            self._lost_messages.look()
         before = self._peek()
         claimed = self.fire() if before.schedules_due else 0
         woken = self.dispatch() if before.runs_due else 0
@@ -111,8 +117,10 @@ class Dispatcher:
             self._heartbeat()
         if max(claimed, woken) >= self._settings.batch:
             return 0.0
-        busy = before.schedules_due or before.runs_due
-        return (self._peek() if busy else before).delay(self._settings.max_sleep)
+        if claimed or woken:
+            return self._peek().delay(self._settings.max_sleep, BUSY_SLEEP)
+        contended = before.schedules_due or before.runs_due
+        return (self._peek() if contended else before).delay(self._settings.max_sleep)
 
     def fire(self) -> int:
         """Decide the due ticks of up to a batch of schedules; answers how many schedules."""

@@ -19,6 +19,7 @@ from app.db.migrate import current, head
 from app.errors import Conflict, NotFound
 from app.scheduling import backfill, explaining, on_demand, pausing, resuming, runs, schedules, statements
 from app.scheduling.backfill import Backfill
+from app.scheduling.calendars import Calendars
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import BackfillRequest, RunRequest, ScheduleCreate, ScheduleUpdate
 from app.scheduling.explaining import Explanation
@@ -26,6 +27,7 @@ from app.scheduling.ids import new_id
 from app.scheduling.messages import BrokerUnavailable, Publisher, RunMessage
 from app.scheduling.models import NOW, BeatRow, ClockRow, RunRow, ScheduleRow, ScheduleVersionRow
 from app.scheduling.policies import CatchUp, Overlap
+from app.scheduling.previews import Previews
 from app.scheduling.resuming import Resumption
 from app.scheduling.schedules import ScheduleView
 from app.settings import Settings
@@ -68,6 +70,8 @@ class Scheduler:
         self._publisher = publisher
         self._catalogue = catalogue
         self._settings = settings
+        self.calendars = Calendars(sessions)
+        self.previews = Previews(sessions)
 
     async def create_schedule(self, body: ScheduleCreate, *, actor: str) -> ScheduleView:
         """Store a schedule and set its clock; see `schedules.create` for what it raises."""
@@ -235,8 +239,8 @@ class Scheduler:
                 requested_by=actor,
                 run_id=run_id,
             )
-            if 0 < delay < self._settings.beat.max_sleep:
-                session.execute(statements.NOTIFY_BEATS)
+            if message is None:
+                runs.wake_beats(session, run_id, within=self._settings.beat.max_sleep)
             return _stored(session, run_id), message
 
         return await self._publishing(work)

@@ -7,7 +7,8 @@ reason, and stops nobody.
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -17,8 +18,10 @@ from uuid import UUID
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.db.arrays import instant_array, int_array, uuid_array
 from app.errors import InvalidInput
 from app.scheduling import policies, statements, timing, waiting
+from app.scheduling.calendars import CalendarLoader, NamedCalendar, chosen
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import ExtraConfig
 from app.scheduling.ids import tick_id
@@ -29,9 +32,7 @@ from app.scheduling.policies import Firing, Policies, Tick
 logger = logging.getLogger(__name__)
 
 LIMIT_REACHED = "max_runs was reached"
-COLUMNS = (
-    "id",
-    "schedule_id",
+DRAFT = (
     "scheduled_for",
     "due_at",
     "state",
@@ -43,7 +44,6 @@ COLUMNS = (
     "dispatches",
     "finished_at",
     "options",
-    "blocked_by",
     "settles",
 )
 
@@ -57,7 +57,7 @@ class Due:
     run_count: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Rules:
     """A stored configuration, understood."""
 
@@ -67,7 +67,7 @@ class _Rules:
     settles: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Order:
     """What a run of one schedule is made of: task, queue and options."""
 
@@ -88,10 +88,16 @@ class _Subject:
 
 @dataclass(slots=True)
 class _Batch:
-    """What one firing writes."""
+    """What one firing writes.
+
+    A row is (run id, schedule id, number of its draft, blocked by). A draft holds what many runs have in common:
+    schedules of one timing and configuration, due at one instant, differ in nothing else.
+    """
 
     now: datetime
-    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    rows: list[tuple[UUID, UUID, int, UUID | None]] = field(default_factory=list)
+    drafts: list[tuple[Any, ...]] = field(default_factory=list)
+    numbers: dict[tuple[Any, ...], int] = field(default_factory=dict)
     messages: list[RunMessage] = field(default_factory=list)
     missed: list[dict[str, Any]] = field(default_factory=list)
     clocks: list[tuple[UUID, datetime | None, int]] = field(default_factory=list)
@@ -106,15 +112,17 @@ class Firer:
         self._catalogue = catalogue
         self._redispatch = timedelta(seconds=redispatch_delay)
         self._orders: dict[tuple[str, str], _Order] = {}
+        self._calendars = CalendarLoader()
 
     def fire(self, session: Session, due: Sequence[Due], now: datetime) -> list[RunMessage]:
         """Decide the ticks of ``due`` up to ``now``; answers the wake-ups to publish after the commit."""
-        ids = [each.schedule_id for each in due]
+        ids = uuid_array(each.schedule_id for each in due)
         configs = {row.id: row for row in session.execute(statements.CONFIGS, {"ids": ids})}
         crowds = {
             row.schedule_id: (row.active, row.waiting)
             for row in session.execute(statements.ACTIVE, {"ids": ids})
         }
+        calendars = self._load_calendars(session, {row.extra for row in configs.values()})
         batch = _Batch(now)
         same: dict[tuple[Any, ...], Firing] = {}
         for each in due:
@@ -123,7 +131,7 @@ class Firer:
                 batch.clocks.append((config.id, None, 0))
                 continue
             try:
-                rules = _rules(config.schedule, config.extra)
+                rules = _rules_of(config, calendars)
                 active, waits = crowds.get(config.id, (0, 0))
                 remaining = None if rules.extra.max_runs is None else rules.extra.max_runs - each.run_count
                 key = (config.schedule, config.extra, each.next_run_at, active, waits, remaining)
@@ -157,9 +165,18 @@ class Firer:
         """
         config = session.execute(statements.CONFIGS, {"ids": [schedule_id]}).one()
         batch = _Batch(now)
-        rules = _rules(config.schedule, config.extra)
+        rules = _rules_of(config, self._load_calendars(session, {config.extra}))
         self._add(session, batch, config, rules, firing)
         return self._write(session, batch)
+
+    def _load_calendars(self, session: Session, texts: Iterable[str]) -> Mapping[str, NamedCalendar]:
+        """The calendars that these configurations name, as they are now."""
+        names: set[str] = set()
+        for text in texts:
+            # What cannot be read is condemned when it is decided.
+            with suppress(ValueError):
+                names.update(_extra(text).calendars)
+        return self._calendars.load(session, names)
 
     def _add(self, session: Session, batch: _Batch, config: Any, rules: _Rules, firing: Firing) -> None:
         subject = _Subject(config.id, self._order(config.task_path, config.extra, rules.extra), rules)
@@ -195,55 +212,59 @@ class Firer:
         order, rules = subject.order, subject.rules
         due_at = rules.plan.due_at(subject.schedule_id, tick.scheduled_for)
         later = due_at > batch.now
-        allowed = rules.policies.start_deadline
-        deadline = None if allowed is None else max(due_at, batch.now) + allowed
-        dispatch = due_at if later else batch.now + self._redispatch
-        if deadline is not None and dispatch > deadline:
-            dispatch = deadline
-        batch.rows.append(
-            (
-                identifier,
-                subject.schedule_id,
-                tick.scheduled_for,
-                due_at,
-                "queued",
-                None,
-                order.task,
-                order.queue,
-                deadline,
-                None if blocked_by else dispatch,
-                0 if later or blocked_by else 1,
-                None,
-                order.stored,
-                blocked_by,
-                rules.settles,
+        key = (order, rules, tick.scheduled_for, due_at, blocked_by is None)
+        number = batch.numbers.get(key)
+        if number is None:
+            allowed = rules.policies.start_deadline
+            deadline = None if allowed is None else max(due_at, batch.now) + allowed
+            dispatch = due_at if later else batch.now + self._redispatch
+            if deadline is not None and dispatch > deadline:
+                dispatch = deadline
+            batch.drafts.append(
+                (
+                    tick.scheduled_for,
+                    due_at,
+                    "queued",
+                    None,
+                    order.task,
+                    order.queue,
+                    deadline,
+                    None if blocked_by else dispatch,
+                    0 if later or blocked_by else 1,
+                    None,
+                    order.stored,
+                    rules.settles,
+                )
             )
-        )
+            number = batch.numbers[key] = len(batch.drafts)
+        batch.rows.append((identifier, subject.schedule_id, number, blocked_by))
         if not later and blocked_by is None:
             batch.messages.append(RunMessage.of(identifier, order.task, order.queue, 1, order.options))
 
     @staticmethod
     def _skip(batch: _Batch, subject: _Subject, identifier: UUID, tick: Tick) -> None:
         at, order = tick.scheduled_for, subject.order
-        batch.rows.append(
-            (
-                identifier,
-                subject.schedule_id,
-                at,
-                at,
-                "skipped",
-                tick.reason,
-                order.task,
-                order.queue,
-                None,
-                None,
-                0,
-                batch.now,
-                order.stored,
-                None,
-                False,
+        key = (order, at, tick.reason)
+        number = batch.numbers.get(key)
+        if number is None:
+            batch.drafts.append(
+                (
+                    at,
+                    at,
+                    "skipped",
+                    tick.reason,
+                    order.task,
+                    order.queue,
+                    None,
+                    None,
+                    0,
+                    batch.now,
+                    order.stored,
+                    False,
+                )
             )
-        )
+            number = batch.numbers[key] = len(batch.drafts)
+        batch.rows.append((identifier, subject.schedule_id, number, None))
 
     def _order(self, task_path: str, text: str, extra: ExtraConfig) -> _Order:
         found = self._orders.get((task_path, text))
@@ -257,23 +278,36 @@ class Firer:
         return found
 
     def _write(self, session: Session, batch: _Batch) -> list[RunMessage]:
-        created: set[UUID] = set()
-        if batch.rows:
-            columns = dict(zip(COLUMNS, map(list, zip(*batch.rows, strict=True)), strict=True))
-            created = set(session.scalars(statements.INSERT_TICKS, columns))
+        decided_before = self._insert(session, batch)
         if batch.missed:
             session.execute(statements.INSERT_MISSED, batch.missed)
         for schedule_id, run_id, plan in batch.awaited:
-            if run_id not in created:
-                # Decided before: there will be no end to count from.
+            if run_id in decided_before:
+                # There will be no end to count from.
                 batch.clocks.append((schedule_id, plan.next_after(batch.now), 0))
         ids, instants, fired = zip(*batch.clocks, strict=True)
         session.execute(
-            statements.ADVANCE, {"ids": list(ids), "next_run_at": list(instants), "fired": list(fired)}
+            statements.ADVANCE,
+            {"ids": uuid_array(ids), "next_run_at": instant_array(instants), "fired": int_array(fired)},
         )
         if batch.states:
             session.execute(statements.SET_STATE, batch.states)
-        return [each for each in batch.messages if each.run_id in created]
+        return [each for each in batch.messages if each.run_id not in decided_before]
+
+    @staticmethod
+    def _insert(session: Session, batch: _Batch) -> set[UUID]:
+        """Insert the runs; answers those that were there already."""
+        if not batch.rows:
+            return set()
+        ids, schedules, numbers, blockers = zip(*batch.rows, strict=True)
+        rows = {
+            "id": uuid_array(ids),
+            "schedule_id": uuid_array(schedules),
+            "draft": int_array(numbers),
+            "blocked_by": uuid_array(blockers),
+        }
+        drafts = dict(zip(DRAFT, map(list, zip(*batch.drafts, strict=True)), strict=True))
+        return set(session.scalars(statements.INSERT_TICKS, rows | drafts))
 
 
 @lru_cache(maxsize=4096)
@@ -281,10 +315,14 @@ def _extra(text: str) -> ExtraConfig:
     return ExtraConfig.model_validate_json(text)
 
 
+def _rules_of(config: Any, calendars: Mapping[str, NamedCalendar]) -> _Rules:
+    return _rules(config.schedule, config.extra, chosen(_extra(config.extra).calendars, calendars))
+
+
 @lru_cache(maxsize=4096)
-def _rules(schedule: str, text: str) -> _Rules:
+def _rules(schedule: str, text: str, calendars: tuple[NamedCalendar, ...]) -> _Rules:
     extra = _extra(text)
-    plan, rules = extra.plan(timing.parse_cached(schedule)), extra.policies()
+    plan, rules = extra.plan(timing.parse_cached(schedule), calendars), extra.policies()
     return _Rules(extra, plan, rules, rules.follows_ends or plan.estimated)
 
 

@@ -7,6 +7,7 @@ Both sort by time, so ranges of ids are ranges of time, and partitions by id are
 """
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from uuid import UUID
 
@@ -27,12 +28,17 @@ def new_id() -> UUID:
 
 def tick_id(schedule_id: UUID, scheduled_for: datetime) -> UUID:
     """The id of the one run of this tick."""
+    prefix, stamp = _stamp(scheduled_for)
+    digest = int.from_bytes(blake2b(schedule_id.bytes + stamp, digest_size=10).digest(), "big")
+    return UUID(int=prefix | ((digest >> 64) & _BITS_12) << 64 | (digest & _BITS_62))
+
+
+@lru_cache(maxsize=1024)
+def _stamp(scheduled_for: datetime) -> tuple[int, bytes]:
+    """The bits that all ticks of an instant share, and the instant in microseconds as it is hashed."""
     instant = (scheduled_for - EPOCH) // timedelta(microseconds=1)
-    digest = int.from_bytes(
-        blake2b(schedule_id.bytes + instant.to_bytes(8, "big", signed=True), digest_size=10).digest(), "big"
-    )
-    prefix = _milliseconds(scheduled_for) << 80
-    return UUID(int=prefix | _VERSION_8 | ((digest >> 64) & _BITS_12) << 64 | _VARIANT | (digest & _BITS_62))
+    prefix = _milliseconds(scheduled_for) << 80 | _VERSION_8 | _VARIANT
+    return prefix, instant.to_bytes(8, "big", signed=True)
 
 
 def id_at(instant: datetime) -> UUID:

@@ -34,6 +34,14 @@ class RunMessage:
         return cls(run_id, task, queue, attempt, options.get("soft_time_limit"), options.get("time_limit"))
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the broker holds: messages by queue, and the mark that stays as long as its data does."""
+
+    lengths: Mapping[str, int]
+    mark: str
+
+
 class Publisher(Protocol):
     """Sends wake-ups, many at once, blocking for a bounded time."""
 
@@ -42,4 +50,11 @@ class Publisher(Protocol):
 
         Raises:
             BrokerUnavailable: some or all were not sent; sending one twice does no harm.
+        """
+
+    def survey(self) -> Survey:
+        """Look at the queues, and leave a mark if there is none.
+
+        Raises:
+            BrokerUnavailable: the broker does not answer.
         """

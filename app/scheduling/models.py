@@ -6,11 +6,11 @@ partitioned by run id, which is by time (see `app.scheduling.ids`); there are no
 runs, so that old partitions can be dropped without touching the rest.
 """
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Computed, ForeignKey, Index, PrimaryKeyConstraint, SmallInteger, text
+from sqlalchemy import ARRAY, Computed, Date, ForeignKey, Index, PrimaryKeyConstraint, SmallInteger, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import Base, PrimaryId
@@ -25,7 +25,15 @@ class ScheduleRow(Base):
     """One schedule: what to run, when, and under which policies."""
 
     __tablename__ = "celery_periodic_task_configs"
-    __table_args__ = (Index(None, "task_name"), Index(None, "task"))
+    __table_args__ = (
+        Index(None, "task_name"),
+        Index(None, "task"),
+        Index(
+            "ix_celery_periodic_task_configs_calendars",
+            "id",
+            postgresql_where=text("task_extra_config ? 'calendars'"),
+        ),
+    )
 
     id: Mapped[PrimaryId]
     version: Mapped[int] = mapped_column(default=1)
@@ -245,6 +253,22 @@ class WorkerRow(Base):
     pool: Mapped[str | None]
     concurrency: Mapped[int | None]
     version: Mapped[str | None]
+
+
+class CalendarRow(Base):
+    """A named set of dates on which ticks are skipped: its own, and the public holidays of a country."""
+
+    __tablename__ = "calendars"
+
+    id: Mapped[PrimaryId]
+    name: Mapped[str] = mapped_column(unique=True)
+    version: Mapped[int] = mapped_column(server_default="1")
+    description: Mapped[str | None]
+    dates: Mapped[list[date]] = mapped_column(ARRAY(Date))
+    country: Mapped[str | None]
+    subdivision: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    updated_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
 class BeatRow(Base):

@@ -109,6 +109,7 @@ class Plan(Ticks):
         """The first tick strictly after `instant` within the limits; a fixed delay starts no earlier than they do."""
         if self._unlimited:
             return self.timing.next_after(instant)
+        instant = as_utc(instant)
         if self.estimated or self.starts_at is None or self.starts_at <= instant:
             return self._limited(self.timing.next_after(instant))
         return self._limited(self.timing.next_after(self.starts_at - _MICROSECOND))

@@ -1,6 +1,5 @@
 """What a plan will do, tick by tick, with what clocks do to it. Pure."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -9,8 +8,6 @@ from uuid import UUID
 
 from app.scheduling.plan import Plan
 from app.scheduling.walltime import occurrences
-
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class DstMark(StrEnum):
@@ -43,26 +40,34 @@ class PreviewTick:
     estimated: bool
 
 
-def preview(plan: Plan, schedule_id: UUID, after: datetime, n: int) -> list[PreviewTick]:
-    """The first `n` ticks after `after`, fewer when no more follow."""
+def preview(
+    plan: Plan,
+    schedule_id: UUID,
+    after: datetime,
+    n: int,
+    *,
+    first: datetime | None = None,
+    remaining: int | None = None,
+) -> list[PreviewTick]:
+    """The first `n` ticks after `after`, fewer when no more follow.
+
+    `first` is where the schedule's clock stands: the ticks begin with it then, and it is no estimate. `remaining` is
+    what is left of `max_runs`: the ticks end when so many are not excluded.
+    """
     found: list[PreviewTick] = []
-    before = plan.last_until(after)
-    for tick in _following(plan, after, n):
-        found.append(_describe(plan, schedule_id, tick, before))
-        before = tick
+    tick, before = first or plan.next_after(after), plan.last_until(after)
+    while tick is not None and len(found) < n and remaining != 0:
+        shown = _describe(plan, schedule_id, tick, before, estimated=plan.estimated and tick != first)
+        found.append(shown)
+        if remaining is not None and shown.excluded_by is None:
+            remaining -= 1
+        before, tick = tick, plan.next_after(tick)
     return found
 
 
-def _following(plan: Plan, after: datetime, n: int) -> Iterator[datetime]:
-    tick = plan.next_after(after)
-    for _ in range(n):
-        if tick is None:
-            return
-        yield tick
-        tick = plan.next_after(tick)
-
-
-def _describe(plan: Plan, schedule_id: UUID, tick: datetime, before: datetime | None) -> PreviewTick:
+def _describe(
+    plan: Plan, schedule_id: UUID, tick: datetime, before: datetime | None, *, estimated: bool
+) -> PreviewTick:
     local = tick.astimezone(plan.zone)
     asked_for = plan.timing.skipped_wall(tick)
     change = None if before is None else _offset(local) - _offset(before.astimezone(plan.zone))
@@ -74,7 +79,7 @@ def _describe(plan: Plan, schedule_id: UUID, tick: datetime, before: datetime | 
         asked_for=asked_for,
         offset_change=change or None,
         excluded_by=plan.excluded_by(tick),
-        estimated=plan.estimated,
+        estimated=estimated,
     )
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "read",
     "start",
     "submit",
+    "wake_beats",
 ]
 
 LOST_ATTEMPTS = 3
@@ -124,6 +125,11 @@ def submit(
     return None if later or waits else RunMessage.of(identifier, task.name, chosen, 1, stored)
 
 
+def wake_beats(session: Session, run_id: UUID, *, within: float) -> None:
+    """Tell sleeping beats of a run that is due ``within`` seconds, sooner than they look again."""
+    session.execute(statements.NOTIFY_BEATS_OF_RUN, {"id": run_id, "within": within})
+
+
 def start(
     session: Session,
     run_id: UUID,
@@ -133,11 +139,13 @@ def start(
     worker: str,
     token: UUID,
     published_at: datetime | None = None,
+    task: str | None = None,
 ) -> Started | None:
     """Start this attempt, at most once.
 
     ``token`` is made for this call by the caller and repeated when the call itself must be repeated
-    because its reply was lost. None means that there is nothing to start: a duplicate or forged
+    because its reply was lost. ``task`` narrows the guard to runs of that task, for those who know
+    no more than a message. None means that there is nothing to start: a duplicate or forged
     message, a run that is not due, expired or cancelled, or a worker without a lease.
     """
     row = session.execute(
@@ -149,6 +157,7 @@ def start(
             "worker": worker,
             "token": token,
             "published_at": published_at,
+            "task": task,
         },
     ).one_or_none()
     return None if row is None else Started(*row)

@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 
 from app.errors import Conflict, FieldError, InvalidInput, NotFound
 from app.scheduling import statements, timing
+from app.scheduling.calendars import named, require
 from app.scheduling.catalogue import Catalogue
-from app.scheduling.config import CRONTAB_FIELDS, ExtraConfig, ScheduleCreate, ScheduleUpdate
+from app.scheduling.config import CRONTAB_FIELDS, ExtraConfig, ScheduleCreate, ScheduleFields, ScheduleUpdate
 from app.scheduling.ids import new_id
 from app.scheduling.models import NOW, ClockRow, ScheduleRow, ScheduleVersionRow
 from app.scheduling.plan import Plan
@@ -38,6 +39,7 @@ VERSIONED = (
 # The author of what the product changes by itself.
 SELF = "upbeat"
 TIMING_OPTIONS = ("starts_at", "ends_at", "max_runs")
+NO_TIMING = ("schedule", "Say when it runs: a schedule object, or task_crontab_minute and the like.")
 NOTHING_LEFT = (
     "schedule",
     "Has no tick between now and its end; give it a later ends_at or another schedule.",
@@ -61,10 +63,9 @@ def create(session: Session, catalogue: Catalogue, body: ScheduleCreate, actor: 
     """
     task = catalogue.schedulable(body.task_path, "task_path")
     now = database_time(session)
-    parsed = _timing(body, now)
+    parsed = stated_timing(body, now)
     if parsed is None:
-        problem = "Say when it runs: a schedule object, or task_crontab_minute and the like."
-        raise InvalidInput(FieldError("schedule", problem))
+        raise InvalidInput(FieldError(*NO_TIMING))
     row = ScheduleRow(
         id=new_id(),
         version=1,
@@ -112,7 +113,7 @@ def update(
     timed = timing_fields(row)
     passed = _passed(session, row, clock, now)
     _change_fields(row, catalogue, body)
-    parsed = _timing(body, now)
+    parsed = stated_timing(body, now)
     if parsed is not None:
         row.schedule = parsed.as_dict()
     plan, retimed = _checked_plan(session, row), timing_fields(row) != timed
@@ -202,7 +203,12 @@ def _state_after(row: ScheduleRow, body: ScheduleUpdate, *, mended: bool) -> str
     return "active" if mended and row.state in ("invalid", "completed") else row.state
 
 
-def _timing(body: ScheduleCreate | ScheduleUpdate, now: datetime) -> timing.Timing | None:
+def stated_timing(body: ScheduleFields, now: datetime) -> timing.Timing | None:
+    """The timing that a body gives in either form; None when it gives none.
+
+    Raises:
+        InvalidInput: it makes no sense, or is a one-off in the past.
+    """
     stated = body.timing()
     if stated is None:
         return None
@@ -239,9 +245,10 @@ def plan_of(session: Session, row: ScheduleRow) -> Plan:
     """The evaluator of a stored schedule.
 
     Raises:
-        timing.TimingError, pydantic.ValidationError: what is stored cannot be understood any more.
+        InvalidInput, timing.TimingError, pydantic.ValidationError: what is stored cannot be understood any more.
     """
-    return extra_of(row).plan(timing.parse(row.schedule))
+    extra = extra_of(row)
+    return extra.plan(timing.parse(row.schedule), named(session, extra.calendars))
 
 
 def timing_fields(row: ScheduleRow) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -299,8 +306,18 @@ def _enter(row: ScheduleRow, clock: ClockRow, state: str) -> None:
 
 
 def _checked_plan(session: Session, row: ScheduleRow) -> Plan:
+    return checked_plan(session, timing.parse(row.schedule), extra_of(row))
+
+
+def checked_plan(session: Session, parsed: timing.Timing, extra: ExtraConfig) -> Plan:
+    """The evaluator of what is about to be saved.
+
+    Raises:
+        InvalidInput: options that do not fit the timing, or calendars that do not exist.
+    """
+    calendars = require(session, extra.calendars)
     try:
-        return plan_of(session, row)
+        return extra.plan(parsed, calendars)
     except timing.TimingError as error:
         raise InvalidInput(FieldError(f"task_extra_config.{error.field}", error.problem)) from None
 

@@ -29,6 +29,12 @@ FOR NO KEY UPDATE SKIP LOCKED
 # Wakes sleeping beats: a clock was set, or a run is due sooner than they look again.
 NOTIFY_BEATS = text("NOTIFY upbeat_schedules")
 
+NOTIFY_BEATS_OF_RUN = text("""
+SELECT pg_notify('upbeat_schedules', '')
+FROM celery_task_runs
+WHERE id = :id AND state = 'queued' AND next_dispatch_at < clock_timestamp() + make_interval(secs => :within)
+""")
+
 CONFIGS = text("""
 SELECT id, version, state, task_path, schedule::text AS schedule, task_extra_config::text AS extra
 FROM celery_periodic_task_configs
@@ -42,24 +48,31 @@ WHERE schedule_id = ANY(CAST(:ids AS uuid[])) AND state IN ('queued', 'running')
 GROUP BY schedule_id
 """)
 
+# Each run names a draft: what is common to many. Answers the runs that were there already, of which there are none
+# but when a clock was set back, so nothing is to be read in the common case.
 INSERT_TICKS = text("""
-INSERT INTO celery_task_runs
-    (id, state, reason, origin, task, queue, schedule_id, schedule_version, scheduled_for, due_at,
-     start_deadline, next_dispatch_at, dispatches, finished_at, args, kwargs, options, blocked_by, settles)
-SELECT u.id, u.state, u.reason, 'schedule', u.task, u.queue, c.id, c.version, u.scheduled_for, u.due_at,
-       u.start_deadline, u.next_dispatch_at, u.dispatches, u.finished_at, c.task_args, c.task_kwargs, u.options,
-       u.blocked_by, u.settles
-FROM unnest(
-    CAST(:id AS uuid[]), CAST(:schedule_id AS uuid[]), CAST(:scheduled_for AS timestamptz[]),
-    CAST(:due_at AS timestamptz[]), CAST(:state AS text[]), CAST(:reason AS text[]), CAST(:task AS text[]),
-    CAST(:queue AS text[]), CAST(:start_deadline AS timestamptz[]), CAST(:next_dispatch_at AS timestamptz[]),
-    CAST(:dispatches AS int[]), CAST(:finished_at AS timestamptz[]), CAST(:options AS jsonb[]),
-    CAST(:blocked_by AS uuid[]), CAST(:settles AS bool[])
-) AS u (id, schedule_id, scheduled_for, due_at, state, reason, task, queue, start_deadline, next_dispatch_at,
-        dispatches, finished_at, options, blocked_by, settles)
-JOIN celery_periodic_task_configs c ON c.id = u.schedule_id
-ON CONFLICT DO NOTHING
-RETURNING id
+WITH made AS (
+    INSERT INTO celery_task_runs
+        (id, state, reason, origin, task, queue, schedule_id, schedule_version, scheduled_for, due_at,
+         start_deadline, next_dispatch_at, dispatches, finished_at, args, kwargs, options, blocked_by, settles)
+    SELECT u.id, d.state, d.reason, 'schedule', d.task, d.queue, c.id, c.version, d.scheduled_for, d.due_at,
+           d.start_deadline, d.next_dispatch_at, d.dispatches, d.finished_at, c.task_args, c.task_kwargs, d.options,
+           u.blocked_by, d.settles
+    FROM unnest(CAST(:id AS uuid[]), CAST(:schedule_id AS uuid[]), CAST(:draft AS int[]), CAST(:blocked_by AS uuid[]))
+        AS u (id, schedule_id, draft, blocked_by)
+    JOIN unnest(
+        CAST(:scheduled_for AS timestamptz[]), CAST(:due_at AS timestamptz[]), CAST(:state AS text[]),
+        CAST(:reason AS text[]), CAST(:task AS text[]), CAST(:queue AS text[]), CAST(:start_deadline AS timestamptz[]),
+        CAST(:next_dispatch_at AS timestamptz[]), CAST(:dispatches AS int[]), CAST(:finished_at AS timestamptz[]),
+        CAST(:options AS jsonb[]), CAST(:settles AS bool[])
+    ) WITH ORDINALITY
+        AS d (scheduled_for, due_at, state, reason, task, queue, start_deadline, next_dispatch_at, dispatches,
+              finished_at, options, settles, number) ON d.number = u.draft
+    JOIN celery_periodic_task_configs c ON c.id = u.schedule_id
+    ON CONFLICT DO NOTHING
+    RETURNING id
+)
+SELECT u.id FROM unnest(CAST(:id AS uuid[])) AS u (id) WHERE NOT EXISTS (SELECT FROM made WHERE made.id = u.id)
 """)
 
 INSERT_MISSED = text("""
@@ -141,7 +154,7 @@ UPDATE celery_task_runs
 SET state = 'running', started_at = clock_timestamp(), next_dispatch_at = NULL,
     worker = :worker, worker_id = :worker_id, start_token = :token,
     published_at = COALESCE(:published_at, published_at)
-WHERE id = :id AND attempt = :attempt
+WHERE id = :id AND attempt = :attempt AND (CAST(:task AS text) IS NULL OR task = :task)
   AND (state = 'queued' AND blocked_by IS NULL AND due_at <= clock_timestamp()
            AND (start_deadline IS NULL OR start_deadline > clock_timestamp())
        OR state = 'running' AND start_token = :token)
@@ -150,9 +163,7 @@ WHERE id = :id AND attempt = :attempt
 RETURNING args, kwargs, attempt, options, schedule_id, scheduled_for
 """)
 
-_ENDED = (
-    "id, schedule_id, origin, state, attempt, started_at, finished_at, blocked_by, settles, limit_key, streamed_until"
-)
+_ENDED = "id, schedule_id, origin, state, attempt, started_at, finished_at, blocked_by, settles, limit_key, streamed_until"
 
 # Without ``settling`` a run whose end concerns its schedule is left alone: that is locked first.
 FINISH = text(f"""

@@ -1,9 +1,11 @@
-"""`celery beat`: a scheduler that only calls the dispatcher, and waits where an edit can wake it."""
+"""`celery beat`, and the beat inside another process: both only call the dispatcher, and wait where an edit can
+wake them."""
 
 import logging
 import os
 import select
 import signal
+import threading
 import time
 from contextlib import suppress
 from functools import cached_property
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 FIRST_BACKOFF = 0.1
 LONGEST_BACKOFF = 1.0
+STOP_PATIENCE = 10.0
 
 
 class DatabaseScheduler(Scheduler):  # type: ignore[misc]
@@ -165,3 +168,27 @@ class Beat(CeleryBeat):  # type: ignore[misc]
 
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
+
+
+class EmbeddedBeat:
+    """The same beat in a thread of another process, such as the API's."""
+
+    def __init__(self, app: Any) -> None:
+        self._scheduler = DatabaseScheduler(app)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="upbeat-beat", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once, whether the database is there or not."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the pass that is under way, and wait for that."""
+        self._stopping.set()
+        self._scheduler.wake(stop=True)
+        self._thread.join(STOP_PATIENCE)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._scheduler.tick()
+        self._scheduler.close()

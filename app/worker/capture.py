@@ -176,8 +176,8 @@ def _install() -> None:
         if any(isinstance(handler, _Handler) for handler in root.handlers):
             return
         if not isinstance(sys.stdout, _Printed):
-            sys.stdout = _Printed(sys.stdout, "stdout", "info")  # type: ignore[assignment]
-            sys.stderr = _Printed(sys.stderr, "stderr", "warning")  # type: ignore[assignment]
+            sys.stdout = _Printed(sys.stdout, "stdout", "info")
+            sys.stderr = _Printed(sys.stderr, "stderr", "warning")
             _let_threads_inherit()
         root.addHandler(_Handler())
 
@@ -194,7 +194,7 @@ def _let_threads_inherit() -> None:
         return submit(self, fn if current.get() is None else _inheriting(fn), *args, **kwargs)
 
     threading.Thread.start = started  # type: ignore[method-assign]
-    ThreadPoolExecutor.submit = submitted  # type: ignore[method-assign]
+    ThreadPoolExecutor.submit = submitted  # type: ignore[method-assign, assignment]
 
 
 def _inheriting(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ with the next count.
 
 import logging
 import os
+import threading
 from collections import Counter
 from contextlib import suppress
 from typing import Any
@@ -19,9 +20,18 @@ logger = logging.getLogger(__name__)
 
 KEY = "upbeat:messages_without_effect"
 
-
 _pending: Counter[str] = Counter()
-os.register_at_fork(after_in_child=_pending.clear)
+_lock = threading.Lock()
+
+
+def _forget() -> None:
+    """In a child: what the parent has counted is the parent's to add."""
+    global _lock  # noqa: PLW0603 - another thread of the parent may have held it
+    _lock = threading.Lock()
+    _pending.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def refuse(
@@ -54,15 +64,22 @@ def read() -> dict[str, int]:
 
 
 def _add(name: str) -> None:
-    _pending[name] += 1
-    counts = dict(_pending)
-
-    def add(client: Any) -> None:
-        with client.pipeline(transaction=True) as pipeline:
-            for counted, number in counts.items():
-                pipeline.hincrby(KEY, counted, number)
-            pipeline.execute()
-
+    with _lock:
+        _pending[name] += 1
     with suppress(BrokerUnavailable):
-        current_app.broker_client.use(add)
-        _pending.subtract(counts)
+        current_app.broker_client.use(_send)
+
+
+def _send(client: Any) -> None:
+    """Add what is pending; one thread at a time is here, so nothing is added twice."""
+    with _lock:
+        counts = dict(_pending)
+    with client.pipeline(transaction=True) as pipeline:
+        for name, number in counts.items():
+            pipeline.hincrby(KEY, name, number)
+        pipeline.execute()
+    with _lock:
+        for name, number in counts.items():
+            _pending[name] -= number
+            if not _pending[name]:
+                del _pending[name]

@@ -8,17 +8,19 @@ import base64
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from celery.utils.nodenames import anon_nodename
 
-from app.scheduling.messages import RunMessage
+from app.scheduling.messages import QUEUES, RunMessage, Survey
 from app.worker.broker import BrokerClient
 
 BATCH = 500
+MARK = "upbeat:mark"
+_NO_RUN = UUID(int=0)
 
 BODY = base64.b64encode(
     json.dumps([[], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]).encode()
@@ -48,21 +50,73 @@ class CeleryPublisher:
         """
         self._broker.use(lambda client: client.ping())
 
+    def survey(self) -> Survey:
+        """Look at the queues, and leave a mark if there is none.
+
+        Raises:
+            BrokerUnavailable: there was no answer.
+        """
+        answers = self._broker.use(_survey)
+        return Survey(dict(zip(QUEUES, answers[2:], strict=True)), answers[1].decode())
+
     def close(self) -> None:
         """Give the connection up; the next call makes a new one."""
         self._broker.close()
 
-    def _push(self, client: Any, messages: Iterable[RunMessage]) -> None:
-        remaining, origin = iter(messages), anon_nodename()
-        while batch := list(islice(remaining, BATCH)):
-            now = time.time()
+    def _push(self, client: Any, messages: Sequence[RunMessage]) -> None:
+        origin = anon_nodename()
+        for first in range(0, len(messages), BATCH):
+            batch = messages[first : first + BATCH]
             values: dict[str, list[str]] = defaultdict(list)
-            for message in batch:
-                values[message.queue].append(json.dumps(envelope(message, now, origin)))
+            for message, stored in zip(batch, envelopes(batch, time.time(), origin), strict=True):
+                values[message.queue].append(stored)
             with client.pipeline(transaction=False) as pipeline:
                 for queue, pushed in values.items():
                     pipeline.lpush(queue, *pushed)
                 pipeline.execute()
+
+
+def _survey(client: Any) -> list[Any]:
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.set(MARK, uuid4().hex, nx=True)
+        pipeline.get(MARK)
+        for queue in QUEUES:
+            pipeline.llen(queue)
+        return pipeline.execute()  # type: ignore[no-any-return]
+
+
+def envelopes(messages: Sequence[RunMessage], published_at: float, origin: str) -> list[str]:
+    """`envelope` of each as JSON, from templates, at a fifth of the cost.
+
+    Delivery tags look like UUIDs: what is random in them is shared by one call, the rest counts.
+    """
+    at, tag = repr(published_at), str(uuid4())[:24]
+    return [
+        _template(each.task, each.queue, each.attempt, each.time_limit, each.soft_time_limit, origin)
+        % {"run": each.run_id, "at": at, "tag": f"{tag}{number:012x}"}
+        for number, each in enumerate(messages)
+    ]
+
+
+@lru_cache(maxsize=1024)
+def _template(
+    task: str,
+    queue: str,
+    attempt: int,
+    time_limit: float | None,
+    soft_time_limit: float | None,
+    origin: str,
+) -> str:
+    """`envelope` with places for what differs from message to message."""
+    message = RunMessage(_NO_RUN, task, queue, attempt, soft_time_limit, time_limit)
+    stored = envelope(message, 0.0, origin)
+    # No task, queue or host has NUL in its name.
+    stored["headers"] |= {"id": "\0run", "root_id": "\0run", "upbeat_published_at": "\0at"}
+    stored["properties"] |= {"correlation_id": "\0run", "delivery_tag": "\0tag"}
+    text = json.dumps(stored).replace("%", "%%")
+    for mark, place in (("\0run", '"%(run)s"'), ("\0at", "%(at)s"), ("\0tag", '"%(tag)s"')):
+        text = text.replace(json.dumps(mark), place)
+    return text
 
 
 def envelope(message: RunMessage, published_at: float, origin: str) -> dict[str, Any]:

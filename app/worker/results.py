@@ -99,7 +99,10 @@ def finish(task_id: object, attempt: int, outcome: Outcome) -> RunState | None:
     worker_id = liveness.worker_id()
 
     def work(session: Session) -> RunState | None:
-        return runs.finish(session, run_id, attempt=attempt, outcome=outcome, worker_id=worker_id)
+        state = runs.finish(session, run_id, attempt=attempt, outcome=outcome, worker_id=worker_id)
+        if state is RunState.QUEUED:
+            runs.wake_beats(session, run_id, within=get_settings().beat.max_sleep)
+        return state
 
     if _called_by_parent(outcome):
         # The main process must not wait for the database: it has a broker and children to look after.

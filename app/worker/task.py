@@ -97,6 +97,7 @@ class Task(CeleryTask):  # type: ignore[misc]
                 worker=request.hostname,
                 token=token,
                 published_at=None if published is None else datetime.fromtimestamp(published, UTC),
+                task=request.task,
             )
 
         try:
@@ -153,7 +154,7 @@ class Task(CeleryTask):  # type: ignore[misc]
             raise ValueError("eta needs a time zone")
         due_in = float(options.get("countdown") or 0.0)
 
-        task, repeated = self.spec(), False
+        task, settings, repeated = self.spec(), get_settings().beat, False
 
         def work(session: Session) -> RunMessage | None:
             nonlocal repeated
@@ -161,18 +162,21 @@ class Task(CeleryTask):  # type: ignore[misc]
                 # The commit was done after all; only its reply was lost.
                 return RunMessage.of(row.id, row.task, row.queue, row.attempt, row.options)
             repeated = True
-            return runs.submit(
+            message = runs.submit(
                 session,
                 task=task,
                 args=stored_args,
                 kwargs=stored_kwargs,
                 options=chosen,
                 origin=runs.Origin.CODE,
-                redispatch_delay=get_settings().beat.redispatch_delay,
+                redispatch_delay=settings.redispatch_delay,
                 due_at=due_at,
                 due_in=due_in,
                 run_id=run_id,
             )
+            if message is None:
+                runs.wake_beats(session, run_id, within=settings.max_sleep)
+            return message
 
         return bookkeeping.transact(work)
 

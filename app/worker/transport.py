@@ -145,6 +145,13 @@ class Channel(redis.Channel):  # type: ignore[misc]
             self._in_poll = None
             self._flush_brpop_reauth()
 
+    def _receive_one(self, c: Any) -> bool:
+        try:
+            return bool(super()._receive_one(c))
+        except RecursionError:
+            counters.refuse("not a control message", queue="a control channel")
+            raise redis.Empty from None
+
     def _deliver_fanout_message(self, message: Any, exchange: str) -> bool:
         try:
             return bool(super()._deliver_fanout_message(message, exchange))

@@ -2,96 +2,35 @@
 
 import os
 import re
-import shlex
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
-from app.cli.embedded import LOOPBACK, free_port
-from app.cli.leftovers import leftovers
+from app.cli.embedded import LOOPBACK
+from support.checkout import BOOT, STOP, Checkout, new_checkout
 from support.polling import eventually, holds_throughout
-from support.processes import ROOT, Process, Processes
+from support.processes import Processes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-UP = (sys.executable, "-m", "app.cli", "up")
-BOOT = 120.0
-STOP = 90.0
-
-
-@dataclass
-class Checkout:
-    """A folder that looks like a checkout, with nothing made in it yet."""
-
-    folder: Path
-    processes: Processes
-    port: int
-
-    def environment(self, **more: str) -> dict[str, str]:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("UPBEAT_", "CELERY_"))}
-        return clean | {"UPBEAT_PORT": str(self.port)} | more
-
-    def start(self, command: tuple[str, ...] = UP, **more: str) -> Process:
-        return self.processes.start("up", command, self.environment(**more), self.folder)
-
-    def started(self, command: tuple[str, ...] = UP, **more: str) -> Process:
-        process = self.start(command, **more)
-        process.wait_for_output("Ctrl-C stops everything", BOOT)
-        return process
-
-    def refused(self, **more: str) -> str:
-        """What it says when it does not start; it ends by itself and leaves nothing."""
-        process = self.start(UP, **more)
-        assert process.wait(BOOT) == 1, process.output()
-        assert "Traceback" not in process.output()
-        return process.output()
-
-    @property
-    def url(self) -> str:
-        return f"http://{LOOPBACK}:{self.port}"
-
-    def living(self) -> list[int]:
-        return leftovers(self.folder / ".upbeat")
 
 
 @pytest.fixture
 def checkout(tmp_path: Path, processes: Processes) -> Iterator[Checkout]:
-    folder = tmp_path / "a checkout"
-    folder.mkdir()
-    for name in ("app", "migrations", "alembic.ini", "requirements", "Makefile"):
-        (folder / name).symlink_to(ROOT / name)
-    # The packages that run this test, as if they had been installed here.
-    (folder / ".venv" / "bin").mkdir(parents=True)
-    for name in ("python", "pip"):
-        (folder / ".venv" / "bin" / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
-        (folder / ".venv" / "bin" / name).chmod(0o755)
-    (folder / ".venv" / ".installed-embedded").touch()
-    made = Checkout(folder, processes, free_port())
+    made = new_checkout(tmp_path, processes)
     yield made
-    processes.end(patience=STOP)
-    eventually(lambda: not made.living(), STOP, "nothing is left of the stack")
+    made.end()
 
 
 def password_of(output: str) -> str:
     found = re.search(r"Login +admin / (\S+) +\(shown only now", output)
     assert found, output
     return found[1]
-
-
-def login(checkout: Checkout, password: str) -> dict[str, str]:
-    form = {"username": "admin", "password": password}
-    answer = httpx.post(f"{checkout.url}/api/v1/auth/login", data=form)
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["token_type"] == "bearer"
-    return {"Authorization": f"Bearer {answer.json()['access_token']}"}
 
 
 def succeeded(checkout: Checkout, headers: Mapping[str, str]) -> list[str]:
@@ -103,7 +42,7 @@ def succeeded(checkout: Checkout, headers: Mapping[str, str]) -> list[str]:
 def test_the_first_start_the_demonstration_and_a_second_start(checkout: Checkout) -> None:
     first = checkout.started(("make", "up"))
     password = password_of(first.output())
-    headers = login(checkout, password)
+    headers = checkout.login(password)
     assert httpx.get(f"{checkout.url}/docs").status_code == 200
     assert httpx.get(f"{checkout.url}/api/v1/runs").status_code == 401
     before = eventually(lambda: succeeded(checkout, headers), 40, "a run of the demonstration")
@@ -122,33 +61,10 @@ def test_the_first_start_the_demonstration_and_a_second_start(checkout: Checkout
 
     second = checkout.started(("make", "up"))
     assert "the password shown at the first start" in second.output()
-    headers = login(checkout, password)
+    headers = checkout.login(password)
     assert set(before) <= set(succeeded(checkout, headers))
     schedules = httpx.get(f"{checkout.url}/api/v1/scheduled-tasks", headers=headers).json()["items"]
     assert len(schedules) == 1
-
-
-def test_a_given_administrator_and_processes_started_by_hand(checkout: Checkout) -> None:
-    up = checkout.started(UPBEAT_ADMIN_USERNAME="admin", UPBEAT_ADMIN_PASSWORD="correct horse battery")
-    assert "correct horse" not in up.output()
-    login(checkout, "correct horse battery")
-    env = checkout.folder / ".upbeat" / "env"
-    assert env.stat().st_mode & 0o777 == 0o600
-    inspect = checkout.processes.start(
-        "inspect",
-        (sys.executable, "-m", "celery", "-A", "app.worker", "inspect", "ping"),
-        checkout.environment(),
-        checkout.folder,
-    )
-    assert inspect.wait(60) == 0, inspect.output()
-    assert "pong" in inspect.output()
-
-
-def test_a_killed_service_is_restarted_and_the_terminal_says_so(checkout: Checkout) -> None:
-    up = checkout.started()
-    pid = int((checkout.folder / ".upbeat" / "run" / "beat.pid").read_text().split()[0])
-    os.kill(pid, signal.SIGKILL)
-    up.wait_for_output("beat was restarted", 20)
 
 
 def test_a_taken_port_is_refused_with_another_to_use(checkout: Checkout) -> None:
@@ -158,14 +74,6 @@ def test_a_taken_port_is_refused_with_another_to_use(checkout: Checkout) -> None
         said = checkout.refused()
     assert re.search(rf"Port {checkout.port} is taken .* UPBEAT_PORT=\d+ make up", said)
     assert checkout.living() == []
-
-
-def test_a_second_start_beside_the_first_is_refused(checkout: Checkout) -> None:
-    up = checkout.started()
-    living = checkout.living()
-    assert "already running in this folder" in checkout.refused()
-    assert checkout.living() == living
-    assert up.alive
 
 
 @pytest.mark.parametrize(

@@ -19,17 +19,21 @@ from support import checker
 from support.ledger import Ledger
 from support.polling import eventually
 from support.servers import Database
-from support.stack import Stack
+from support.stack import BOOT, Stack
 
-TICKING = float(os.environ.get("UPBEAT_TEST_TICKING", "12"))
+TICKING = float(os.environ.get("UPBEAT_TEST_TICKING", "8"))
 CATALOGUE = Catalogue(
-    [TaskSpec(name=f"support.{name}", path=f"support.tasks.{name}") for name in ("instant", "nap")]
+    [
+        TaskSpec(name=f"support.{name}", path=f"support.tasks.{name}")
+        for name in ("instant", "first_try_hangs")
+    ]
 )
 EVERY_SECOND = {"type": "interval", "every": 1, "unit": "seconds"}
 QUICK = {
     "UPBEAT_WORKER_LEASE": "3",
     "UPBEAT_WORKER_LEASE_RENEWAL": "0.5",
     "UPBEAT_BEAT_SWEEP_EVERY": "0.5",
+    "UPBEAT_BEAT_MAX_SLEEP": "0.5",
     "UPBEAT_BEAT_REDISPATCH_DELAY": "2",
 }
 
@@ -48,7 +52,7 @@ def create(sessions: sessionmaker[Session]) -> Create:
     """Stores a schedule as the API does."""
 
     def work(schedule: dict[str, Any], task: str = "support.instant", **body: Any) -> UUID:
-        stated = ScheduleCreate(task_name=task, task_path=task, schedule=schedule, **body)
+        stated = ScheduleCreate(**{"task_name": task, "task_path": task, "schedule": schedule, **body})
         with sessions.begin() as session:
             return schedules.create(session, CATALOGUE, stated, "test").row.id
 
@@ -73,8 +77,10 @@ def test_every_second_makes_one_run_a_second_though_one_of_two_beats_is_killed(
     database: Database,
     ledger: Ledger,
 ) -> None:
-    first, _ = stack.beat(), stack.beat()
-    stack.worker()
+    first, second = stack.beat(wait=False), stack.beat(wait=False)
+    stack.worker("-P", "threads")
+    for beat in (first, second):
+        beat.wait_for_output("beat: Starting", BOOT)
     schedule = str(create(EVERY_SECOND, task_extra_config={"overlap": "allow_all"}))
     half = TICKING / 2
     eventually(lambda: len(checker.read_runs(database.url, schedule)) >= half, half + 10)
@@ -100,44 +106,52 @@ def test_every_second_makes_one_run_a_second_though_one_of_two_beats_is_killed(
     assert len(ledger.starts()) == len(runs) >= TICKING
 
 
-@pytest.mark.parametrize(("policy", "state", "attempt"), [("fail", "lost", 1), ("retry", "succeeded", 2)])
 def test_a_worker_killed_in_mid_run_is_accounted_for(
-    stack: Stack, create: Create, database: Database, ledger: Ledger, policy: str, state: str, attempt: int
+    stack: Stack, create: Create, database: Database, ledger: Ledger
 ) -> None:
     stack.environment.update(QUICK)
-    stack.beat()
+    stack.beat(wait=False)
     doomed = stack.worker()
-    schedule = str(
-        create(
-            _once(), "support.nap", task_kwargs={"seconds": 3.0}, task_extra_config={"on_worker_lost": policy}
+    hanging = {
+        policy: str(
+            create(
+                _once(),
+                "support.first_try_hangs",
+                task_name=policy,
+                task_extra_config={"on_worker_lost": policy},
+            )
         )
-    )
-    eventually(ledger.starts, 15, "the run to start")
+        for policy in ("fail", "retry")
+    }
+    eventually(lambda: len(ledger.starts()) == 2, 15, "both runs to start")
     doomed.kill()
-    stack.worker()
-    (run,) = eventually(
-        lambda: [
-            each for each in checker.read_runs(database.url, schedule) if each.state in checker.TERMINAL
-        ],
-        30,
-        "the run to be accounted for",
-    )
-    assert (run.state, run.attempt) == (state, attempt)
-    assert checker.check_starts(ledger.entries(), [run]) == []
-    assert len(ledger.starts()) == attempt
+    stack.worker(wait=False)
+
+    def ended() -> dict[str, checker.RunRow]:
+        rows = {policy: checker.read_runs(database.url, schedule) for policy, schedule in hanging.items()}
+        assert checker.unfinished([run for found in rows.values() for run in found]) == []
+        return {policy: run for policy, (run,) in rows.items()}
+
+    runs = eventually(ended, 30, "the runs to be accounted for")
+    assert {policy: (run.state, run.attempt) for policy, run in runs.items()} == {
+        "fail": ("lost", 1),
+        "retry": ("succeeded", 2),
+    }
+    assert checker.check_starts(ledger.entries(), list(runs.values())) == []
+    assert len(ledger.starts()) == 3
 
 
 def test_a_lost_message_is_sent_again(
     stack: Stack, create: Create, database: Database, redis_url: str, ledger: Ledger
 ) -> None:
     stack.environment.update(QUICK)
-    stack.beat()
-    schedule = str(create(_once(0.5)))
+    stack.beat(wait=False)
+    schedule = str(create(_once(0.2)))
     client = redis.Redis.from_url(redis_url)
     eventually(lambda: client.llen("celery") == 1, 10, "the message")
     client.delete("celery")
     client.close()
-    stack.worker()
+    stack.worker("-P", "threads")
     eventually(
         lambda: [run.state for run in checker.read_runs(database.url, schedule)] == ["succeeded"],
         20,

@@ -10,13 +10,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.db import sync_engine, sync_sessions
 from app.settings import Settings
 from support.clock import DatabaseClock
-from support.engine import Engine
+from support.engine import TABLES, Engine
 from support.servers import Database
-
-TABLES = (
-    "celery_task_runs, celery_task_run_attempts, celery_task_missed_ranges, celery_workers, celery_beats,"
-    " celery_periodic_task_configs, celery_periodic_task_config_versions, celery_periodic_task_clocks"
-)
 
 
 @pytest.fixture

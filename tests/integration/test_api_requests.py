@@ -93,6 +93,12 @@ async def test_the_documentation_needs_no_internet(client: httpx.AsyncClient) ->
         assert (await client.get(link)).status_code == 200, link
     assert "//" not in re.sub(r"<!--.*?-->|//.*$", "", page.text, flags=re.MULTILINE).replace("://", "X")
     assert "http" not in page.text.replace("http-equiv", "")
+    assert '"validatorUrl": null' in page.text
+    style = (await client.get("/docs/assets/swagger-ui.css")).text
+    assert [
+        url for url in re.findall(r"url\(([^)]*)\)", style) if not url.strip("\"'").startswith("data:")
+    ] == []
+    assert "@import" not in style
     assert (await client.get("/redoc")).status_code == 404
 
 

@@ -18,7 +18,7 @@ from app.scheduling.ids import tick_id
 from app.scheduling.messages import RunMessage
 from app.scheduling.models import BeatRow, ClockRow, MissedRangeRow, RunRow, ScheduleRow
 from app.settings import Settings
-from support.engine import CATALOGUE, TASK, Wakeups
+from support.engine import CATALOGUE, TASK, Engine, Wakeups
 
 EVERY_SECOND = {"type": "interval", "every": 1, "unit": "seconds"}
 HOURLY = {"type": "crontab", "expression": "0 * * * *"}
@@ -329,3 +329,36 @@ def test_refused_input_changes_nothing(sync: sessionmaker[Session]) -> None:
     assert _clock(sync, schedule) == before
     with sync() as session:
         assert session.get_one(ScheduleRow, schedule).task_name == "test"
+
+
+def _waits(engine: Engine, schedule: UUID) -> bool:
+    return bool(engine.rows(schedule)[0].next_dispatch_at > engine.clock.now)  # type: ignore[operator]
+
+
+def test_a_queue_that_is_empty_while_runs_wait_in_it_has_lost_their_messages(engine: Engine) -> None:
+    schedule = engine.create(queue="system")
+    engine.passes(60)
+    engine.wakeups.lengths["celery"] = 0
+    engine.passes(3)
+    assert len(engine.wakeups.sent) == 1
+    engine.wakeups.lengths["system"] = 0
+    engine.clock.advance(-2)
+    engine.passes()
+    assert len(engine.wakeups.sent) == 1, "it may be on its way"
+    engine.passes(2)
+    assert len(engine.wakeups.sent) == 2
+    assert _waits(engine, schedule)
+
+
+def test_a_broker_that_lost_its_data_is_told_everything_again(engine: Engine) -> None:
+    schedules = [engine.create() for _ in range(3)]
+    engine.passes(60)
+    engine.passes(1)
+    assert len(engine.wakeups.sent) == 3
+    engine.wakeups.mark = "second"
+    engine.passes(1)
+    assert Counter(message.run_id for message in engine.wakeups.sent) == {
+        engine.rows(each)[0].id: 2 for each in schedules
+    }
+    engine.passes(1)
+    assert len(engine.wakeups.sent) == 6

@@ -13,7 +13,7 @@ from app.scheduling.catalogue import Catalogue, TaskSpec
 from app.scheduling.config import ScheduleCreate, ScheduleUpdate
 from app.scheduling.dispatch import Dispatcher
 from app.scheduling.ids import new_id
-from app.scheduling.messages import BrokerUnavailable, RunMessage
+from app.scheduling.messages import QUEUES, BrokerUnavailable, RunMessage, Survey
 from app.scheduling.models import ClockRow, MissedRangeRow, RunRow, ScheduleRow, ScheduleVersionRow
 from app.scheduling.runs import Outcome, RunState
 from app.settings import Settings
@@ -23,19 +23,33 @@ TASK = TaskSpec(name="module.task", path="module.tasks.task", aliases=("old.task
 CATALOGUE = Catalogue([TASK])
 EVERY_MINUTE = {"type": "crontab", "expression": "* * * * *"}
 DELAY = 30.0
+TABLES = (
+    "celery_task_runs, celery_task_run_attempts, celery_task_missed_ranges, celery_workers, celery_beats,"
+    " celery_periodic_task_configs, celery_periodic_task_config_versions, celery_periodic_task_clocks"
+)
 LONG = 10 * 365 * 86400.0
 
 
 class Wakeups:
-    """Keeps what it is given, or refuses it."""
+    """Keeps what it is given, refuses it, or loses it."""
 
     def __init__(self) -> None:
         self.sent: list[RunMessage] = []
         self.away = False
+        self.lost = False
+        self.mark = "first"
+        self.lengths = dict.fromkeys(QUEUES, 1)
+
+    def survey(self) -> Survey:
+        if self.away:
+            raise BrokerUnavailable("away")
+        return Survey(self.lengths, self.mark)
 
     def publish(self, messages: Sequence[RunMessage]) -> None:
         if self.away:
             raise BrokerUnavailable("away")
+        if self.lost:
+            return
         self.sent.extend(messages)
 
 

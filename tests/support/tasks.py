@@ -4,10 +4,14 @@ Each writes the ledger at its start and end.
 """
 
 import asyncio
+import os
 import time
 from typing import Any
 
+from sqlalchemy import func, select
+
 from app.worker import app
+from app.worker.bridge import task_sessions
 from support.ledger import recorded
 
 
@@ -39,3 +43,45 @@ def fail(self: Any, message: str = "told to fail") -> None:
     """Raise ValueError."""
     with recorded(self.request):
         raise ValueError(message)
+
+
+@app.task(name="support.query", bind=True)
+async def query(self: Any, pause: float = 0.0) -> dict[str, int]:
+    """Ask the database who serves this connection, and tell by what way it was asked."""
+    sessions = task_sessions()
+    async with sessions() as session:
+        backend = await session.scalar(select(func.pg_backend_pid()))
+        await asyncio.sleep(pause)
+    return {
+        "process": os.getpid(),
+        "loop": id(asyncio.get_running_loop()),
+        "pool": id(sessions.kw["bind"].pool),
+        "backend": backend or 0,
+    }
+
+
+@app.task(name="support.clean_up", bind=True)
+async def clean_up(self: Any, seconds: float, file: str) -> None:
+    """Await for long; when that is cancelled, await again before leaving, and say so in ``file``."""
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        await asyncio.sleep(0.01)
+        with open(file, "w") as written:  # noqa: ASYNC230, PTH123 - a line in a test
+            written.write("cleaned up")
+
+
+@app.task(name="support.second_try", bind=True)
+async def second_try(self: Any) -> int:
+    """Raise in the first attempt."""
+    with recorded(self.request):
+        if not self.request.retries:
+            raise ConnectionError("the first attempt")
+        return int(self.request.retries)
+
+
+@app.task(name="support.first_try_hangs", bind=True)
+def first_try_hangs(self: Any) -> None:
+    """Never end in the first attempt."""
+    with recorded(self.request):
+        time.sleep(0 if self.request.retries else 600)

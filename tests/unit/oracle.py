@@ -1,26 +1,27 @@
-"""A slow and simple reading of the crontab rules, to judge the evaluator by.
+"""A slow and simple reading of the rules for ticks, to judge the evaluator by.
 
 Written from the specification, not from the evaluator: it has its own field parser, and finds ticks by looking at
 what the clock on the wall shows at every UTC minute. It is right wherever offsets are whole minutes, that is, in
 every zone since 1972.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
 from random import Random
 from zoneinfo import ZoneInfo
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
-# Longer than any time by which clocks were ever set back.
-LOOK_BACK = timedelta(hours=26)
+# Longer than any time by which clocks were set back since 1972.
+LOOK_BACK = timedelta(hours=6)
 
 MONTHS = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]
 WEEKDAYS = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Minute:
     """One minute of real time: the wall it shows, the walls skipped just before, whether it was shown before."""
 
@@ -30,8 +31,21 @@ class Minute:
     repeated: bool
 
 
-def minutes_of(zone: ZoneInfo, start: datetime, end: datetime) -> list[Minute]:
-    """Every whole UTC minute of `[start, end]`."""
+class Window:
+    """Every whole UTC minute of `[start, end]`, together by the hour that the wall shows."""
+
+    def __init__(self, zone: ZoneInfo, start: datetime, end: datetime) -> None:
+        self.minutes = _minutes_of(zone, start, end)
+        self.hours = [list(hour) for _, hour in groupby(self.minutes, _day_and_hour)]
+        self.gaps = [minute for minute in self.minutes if minute.skipped]
+        self.walls = {minute.instant: minute.wall for minute in self.minutes}
+
+
+def _day_and_hour(minute: Minute) -> tuple[int, int]:
+    return minute.wall.day, minute.wall.hour
+
+
+def _minutes_of(zone: ZoneInfo, start: datetime, end: datetime) -> list[Minute]:
     found: list[Minute] = []
     instant = start - LOOK_BACK
     previous = highest = instant.astimezone(zone).replace(tzinfo=None)
@@ -43,19 +57,22 @@ def minutes_of(zone: ZoneInfo, start: datetime, end: datetime) -> list[Minute]:
         while absent < wall:
             skipped.append(absent)
             absent += MINUTE
+        repeated = wall <= highest
         if instant >= start:
-            found.append(Minute(instant, wall, tuple(skipped), repeated=wall <= highest))
-        previous, highest = wall, max(highest, wall)
+            found.append(Minute(instant, wall, tuple(skipped), repeated))
+        previous = wall
+        if not repeated:
+            highest = wall
     return found
 
 
 def transitions_of(zone: ZoneInfo, first_year: int, last_year: int) -> list[datetime]:
-    """The instants, to six hours, at which the zone's offset changes."""
+    """The days at whose start the zone's offset is another than a day before."""
     found = []
     instant = datetime(first_year, 1, 1, tzinfo=UTC)
     offset = instant.astimezone(zone).utcoffset()
     while instant.year <= last_year:
-        instant += timedelta(hours=6)
+        instant += DAY
         current = instant.astimezone(zone).utcoffset()
         if current != offset:
             found.append(instant)
@@ -63,74 +80,98 @@ def transitions_of(zone: ZoneInfo, first_year: int, last_year: int) -> list[date
     return found
 
 
+class Period:
+    """Multiples of `every` from `anchor`: in real time, or on the wall, where they follow the rule of fixed times."""
+
+    def __init__(self, every: timedelta, anchor: datetime, zone: ZoneInfo, *, on_the_wall: bool) -> None:
+        self.every, self.anchor = every, anchor
+        self.anchor_wall = anchor.astimezone(zone).replace(tzinfo=None)
+        self.on_the_wall = on_the_wall
+
+    def names(self, wall: datetime) -> bool:
+        return not (wall - self.anchor_wall) % self.every
+
+    def ticks(self, window: Window) -> list[datetime]:
+        if not self.on_the_wall:
+            return [each.instant for each in window.minutes if not (each.instant - self.anchor) % self.every]
+        named = [each.instant for each in window.minutes if not each.repeated and self.names(each.wall)]
+        return sorted({*named, *_moved(window, self.names)})
+
+
+def _moved(window: Window, names: Callable[[datetime], bool]) -> list[datetime]:
+    """The ends of gaps that swallow a named wall."""
+    return [minute.instant for minute in window.gaps if any(names(wall) for wall in minute.skipped)]
+
+
 class Expression:
     """A five-field expression, and which walls and dates it names."""
 
     def __init__(self, text: str, day_match: str = "or") -> None:
-        minute, hour, self.day, month, self.weekday = text.upper().split()
+        minute, hour, day, month, weekday = text.upper().split()
         self.minutes = _numbers(minute, 0, 59)
         self.hours = _numbers(hour, 0, 23)
         self.months = _numbers(month, 1, 12, {name: at for at, name in enumerate(MONTHS, 1)})
+        self.by_day = [_day_rule(term) for term in day.split(",")]
+        self.by_weekday = [_weekday_rule(term) for term in weekday.split(",")]
         self.real_time = minute[0] == "*" or hour[0] == "*"
-        both_restricted = self.day[0] != "*" and self.weekday[0] != "*"
+        both_restricted = day[0] != "*" and weekday[0] != "*"
         self.either = both_restricted and day_match == "or"
         self.known: dict[date, bool] = {}
 
     def names_date(self, day: date) -> bool:
+        if day.month not in self.months:
+            return False
         if day not in self.known:
-            by_day, by_weekday = self._names_day(day), self._names_weekday(day)
-            matches = (by_day or by_weekday) if self.either else (by_day and by_weekday)
-            self.known[day] = matches and day.month in self.months
+            by_day = any(rule(day) for rule in self.by_day)
+            by_weekday = any(rule(day) for rule in self.by_weekday)
+            self.known[day] = (by_day or by_weekday) if self.either else (by_day and by_weekday)
         return self.known[day]
 
     def names(self, wall: datetime) -> bool:
         return wall.minute in self.minutes and wall.hour in self.hours and self.names_date(wall.date())
 
-    def ticks(self, minutes: list[Minute], dst_gap: str = "run") -> Iterator[datetime]:
-        for minute in minutes:
-            if self.real_time:
-                if self.names(minute.wall):
-                    yield minute.instant
-            elif (self.names(minute.wall) and not minute.repeated) or (
-                dst_gap == "run" and any(self.names(wall) for wall in minute.skipped)
-            ):
-                yield minute.instant
+    def ticks(self, window: Window, dst_gap: str = "run") -> list[datetime]:
+        found = [
+            minute.instant
+            for hour in window.hours
+            if hour[0].wall.hour in self.hours and self.names_date(hour[0].wall.date())
+            for minute in hour
+            if minute.wall.minute in self.minutes and (self.real_time or not minute.repeated)
+        ]
+        if dst_gap == "run" and not self.real_time:
+            found = sorted({*found, *_moved(window, self.names)})
+        return found
 
-    def _names_day(self, day: date) -> bool:
-        last = _last_day(day)
-        for term in self.day.split(","):
-            if term == "L":
-                if day == last:
-                    return True
-            elif term == "LW":
-                weekdays = [last - DAY * back for back in range(3) if (last - DAY * back).isoweekday() < 6]
-                if day == weekdays[0]:
-                    return True
-            elif day.day in _numbers(term, 1, 31):
-                return True
-        return False
 
-    def _names_weekday(self, day: date) -> bool:
-        names = {name: at for at, name in enumerate(WEEKDAYS)}
-        for term in self.weekday.split(","):
-            if term.endswith("L"):
-                wanted, fits = _number(term[:-1], names), (day + 7 * DAY).month != day.month
-            elif "#" in term:
-                name, nth = term.split("#")
-                wanted, fits = _number(name, names), 7 * (int(nth) - 1) < day.day <= 7 * int(nth)
-            else:
-                if day.isoweekday() % 7 in {number % 7 for number in _numbers(term, 0, 7, names)}:
-                    return True
-                continue
-            if fits and wanted % 7 == day.isoweekday() % 7:
-                return True
-        return False
+def _day_rule(term: str) -> Callable[[date], bool]:
+    if term == "L":
+        return lambda day: day == _last_day(day)
+    if term == "LW":
+        return lambda day: day == _last_working_day(day)
+    days = _numbers(term, 1, 31)
+    return lambda day: day.day in days
+
+
+def _weekday_rule(term: str) -> Callable[[date], bool]:
+    names = {name: at for at, name in enumerate(WEEKDAYS)}
+    if term.endswith("L"):
+        last = _number(term[:-1], names) % 7
+        return lambda day: last == day.isoweekday() % 7 and (day + 7 * DAY).month != day.month
+    if "#" in term:
+        name, nth = term.split("#")
+        wanted, week = _number(name, names) % 7, int(nth)
+        return lambda day: wanted == day.isoweekday() % 7 and 7 * (week - 1) < day.day <= 7 * week
+    numbers = {number % 7 for number in _numbers(term, 0, 7, names)}
+    return lambda day: day.isoweekday() % 7 in numbers
+
+
+def _last_working_day(day: date) -> date:
+    last = _last_day(day)
+    return next(last - DAY * back for back in range(3) if (last - DAY * back).isoweekday() < 6)
 
 
 def _last_day(day: date) -> date:
-    while (day + DAY).month == day.month:
-        day += DAY
-    return day
+    return (day.replace(day=28) + 4 * DAY).replace(day=1) - DAY
 
 
 def _number(text: str, names: dict[str, int] | None) -> int:

@@ -219,6 +219,13 @@ def test_jitter_of_the_last_tick() -> None:
     assert tick < due < tick + timedelta(hours=1)
 
 
+def test_naive_instants_are_refused() -> None:
+    for found in (plan(HOURLY), plan(HOURLY, "2027-01-01T00:00Z", "2028-01-01T00:00Z"), plan(DELAY)):
+        for ask in (found.next_after, found.last_until):
+            with pytest.raises(ValueError, match="naive"):
+                ask(at("2027-01-01T00:00"))
+
+
 def test_equal_plans_are_one() -> None:
     assert plan(HOURLY, "2027-01-01T10:00+01:00") == plan(HOURLY, "2027-01-01T09:00Z")
     assert hash(plan(HOURLY)) == hash(Plan(timing=parse(HOURLY)))

@@ -1,6 +1,6 @@
 """The DST cases of semantics.md as a table that people can read, through the preview that they will be shown."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -96,6 +96,29 @@ def test_intervals_are_marked_too(zone: str) -> None:
     marks = [tick.dst for tick in ask(hourly, datetime(2026, 10, 24, 23, 30, tzinfo=UTC), 3)]
     repeated = [DstMark.REPEATED_FIRST, DstMark.REPEATED_SECOND, None]
     assert marks == (repeated if zone == "Europe/Berlin" else [None] * 3)
+
+
+def test_the_schedules_clock_begins_it() -> None:
+    edited = datetime(2026, 3, 28, 12, 17, tzinfo=UTC)
+    plan = Plan(timing=parse({"type": "interval", "every": 1, "unit": "hours"}))
+    found = preview(plan, SCHEDULE, edited, 3, first=edited)
+    assert [f"{tick.nominal:%H:%M}" for tick in found] == ["12:17", "13:00", "14:00"]
+    delay = Plan(timing=parse({"type": "interval", "every": 1, "unit": "hours", "fixed_delay": True}))
+    assert [tick.estimated for tick in preview(delay, SCHEDULE, edited, 2, first=edited)] == [False, True]
+
+
+class FirstOfApril:
+    name = "fools"
+
+    def excludes(self, day: date) -> bool:
+        return (day.month, day.day) == (4, 1)
+
+
+def test_what_is_left_of_max_runs_ends_it_and_excluded_ticks_use_up_nothing() -> None:
+    plan = Plan(timing=parse({**BERLIN, "expression": "0 9 * * *"}), calendars=(FirstOfApril(),))
+    found = preview(plan, SCHEDULE, datetime(2027, 3, 30, 12, tzinfo=UTC), 10, remaining=2)
+    assert [(tick.local.day, tick.excluded_by) for tick in found] == [(31, None), (1, "fools"), (2, None)]
+    assert preview(plan, SCHEDULE, datetime(2027, 3, 30, 12, tzinfo=UTC), 10, remaining=0) == []
 
 
 def test_a_fixed_delay_is_an_estimate() -> None:

@@ -153,8 +153,13 @@ class RunRow(Base):
         Index(
             "ix_celery_task_runs_limited",
             "limit_key",
+            postgresql_where=text("limit_key IS NOT NULL AND state = 'running'"),
+        ),
+        Index(
+            "ix_celery_task_runs_held",
+            "limit_key",
             "due_at",
-            postgresql_where=text("limit_key IS NOT NULL AND state IN ('queued', 'running')"),
+            postgresql_where=text("state = 'queued' AND reason = 'concurrency_limit'"),
         ),
         {"postgresql_partition_by": "RANGE (id)"},
     )

@@ -19,7 +19,7 @@ from uuid import UUID
 from sqlalchemy import TextClause, func, insert, select
 from sqlalchemy.orm import Session
 
-from app.scheduling import run_logs, settlement, statements
+from app.scheduling import limiting, run_logs, settlement, statements
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.config import RunOptions
 from app.scheduling.ids import new_id
@@ -29,6 +29,7 @@ from app.scheduling.policies import Reason
 from app.scheduling.states import Origin, RunState
 
 __all__ = [
+    "Held",
     "Origin",
     "Outcome",
     "RunState",
@@ -48,7 +49,8 @@ LOST_ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What a worker needs to execute the attempt that it has just started."""
+    """What a worker needs to execute the attempt that it has just started. Lateness is in seconds: of the
+    start, and of the message that led to it."""
 
     args: list[Any]
     kwargs: dict[str, Any]
@@ -56,6 +58,17 @@ class Started:
     options: dict[str, Any]
     schedule_id: UUID | None
     scheduled_for: datetime | None
+    queue: str
+    start_lateness: float
+    dispatch_lateness: float | None
+    traceparent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The run is over a limit and stays queued; it is woken when its turn comes."""
+
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +153,7 @@ def start(
     token: UUID,
     published_at: datetime | None = None,
     task: str | None = None,
-) -> Started | None:
+) -> Started | Held | None:
     """Start this attempt, at most once.
 
     ``token`` is made for this call by the caller and repeated when the call itself must be repeated
@@ -148,18 +161,21 @@ def start(
     no more than a message. None means that there is nothing to start: a duplicate or forged
     message, a run that is not due, expired or cancelled, or a worker without a lease.
     """
-    row = session.execute(
-        statements.START,
-        {
-            "id": run_id,
-            "attempt": attempt,
-            "worker_id": worker_id,
-            "worker": worker,
-            "token": token,
-            "published_at": published_at,
-            "task": task,
-        },
-    ).one_or_none()
+    values = {
+        "id": run_id,
+        "attempt": attempt,
+        "worker_id": worker_id,
+        "worker": worker,
+        "token": token,
+        "published_at": published_at,
+        "task": task,
+    }
+    row = session.execute(statements.START, values).one_or_none()
+    if row is None:
+        limited = limiting.start(session, values)
+        if isinstance(limited, Reason):
+            return Held(limited)
+        row = limited
     return None if row is None else Started(*row)
 
 
@@ -179,9 +195,14 @@ def finish(
             return None
         delay = _next_delay(run_id, attempt, outcome, row.options)
         if delay is not None:
+            key = row.options.get("concurrency_key")
+            if key is not None:
+                limiting.lock(session, key)
             again = guard | {"delay": delay.total_seconds(), "error": error}
             if session.scalar(statements.REQUEUE, again) is None:
                 return None
+            if key is not None:
+                limiting.release(session, key)
             session.execute(
                 statements.KEEP_ATTEMPT,
                 {
@@ -245,15 +266,18 @@ def cancel(session: Session, run_id: UUID, reason: Reason = Reason.CANCELLED_BY_
 
 
 def _end(session: Session, statement: TextClause, values: Mapping[str, Any]) -> bool:
-    """One guarded ending: at once, or, for a run that settles, with its schedule locked before."""
+    """One guarded ending: at once, or, for a run that settles or is limited, with schedule and key locked before."""
     ended = session.execute(statement, {**values, "settling": False}).one_or_none()
     if ended is None:
         settlement.lock_schedule_of(session, values["id"])
+        limiting.lock_key_of(session, values["id"])
         ended = session.execute(statement, {**values, "settling": True}).one_or_none()
         if ended is None:
             return False
         if ended.settles:
             settlement.settle(session, ended)
+    if ended.limit_key is not None:
+        limiting.release(session, ended.limit_key)
     if ended.streamed_until is not None:
         session.execute(run_logs.NOTIFY_ONE, {"id": ended.id})
     return True

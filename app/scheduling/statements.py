@@ -115,9 +115,9 @@ _LATE = "COALESCE(start_deadline <= (SELECT clock_timestamp()), false)"
 
 
 def due_for_dispatch(batch: int) -> TextClause:
-    """Lock up to ``batch`` queued runs whose (next) wake-up is due; ``apart`` ones end with their schedule locked."""
+    """Lock up to ``batch`` queued runs whose (next) wake-up is due; ``apart`` ones end with their schedule or key locked."""
     return text(f"""
-SELECT id, settles AND {_LATE} AS apart
+SELECT id, (settles OR limit_key IS NOT NULL) AND {_LATE} AS apart
 FROM celery_task_runs
 WHERE next_dispatch_at <= (SELECT clock_timestamp())
 ORDER BY next_dispatch_at
@@ -148,31 +148,44 @@ SET next_dispatch_at = LEAST(clock_timestamp() + make_interval(secs => :delay), 
 WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued'
 """)
 
-# The guarded start. A repeat of the same start (its reply was lost) carries the same token.
-START = text("""
+
+def _start(*, limited: bool) -> TextClause:
+    free, cleared = (
+        ("limit_key IS NOT NULL", ", reason = NULL, limit_slot_at = NULL")
+        if limited
+        else ("limit_key IS NULL", "")
+    )
+    return text(f"""
 UPDATE celery_task_runs
 SET state = 'running', started_at = clock_timestamp(), next_dispatch_at = NULL,
     worker = :worker, worker_id = :worker_id, start_token = :token,
-    published_at = COALESCE(:published_at, published_at)
+    published_at = COALESCE(:published_at, published_at){cleared}
 WHERE id = :id AND attempt = :attempt AND (CAST(:task AS text) IS NULL OR task = :task)
-  AND (state = 'queued' AND blocked_by IS NULL AND due_at <= clock_timestamp()
+  AND (state = 'queued' AND blocked_by IS NULL AND {free} AND due_at <= clock_timestamp()
            AND (start_deadline IS NULL OR start_deadline > clock_timestamp())
        OR state = 'running' AND start_token = :token)
   AND EXISTS (SELECT 1 FROM celery_workers w
               WHERE w.id = :worker_id AND w.lease_expires_at > clock_timestamp())
-RETURNING args, kwargs, attempt, options, schedule_id, scheduled_for
+RETURNING args, kwargs, attempt, options, schedule_id, scheduled_for, queue,
+    EXTRACT(EPOCH FROM started_at - due_at)::float, EXTRACT(EPOCH FROM published_at - due_at)::float, traceparent
 """)
+
+
+# The guarded start. A repeat of the same start (its reply was lost) carries the same token.
+START = _start(limited=False)
+# Of a run with a limit, whose key is held: see `app.scheduling.limiting`.
+START_LIMITED = _start(limited=True)
 
 _ENDED = "id, schedule_id, origin, state, attempt, started_at, finished_at, blocked_by, settles, limit_key, streamed_until"
 
-# Without ``settling`` a run whose end concerns its schedule is left alone: that is locked first.
+# Without ``settling`` a run whose end concerns its schedule or its limit is left alone: that is locked first.
 FINISH = text(f"""
 UPDATE celery_task_runs
 SET state = :state, reason = :reason, finished_at = clock_timestamp(),
     result = CAST(:result AS jsonb), error = CAST(:error AS jsonb)
 WHERE id = :id AND attempt = :attempt AND state = 'running'
   AND (CAST(:worker_id AS uuid) IS NULL OR worker_id = :worker_id)
-  AND (:settling OR NOT settles)
+  AND (:settling OR NOT settles AND limit_key IS NULL)
 RETURNING {_ENDED}
 """)
 
@@ -185,7 +198,7 @@ WHERE id = :id AND state = 'queued'
   AND (CAST(:attempt AS int) IS NULL OR attempt = :attempt)
   AND (CAST(:task AS text) IS NULL OR task = :task)
   AND (NOT :late OR start_deadline <= clock_timestamp())
-  AND (:settling OR NOT settles)
+  AND (:settling OR NOT settles AND limit_key IS NULL)
 RETURNING {_ENDED}
 """)
 

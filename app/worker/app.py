@@ -9,6 +9,7 @@ from celery import Celery, signals
 from celery.exceptions import Ignore, Reject
 
 from app.scheduling.catalogue import Catalogue, TaskSpec
+from app.scheduling.limiting import spacing
 from app.scheduling.messages import DEFAULT_QUEUE
 from app.settings import get_settings
 from app.worker import bookkeeping, bridge, capture, flushing, liveness, logs, pools, results, transport
@@ -118,8 +119,18 @@ def _spec(task: Any) -> TaskSpec:
         time_limit=task.time_limit,
         max_attempts=task.max_attempts,
         on_worker_lost=task.on_worker_lost,
+        concurrency_key=task.concurrency_key,
+        concurrency_limit=task.concurrency_limit,
+        rate_limit=_rate(task),
         parameters=_parameters(function, bound=inspect.ismethod(task.run)),
     )
+
+
+def _rate(task: Any) -> str | None:
+    """Raises ValueError when it is not a rate."""
+    if task.rate_limit is not None:
+        spacing(task.rate_limit)
+    return task.rate_limit  # type: ignore[no-any-return]
 
 
 def _parameters(function: Callable[..., Any], *, bound: bool) -> dict[str, Any]:

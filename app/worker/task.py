@@ -38,7 +38,9 @@ class OutcomeWithheld(Exception):
 class Task(CeleryTask):  # type: ignore[misc]
     """``aliases`` are names under which callers may also know the task (a path it had before);
     ``default_queue`` is what the decorator's ``queue`` says;
-    ``max_attempts`` and ``on_worker_lost`` ("fail" or "retry") are the defaults of its runs."""
+    ``max_attempts`` and ``on_worker_lost`` ("fail" or "retry") are the defaults of its runs;
+    ``concurrency_limit`` (runs at once) and ``rate_limit`` ("10/m": starts) hold across all workers, for
+    the runs of the task, or of all that name the same ``concurrency_key``."""
 
     abstract = True
     aliases: ClassVar[tuple[str, ...]] = ()
@@ -46,6 +48,8 @@ class Task(CeleryTask):  # type: ignore[misc]
     default_queue: ClassVar[str] = DEFAULT_QUEUE
     max_attempts: ClassVar[int] = 1
     on_worker_lost: ClassVar[str] = "fail"
+    concurrency_key: ClassVar[str | None] = None
+    concurrency_limit: ClassVar[int | None] = None
 
     def _get_request(self) -> Any:
         request = current_request.get()
@@ -68,6 +72,9 @@ class Task(CeleryTask):  # type: ignore[misc]
         if started is None:
             counters.nothing_to_start(task_id)
             raise Ignore("nothing to start")
+        if isinstance(started, runs.Held):
+            logger.info("run %s waits: %s", task_id, started.reason, extra={"action": "start_held"})
+            raise Ignore("over its limit")
         logs.current_run.set(task_id)
         args[:] = codec.from_stored(started.args)
         kwargs.clear()
@@ -81,14 +88,14 @@ class Task(CeleryTask):  # type: ignore[misc]
         )
 
     @staticmethod
-    def _start(task_id: str, attempt: int, request: Any) -> runs.Started | None:
+    def _start(task_id: str, attempt: int, request: Any) -> runs.Started | runs.Held | None:
         run_id = results.run_id_of(task_id)
         if run_id is None:
             return None
         worker_id, token = liveness.worker_id(), new_id()
         published = getattr(request, "upbeat_published_at", None)
 
-        def work(session: Session) -> runs.Started | None:
+        def work(session: Session) -> runs.Started | runs.Held | None:
             return runs.start(
                 session,
                 run_id,

@@ -44,8 +44,14 @@ def upgrade() -> None:
     op.create_index(
         "ix_celery_task_runs_limited",
         RUNS,
+        ["limit_key"],
+        postgresql_where=sa.text("limit_key IS NOT NULL AND state = 'running'"),
+    )
+    op.create_index(
+        "ix_celery_task_runs_held",
+        RUNS,
         ["limit_key", "due_at"],
-        postgresql_where=sa.text("limit_key IS NOT NULL AND state IN ('queued', 'running')"),
+        postgresql_where=sa.text("state = 'queued' AND reason = 'concurrency_limit'"),
     )
     op.create_table(
         LIMITS,
@@ -56,6 +62,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table(LIMITS)
+    op.drop_index("ix_celery_task_runs_held", RUNS)
     op.drop_index("ix_celery_task_runs_limited", RUNS)
     for table, columns in added().items():
         for column in reversed(columns):

@@ -101,7 +101,7 @@ async def test_whatever_a_run_says_is_stored_with_it(client: httpx.AsyncClient) 
         ("info", "stdout", "no newline at the end"),
     ]
     assert traceback["message"].startswith("with a traceback\nTraceback (most recent call last):\n")
-    assert traceback["message"].endswith("ValueError: inner")
+    assert traceback["message"].endswith("ValueError: invalid literal for int() with base 10: 'inner'")
     progress = (await client.get(f"{RUNS}/{run}")).json()["progress"]
     assert progress.pop("at")
     assert progress == {"attempt": 1, "done": 3, "total": 7, "message": "on the way"}

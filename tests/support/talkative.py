@@ -27,7 +27,7 @@ async def everything() -> None:
     thread.start()
     thread.join()
     try:
-        raise ValueError("inner")
+        int("inner")
     except ValueError:
         logger.exception("with a traceback")
     logger.debug("below the level")

@@ -73,7 +73,12 @@ class YearQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    year: int = Field(ge=1970, le=2200, description="The year to look at.", examples=[2027])
+    year: int = Field(
+        ge=1970,
+        le=2100,
+        description="The year to look at; public holidays are known up to 2100.",
+        examples=[2027],
+    )
 
 
 @router.get("", responses=READS, summary="List calendars")

@@ -34,6 +34,19 @@ CREATE_EXAMPLES: dict[str, Example] = {
             "task_extra_config": {"overlap": "allow_all"},
         },
     },
+    "fixed_delay": {
+        "summary": "Ten minutes after each run has ended, during 2099",
+        "value": {
+            "task_name": "Poll a slow service",
+            "task_path": "scheduled_task.test_task",
+            "schedule": {"type": "interval", "every": 10, "unit": "minutes", "fixed_delay": True},
+            "task_extra_config": {
+                "starts_at": "2099-01-01T00:00:00Z",
+                "ends_at": "2099-12-31T23:59:59Z",
+                "jitter": "10%",
+            },
+        },
+    },
     "one_off": {
         "summary": "Once",
         "value": {
@@ -180,4 +193,32 @@ SIMULATION_EXAMPLES: dict[str, Example] = {
         "summary": "From now on, the first hundred ticks",
         "value": {"end": "2099-01-01T00:00:00Z", "duration": 60, "limit": 100},
     },
+}
+
+SIMULATION_EXAMPLE: dict[str, Any] = {
+    "description": "Every hour, counted from 1970-01-01 00:00 UTC",
+    "start": "2027-03-28T00:30:00Z",
+    "end": "2027-03-28T02:00:00Z",
+    "counts": {"succeeded": 1, "cancelled": 0, "skipped": 1},
+    "complete": True,
+    "items": [
+        {
+            "scheduled_for": "2027-03-28T01:00:00Z",
+            "due_at": "2027-03-28T01:00:00Z",
+            "state": "succeeded",
+            "reason": None,
+            "started_at": "2027-03-28T01:00:00Z",
+            "ended_at": "2027-03-28T02:30:00Z",
+            "waited": 0.0,
+        },
+        {
+            "scheduled_for": "2027-03-28T02:00:00Z",
+            "due_at": "2027-03-28T02:00:00Z",
+            "state": "skipped",
+            "reason": "overlap",
+            "started_at": None,
+            "ended_at": None,
+            "waited": 0.0,
+        },
+    ],
 }

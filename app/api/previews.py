@@ -8,7 +8,7 @@ from fastapi import Body, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from app.api.dependencies import SchedulerOf
-from app.api.examples import DRAFT_EXAMPLES, PREVIEW_EXAMPLE, SIMULATION_EXAMPLES
+from app.api.examples import DRAFT_EXAMPLES, PREVIEW_EXAMPLE, SIMULATION_EXAMPLE, SIMULATION_EXAMPLES
 from app.api.problems import WRITES, WRITES_ONE, problems
 from app.api.routing import resource_router
 from app.scheduling.config import ScheduleDraft
@@ -99,6 +99,8 @@ class SimulatedTick(BaseModel):
 
 class ScheduleSimulation(BaseModel):
     """What a schedule would do in a period."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [SIMULATION_EXAMPLE]})
 
     description: str
     start: datetime

@@ -5,12 +5,16 @@ estimates, and change with its releases.
 """
 
 import difflib
+import threading
+import warnings
 from collections.abc import Iterable, Mapping
 from datetime import date
 from functools import lru_cache
 from types import ModuleType
 
 from app.errors import FieldError, InvalidInput
+
+_QUIET = threading.Lock()
 
 
 def check(country: str, subdivision: str | None, field: str) -> None:
@@ -28,9 +32,12 @@ def check(country: str, subdivision: str | None, field: str) -> None:
 @lru_cache(maxsize=2048)
 def holidays_of(country: str, subdivision: str | None, year: int) -> Mapping[date, str]:
     """The public holidays of one year with their names, in English where the library has them."""
-    found = _library().country_holidays(
-        country, subdiv=subdivision, years=year, expand=False, language="en_US"
-    )
+    with _QUIET, warnings.catch_warnings():
+        # Some countries warn of years that are not announced yet; the filters belong to the whole process.
+        warnings.simplefilter("ignore")
+        found = _library().country_holidays(
+            country, subdiv=subdivision, years=year, expand=False, language="en_US"
+        )
     return dict(sorted(found.items()))
 
 

@@ -120,7 +120,7 @@ def update(
     state = _state_after(row, body, mended=retimed or body.task_path is not None)
     if state != row.state or (retimed and state == "active"):
         record_range(session, row.id, passed)
-        clock.next_run_at = _next_tick(plan, now) if state == "active" else None
+        clock.next_run_at = _next_tick(plan, now, anew=parsed is not None) if state == "active" else None
     if state != row.state:
         _enter(row, clock, state)
     if extra_of(row).policies().follows_ends or plan.estimated:
@@ -322,8 +322,9 @@ def checked_plan(session: Session, parsed: timing.Timing, extra: ExtraConfig) ->
         raise InvalidInput(FieldError(f"task_extra_config.{error.field}", error.problem)) from None
 
 
-def _next_tick(plan: Plan, now: datetime) -> datetime:
-    upcoming = plan.next_after(now)
+def _next_tick(plan: Plan, now: datetime, *, anew: bool) -> datetime:
+    # Only a one-off that has just been written may run although its time has passed.
+    upcoming = plan.first_tick(now) if anew else plan.next_after(now)
     if upcoming is None:
         raise Conflict("No tick is left in this schedule. Give it a new schedule in the same change.")
     return upcoming

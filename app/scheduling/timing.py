@@ -14,7 +14,7 @@ Prefect: an anchor only fixes the phase, it is neither a start nor an end.
 # ruff: noqa: DTZ001 (a wall is naive: that is what tells it from an instant)
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
@@ -22,8 +22,8 @@ from typing import Any, Literal, cast, get_args
 from zoneinfo import ZoneInfo
 
 from app.scheduling.crontab import DayMatch, Pattern, canonical, pattern
+from app.scheduling.keys import bounded, choice, flag, instant_at, iso, moment_at, required, shown, zone_name
 from app.scheduling.walltime import (
-    EARLIEST,
     LATEST,
     Periods,
     Rule,
@@ -174,7 +174,7 @@ class Interval(Ticks):
 
     def as_dict(self) -> dict[str, Any]:
         stored = {"type": "interval", "every": self.every, "unit": self.unit}
-        phase = {"fixed_delay": True} if self.fixed_delay else {"anchor": _iso(self.anchor)}
+        phase = {"fixed_delay": True} if self.fixed_delay else {"anchor": iso(self.anchor)}
         return {**stored, **phase, "timezone": self.timezone}
 
 
@@ -204,7 +204,7 @@ class OneOff(Ticks):
         return None
 
     def as_dict(self) -> dict[str, Any]:
-        stored: dict[str, Any] = {"type": "one_off", "at": _iso(self.at)}
+        stored: dict[str, Any] = {"type": "one_off", "at": iso(self.at)}
         if self.timezone is not None:
             stored["timezone"] = self.timezone
         if self.run_if_past:
@@ -230,7 +230,7 @@ def parse(schedule: Mapping[str, Any]) -> Timing:
     kind = schedule.get("type")
     if not isinstance(kind, str) or kind not in _KINDS:
         raise TimingError(
-            "type", f"{_shown(kind)} is not a kind of schedule; use crontab, interval or one_off"
+            "type", f"{shown(kind)} is not a kind of schedule; use crontab, interval or one_off"
         )
     build, keys = _KINDS[kind]
     for key in schedule:
@@ -259,32 +259,30 @@ def refuse_past(timing: Timing, now: datetime) -> None:
     """Raises TimingError("at") for a one-off that would never fire at `now`, unless it says `run_if_past`."""
     if isinstance(timing, OneOff) and not timing.run_if_past and timing.at <= as_utc(now):
         raise TimingError(
-            "at", f"{_iso(timing.at)} is in the past; give a later time, or set run_if_past to true"
+            "at", f"{iso(timing.at)} is in the past; give a later time, or set run_if_past to true"
         )
 
 
 def _crontab(schedule: Mapping[str, Any]) -> Crontab:
     return Crontab(
-        expression=canonical(_required(schedule, "expression", "five fields such as 0 */2 * * *")),
-        timezone=_zone_name(schedule),
-        day_match=_choice(schedule, "day_match", get_args(DayMatch), "or"),
-        dst_gap=_choice(schedule, "dst_gap", get_args(DstGap), "run"),
+        expression=canonical(required(schedule, "expression", "five fields such as 0 */2 * * *")),
+        timezone=zone_name(schedule),
+        day_match=choice(schedule, "day_match", get_args(DayMatch), "or"),
+        dst_gap=choice(schedule, "dst_gap", get_args(DstGap), "run"),
     )
 
 
 def _interval(schedule: Mapping[str, Any]) -> Interval:
-    every = _required(schedule, "every", "a whole number")
+    every = required(schedule, "every", "a whole number")
     if not isinstance(every, int) or isinstance(every, bool) or every < 1:
-        raise TimingError(
-            "every", f"{_shown(every)} is not a whole number from 1 up; give one, with its unit"
-        )
-    _required(schedule, "unit", f"one of {', '.join(_SECONDS)}")
-    unit = cast(Unit, _choice(schedule, "unit", _SECONDS, ""))
+        raise TimingError("every", f"{shown(every)} is not a whole number from 1 up; give one, with its unit")
+    required(schedule, "unit", f"one of {', '.join(_SECONDS)}")
+    unit = cast(Unit, choice(schedule, "unit", _SECONDS, ""))
     if every > MAX_PERIOD // timedelta(seconds=_SECONDS[unit]):
         raise TimingError(
             "every", f"is longer than {MAX_PERIOD.days} days; give a shorter period, or use a crontab"
         )
-    timezone, fixed_delay = _zone_name(schedule), _flag(schedule, "fixed_delay")
+    timezone, fixed_delay = zone_name(schedule), flag(schedule, "fixed_delay")
     given = schedule.get("anchor")
     if fixed_delay:
         if given is not None:
@@ -293,10 +291,10 @@ def _interval(schedule: Mapping[str, Any]) -> Interval:
             )
         anchor = _EPOCH.replace(tzinfo=UTC)
     elif given is not None:
-        anchor = _moment(given, "anchor")
+        anchor = moment_at(given, "anchor")
         if anchor.tzinfo is None:
             raise TimingError("anchor", 'has no offset; add "Z" or one such as "+01:00"')
-        anchor = _instant(anchor, "anchor")
+        anchor = instant_at(anchor, "anchor")
     elif unit in ("days", "weeks"):
         anchor = first_valid(_EPOCH, load_zone(timezone))
     else:
@@ -311,12 +309,12 @@ def _interval(schedule: Mapping[str, Any]) -> Interval:
 
 
 def _one_off(schedule: Mapping[str, Any]) -> OneOff:
-    at = _moment(_required(schedule, "at", "the time at which to run"), "at")
+    at = moment_at(required(schedule, "at", "the time at which to run"), "at")
     timezone = schedule.get("timezone")
     zone = None if timezone is None else load_zone(timezone)
-    run_if_past = _flag(schedule, "run_if_past")
+    run_if_past = flag(schedule, "run_if_past")
     if at.tzinfo is not None:
-        instant = _instant(at, "at")
+        instant = instant_at(at, "at")
     elif zone is None:
         raise TimingError(
             "at", 'has neither offset nor timezone; add "Z", an offset such as "+01:00", or a timezone'
@@ -330,7 +328,7 @@ def _one_off(schedule: Mapping[str, Any]) -> OneOff:
 
 
 def _local_instant(at: datetime, zone: ZoneInfo) -> datetime:
-    _bounded(at.replace(tzinfo=UTC), "at")
+    bounded(at.replace(tzinfo=UTC), "at")
     found = occurrences(at, zone)
     if not found:
         later = first_valid(at, zone).astimezone(zone)
@@ -352,63 +350,3 @@ _KINDS: dict[str, tuple[Callable[[Mapping[str, Any]], Timing], tuple[str, ...]]]
     "interval": (_interval, ("every", "unit", "anchor", "timezone", "fixed_delay")),
     "one_off": (_one_off, ("at", "timezone", "run_if_past")),
 }
-
-
-def _required(schedule: Mapping[str, Any], key: str, what: str) -> Any:
-    value = schedule.get(key)
-    if value is None:
-        raise TimingError(key, f"is missing; give {what}")
-    return value
-
-
-def _choice(schedule: Mapping[str, Any], key: str, allowed: Iterable[str], default: str) -> Any:
-    value = schedule.get(key, default)
-    if not isinstance(value, str) or value not in allowed:
-        raise TimingError(key, f"{_shown(value)} is not valid; use one of {', '.join(allowed)}")
-    return value
-
-
-def _flag(schedule: Mapping[str, Any], key: str) -> bool:
-    value = schedule.get(key, False)
-    if not isinstance(value, bool):
-        raise TimingError(key, f"{_shown(value)} is not a boolean; use true or false")
-    return value
-
-
-def _zone_name(schedule: Mapping[str, Any]) -> str:
-    return load_zone(schedule.get("timezone", "UTC")).key
-
-
-def _moment(value: object, key: str) -> datetime:
-    """An ISO 8601 text (or a datetime) as a datetime, naive or aware."""
-    if isinstance(value, datetime):
-        return value
-    if isinstance(value, str):
-        try:
-            return datetime.fromisoformat(value)
-        except ValueError:
-            pass
-    raise TimingError(key, f"{_shown(value)} is not an ISO 8601 time; write it as 2027-03-01T09:00:00+01:00")
-
-
-def _instant(moment: datetime, key: str) -> datetime:
-    return _bounded(as_utc(moment), key)
-
-
-def _bounded(moment: datetime, key: str) -> datetime:
-    if not EARLIEST <= moment <= LATEST:
-        raise TimingError(key, "is beyond the calendar; give a year from 2 to 9998")
-    return moment
-
-
-def _iso(instant: datetime) -> str:
-    return instant.isoformat().replace("+00:00", "Z")
-
-
-def _shown(value: object) -> str:
-    """A rejected value, short enough for a message."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):
-        text = f"this {type(value).__name__}"  # an int too long for text, or a list that holds itself
-    return text if len(text) <= 60 else f"{text[:60]}…"

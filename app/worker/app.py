@@ -168,6 +168,8 @@ pools.register()
 transport.register()
 app = Upbeat("upbeat", task_cls="app.worker.task:Task", backend="app.worker.results:RunBackend")
 app.add_defaults(celery_configuration)
+# In every thread, not only in the one that imports this: `AsyncResult(id)` finds its backend there too.
+app.set_default()
 
 
 def catalogue() -> Catalogue:

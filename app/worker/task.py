@@ -28,6 +28,8 @@ START_PATIENCE = 10.0
 # Celery keeps the request per thread; a body on the bridge's loop thread finds it here.
 current_request: ContextVar[Any] = ContextVar("current_request", default=None)
 
+# What a message could add to the run that it wakes.
+_SUCCESSORS = ("callbacks", "errbacks", "chain", "chord", "group")
 _LATER = ("expires", "link", "link_error", "chain", "chord")
 
 
@@ -80,6 +82,7 @@ class Task(CeleryTask):  # type: ignore[misc]
         kwargs.clear()
         kwargs.update(codec.from_stored(started.kwargs))
         request.update(
+            dict.fromkeys(_SUCCESSORS),
             args=args,
             kwargs=kwargs,
             attempt=started.attempt,

@@ -39,7 +39,7 @@ def succeeded(checkout: Checkout, headers: Mapping[str, str]) -> list[str]:
     return [run["id"] for run in answer.json()["items"] if run["state"] == "succeeded"]
 
 
-def test_the_first_start_the_demonstration_and_a_second_start(checkout: Checkout) -> None:
+def test_the_first_start_the_demonstration_a_second_start_and_a_killed_make(checkout: Checkout) -> None:
     first = checkout.started(("make", "up"))
     password = password_of(first.output())
     headers = checkout.login(password)
@@ -65,6 +65,11 @@ def test_the_first_start_the_demonstration_and_a_second_start(checkout: Checkout
     assert set(before) <= set(succeeded(checkout, headers))
     schedules = httpx.get(f"{checkout.url}/api/v1/scheduled-tasks", headers=headers).json()["items"]
     assert len(schedules) == 1
+
+    assert len(checkout.living()) >= 7
+    second.signal_main(signal.SIGKILL)
+    second.wait()
+    eventually(lambda: not checkout.living(), STOP, "nothing is left of the stack")
 
 
 def test_a_taken_port_is_refused_with_another_to_use(checkout: Checkout) -> None:
@@ -104,22 +109,7 @@ def test_ctrl_c_during_the_set_up_leaves_nothing(checkout: Checkout, stage: str)
     assert "Traceback" not in up.output()
 
 
-def test_a_killed_front_process_takes_everything_with_it(checkout: Checkout) -> None:
-    up = checkout.started()
-    assert len(checkout.living()) >= 7
-    up.signal_main(signal.SIGKILL)
-    up.wait()
-    eventually(lambda: not checkout.living(), STOP, "nothing is left of the stack")
-
-
-def test_a_killed_make_takes_everything_with_it(checkout: Checkout) -> None:
-    make = checkout.started(("make", "up"))
-    make.signal_main(signal.SIGKILL)
-    make.wait()
-    eventually(lambda: not checkout.living(), STOP, "nothing is left of the stack")
-
-
-def test_leftovers_of_a_killed_supervisor_are_ended_by_the_next_start(checkout: Checkout) -> None:
+def test_a_killed_supervisor_and_a_killed_front_process(checkout: Checkout) -> None:
     up = checkout.started()
     worker = int((checkout.folder / ".upbeat" / "run" / "worker.pid").read_text().split()[0])
     os.kill(worker, signal.SIGSTOP)  # so that it cannot follow the others
@@ -133,3 +123,7 @@ def test_leftovers_of_a_killed_supervisor_are_ended_by_the_next_start(checkout: 
     again = checkout.started()
     assert worker not in checkout.living()
     assert "Traceback" not in again.output()
+
+    again.signal_main(signal.SIGKILL)
+    again.wait()
+    eventually(lambda: not checkout.living(), STOP, "nothing is left of the stack")

@@ -5,15 +5,18 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from fastapi import FastAPI
 
 from app.settings import Settings
 from support.api import connected, serving
+from support.servers import Database
 
 SCHEDULES = "/api/v1/scheduled-tasks"
 JSON = {"Content-Type": "application/json"}
 SECRET = "hunter2"
+TABLES = ("periodic_task_configs", "periodic_task_config_versions", "periodic_task_clocks", "task_runs")
 GOOD: dict[str, Any] = {
     "task_name": "good",
     "task_path": "scheduled_task.test_task",
@@ -65,18 +68,60 @@ async def refused(client: httpx.AsyncClient, answer: httpx.Response, status: int
         ({"schedule": {}}, "schedule.type", "crontab"),
         ({"schedule": {"type": "crontab", "expression": "99 * * * *"}}, "schedule.expression", "0"),
         ({"schedule": {"type": "crontab", "expression": "* *"}}, "schedule.expression", "five"),
-        ({"schedule": {"type": "crontab", "expression": "0 0 30 2 *"}}, "schedule.expression", ""),
+        ({"schedule": {"type": "crontab", "expression": "a b c d e"}}, "schedule.expression", "values 0-59"),
+        ({"schedule": {"type": "crontab", "expression": "@never"}}, "schedule.expression", "@hourly"),
+        (
+            {"schedule": {"type": "crontab", "expression": "0 0 30 2 *"}},
+            "schedule.expression",
+            "change the day-of-month, month or day-of-week field",
+        ),
+        (
+            {"schedule": None, "task_crontab_day_of_month": "31", "task_crontab_month_of_year": "2,4"},
+            "task_crontab_day_of_month",
+            "change the day-of-month, month or day-of-week field",
+        ),
         (
             {"schedule": {"type": "crontab", "expression": "0 0 * * *", "timezone": "Mars/Olympus"}},
             "schedule.timezone",
             "Europe/",
         ),
         ({"schedule": {"type": "one_off", "at": "2099-01-01T00:00:00"}}, "schedule.at", "offset"),
+        ({"schedule": {"type": "one_off", "at": "2099-02-30T00:00:00Z"}}, "schedule.at", "2027-03-01T09:00"),
+        ({"schedule": {"type": "one_off", "at": "tomorrow"}}, "schedule.at", "2027-03-01T09:00"),
+        (
+            {"schedule": {"type": "one_off", "at": "2099-03-29T02:30:00", "timezone": "Europe/Berlin"}},
+            "schedule.at",
+            "2099-03-29T03:00:00+02:00",
+        ),
+        (
+            {"schedule": {"type": "one_off", "at": "2099-10-25T02:30:00", "timezone": "Europe/Berlin"}},
+            "schedule.at",
+            "2099-10-25T02:30:00+01:00",
+        ),
+        (
+            {"schedule": {"type": "one_off", "at": "2001-01-01T00:00:00", "timezone": "Asia/Shanghai"}},
+            "schedule.at",
+            "run_if_past",
+        ),
+        (
+            {"schedule": {"type": "one_off", "at": "2099-01-01T00:00:00", "timezone": "Nowhere"}},
+            "schedule.timezone",
+            "Europe/Berlin",
+        ),
+        ({"schedule": {"type": "interval", "every": 1, "unit": "fortnights"}}, "schedule.unit", "weeks"),
+        ({"schedule": {"type": "yearly"}}, "schedule.type", "crontab, interval or one_off"),
         ({"schedule": {"type": "one_off", "at": "2001-01-01T00:00:00Z"}}, "schedule.at", "run_if_past"),
         ({"schedule": {"type": "interval", "every": 0, "unit": "hours"}}, "schedule.every", "from 1"),
         ({"schedule": {"type": "interval", "evry": 1, "unit": "hours"}}, "schedule.evry", "every"),
         ({"schedule": None, "task_crontab_minute": "61"}, "task_crontab_minute", "59"),
         ({"schedule": None, "task_crontab_timezone": "UTC"}, "task_crontab_timezone", "at least one"),
+        (
+            {"schedule": None, "task_crontab_minute": "0", "task_crontab_timezone": "Mars/Olympus"},
+            "task_crontab_timezone",
+            "Europe/",
+        ),
+        ({"schedule": None, "task_crontab_minute": 0}, "task_crontab_minute", "string"),
+        ({"schedule": None, "task_crontab_second": "0"}, "task_crontab_second", "Did you mean"),
         ({"task_crontab_minute": "0"}, "schedule", "not both"),
         ({"task_kwargs": {"x": {"y": "a\0b"}}}, "task_kwargs.x.y", "NUL"),
         ({"task_args": ["\ud800"]}, "task_args.0", "Unicode"),
@@ -84,13 +129,16 @@ async def refused(client: httpx.AsyncClient, answer: httpx.Response, status: int
     ],
 )
 async def test_a_field_that_will_not_do(
-    admin: httpx.AsyncClient, change: dict[str, Any], field: str, remedy: str
+    admin: httpx.AsyncClient, database: Database, change: dict[str, Any], field: str, remedy: str
 ) -> None:
     answer = await admin.post(SCHEDULES, content=json.dumps(GOOD | change), headers=JSON)
     problem = await refused(admin, answer, 422)
     assert problem["type"] == "/problems/invalid_input"
     assert [error["field"] for error in problem["errors"]] == [field]
     assert remedy in problem["errors"][0]["message"]
+    with psycopg.connect(database.url) as connection:
+        for table in TABLES:
+            assert connection.execute(f"SELECT count(*) FROM celery_{table}").fetchone() == (0,)
 
 
 async def test_all_wrong_fields_are_named_at_once(admin: httpx.AsyncClient) -> None:

@@ -139,7 +139,7 @@ async def test_a_field_that_will_not_do(
         ("PATCH", "nothing", 404),
         ("GET", "nothing/dates?year=2027", 404),
         ("GET", "nothing/dates", 422),
-        ("GET", "nothing/dates?year=9999", 422),
+        ("GET", "nothing/dates?year=2101", 422),
         ("GET", "%00", 422),
         ("GET", "?cursor=AA", 422),
     ],

@@ -108,6 +108,21 @@ async def test_the_other_kinds_of_schedule(admin: httpx.AsyncClient, schedule: d
     assert created["next_run_at"] is not None
 
 
+async def test_a_one_off_in_the_past_runs_at_once_when_it_is_written_not_when_it_is_renamed(
+    admin: httpx.AsyncClient,
+) -> None:
+    past = {"type": "one_off", "at": "2020-01-01T00:00:00Z", "run_if_past": True}
+    made = await create(admin, schedule=past)
+    assert datetime.fromisoformat(made["next_run_at"]) >= datetime.fromisoformat(made["created_at"])
+    path = f"{SCHEDULES}/{(await create(admin))['id']}"
+    edited = (await admin.patch(path, json={"schedule": past})).json()
+    assert datetime.fromisoformat(edited["next_run_at"]) >= datetime.fromisoformat(edited["created_at"])
+    renamed = (await admin.patch(path, json={"task_name": "renamed"})).json()
+    assert renamed["next_run_at"] == edited["next_run_at"]
+    ends = {"task_extra_config": {"ends_at": "2020-06-01T00:00:00Z"}}
+    assert (await admin.patch(path, json=ends)).status_code == 409
+
+
 async def test_only_what_is_given_changes(admin: httpx.AsyncClient) -> None:
     created = await create(admin, task_kwargs={"a": 1}, description="as made")
     changed = (await admin.patch(f"{SCHEDULES}/{created['id']}", json={"task_name": "renamed"})).json()

@@ -5,8 +5,10 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import select, text, update
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.errors import Conflict
 from app.scheduling import calendars, schedules
 from app.scheduling.calendars import CalendarCreate, CalendarUpdate
 from app.scheduling.catalogue import Catalogue, TaskSpec
@@ -95,3 +97,21 @@ def test_a_calendar_that_vanished_makes_the_schedule_invalid(
     assert row.state == "invalid"
     assert row.state_reason is not None
     assert "no calendar called closed" in row.state_reason
+
+
+def test_a_calendar_does_not_vanish_under_a_schedule_that_is_being_made(
+    sync: sessionmaker[Session], calendar: str
+) -> None:
+    body = ScheduleCreate(
+        task_name="test",
+        task_path="module.task",
+        schedule={"type": "interval", "every": 1, "unit": "hours"},
+        task_extra_config=ExtraConfig(calendars=[calendar]),
+    )
+    with sync.begin() as session, sync() as other:
+        schedules.create(session, CATALOGUE, body, "me")
+        other.execute(text("SET LOCAL lock_timeout = '50ms'"))
+        with pytest.raises(OperationalError, match="lock timeout"):
+            calendars.remove(other, calendar)
+    with pytest.raises(Conflict, match="Schedules name this calendar: test"), sync.begin() as session:
+        calendars.remove(session, calendar)

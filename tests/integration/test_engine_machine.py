@@ -263,16 +263,17 @@ class Machine(RuleBasedStateMachine):
             if _kind(version) != kind or state not in ("active", "paused"):
                 continue
             if following is None:
-                if state == "active" and upcoming is not None:
-                    yield version.changed_at, upcoming - SECOND / 1000
+                hi = version.changed_at if upcoming is None or state == "paused" else upcoming - SECOND / 1000
             elif state == "paused" and all(
                 v.config["state"] == "paused" for v in versions[following.version - 1 :]
             ):
                 continue
             elif following.action == "complete":
-                yield version.changed_at, self._last_decided(schedule, version, following)
+                hi = self._last_decided(schedule, version, following)
             else:
-                yield version.changed_at, following.changed_at
+                hi = following.changed_at
+            # What is due and was not decided yet is still ahead, though something else was edited meanwhile.
+            yield version.changed_at, hi if upcoming is None else min(hi, upcoming - SECOND / 1000)
 
     def _last_decided(
         self, schedule: UUID, version: ScheduleVersionRow, complete: ScheduleVersionRow

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from app.scheduling.messages import QUEUES
 from app.settings import Settings
-from support.calls import calling
+from support.calling import calling
 from support.polling import eventually
 from support.stack import Stack
 from support.tasks import instant, nap

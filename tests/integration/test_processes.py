@@ -12,7 +12,7 @@ import pytest
 
 from app.settings import Settings
 from support import checker
-from support.calls import calling
+from support.calling import calling
 from support.polling import eventually
 from support.processes import Process
 from support.servers import Database

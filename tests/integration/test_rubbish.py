@@ -1,8 +1,10 @@
 """Messages that are no honest wake-up, pushed into the queues of a real worker: all counted, none harmful."""
 
+import base64
 import json
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,10 +16,12 @@ from celery.result import AsyncResult
 from app.scheduling import runs
 from app.settings import Settings
 from app.worker import bookkeeping, celery_app, counters
-from support.calls import calling, unsent
+from support import checker
+from support.calling import calling, unsent
 from support.polling import eventually
 from support.processes import Process
 from support.rubbish import DEEP, Rubbish, changed, pickled_task, unreadable, wake_up
+from support.servers import Database
 from support.stack import Stack
 from support.tasks import instant
 
@@ -118,6 +122,19 @@ def test_a_forged_message_cannot_start_what_is_not_its_own(broker: redis.Redis) 
     assert result(honest) == "honest"
 
 
+@pytest.mark.parametrize("part", ["callbacks", "chain"])
+def test_a_forged_message_cannot_add_a_successor(broker: redis.Redis, database: Database, part: str) -> None:
+    message = wake_up(honest := unsent("honest"))
+    embed = {part: [dict(instant.si("forged"), options={"task_id": str(uuid4())})]}
+    message["body"] = base64.b64encode(json.dumps([[], {}, embed]).encode()).decode()
+    before = {run.id for run in checker.read_runs(database.url)}
+    push(broker, json.dumps(message).encode())
+    assert result(honest) == "honest"
+    after = instant.delay("after")
+    assert after.get(timeout=RUNS) == "after"
+    assert {run.id for run in checker.read_runs(database.url)} == before | {after.id}
+
+
 def test_a_doubled_message_starts_its_run_once(broker: redis.Redis, shared_stack: Stack) -> None:
     run_id = unsent("once")
     push(broker, *[encoded(run_id)] * 5)
@@ -131,7 +148,8 @@ def test_rubbish_on_the_control_channels(broker: redis.Redis, worker: Process, c
     database = broker.connection_pool.connection_kwargs["db"]
     contents = (b"", b"nonsense", b"null", b"[]", b"{}", b"\x80\x04N.", DEEP, changed(), changed(body=5))
     for content in contents:
-        assert broker.publish(f"/{database}.{channel}", content) == 1
+        # What Celery cannot make sense of may have it subscribe anew.
+        eventually(partial(broker.publish, f"/{database}.{channel}", content), 10, "the worker to listen")
     assert instant.delay("next").get(timeout=RUNS) == "next"
-    assert celery_app.control.ping(timeout=5.0, limit=1)
+    eventually(lambda: celery_app.control.ping(timeout=1.0, limit=1), 20, "an answer to a ping")
     assert "Unrecoverable" not in worker.output()

@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 
-PURE = frozenset({"timing", "policies", "crontab", "walltime", "plan", "preview", "simulation"})
+PURE = frozenset({"timing", "policies", "crontab", "keys", "walltime", "plan", "preview", "simulation"})
 ENGINE_MAKERS = frozenset(
     {"create_engine", "create_async_engine", "async_engine_from_config", "engine_from_config"}
 )

@@ -120,14 +120,14 @@ def test_crontabs(zone_name: str) -> None:
             cases += INSTANTS
 
 
-def limits(random: Random, start: datetime, end: datetime) -> tuple[datetime | None, datetime | None]:
-    """Limits inside, before or after the window, to the minute or not; or none."""
+def limits(
+    random: Random, start: datetime, end: datetime, ticks: list[datetime]
+) -> tuple[datetime | None, datetime | None]:
+    """Limits inside, before or after the window, at a tick or not; or none."""
     span = int((end - start).total_seconds())
-    first, last = sorted(
-        start + timedelta(seconds=random.randint(-span // 2, span + span // 2)) for _ in "ab"
-    )
-    if random.random() < 0.5:
-        first, last = first.replace(second=0), last.replace(second=0)
+    anywhere = [start + timedelta(seconds=random.randint(-span // 2, span + span // 2)) for _ in range(2)]
+    at_ticks = random.choices(ticks, k=2) if ticks else anywhere
+    first, last = sorted(random.choice(pair) for pair in zip(anywhere, at_ticks, strict=True))
     return random.choice([None, first]), random.choice([None, last])
 
 
@@ -142,13 +142,14 @@ def test_plans(zone_name: str) -> None:
         middle = looked_at.minutes[len(looked_at.minutes) // 2].wall
         for _ in range(EXPRESSIONS):
             timing, oracle = random_timing(random, zone_name, middle)
-            starts_at, ends_at = limits(random, start, end)
+            ticks = oracle.ticks(looked_at)
+            starts_at, ends_at = limits(random, start, end, ticks)
             days = frozenset(random.sample([middle.date() + timedelta(days=n) for n in range(-2, 3)], 2))
             plan = Plan(timing=timing, starts_at=starts_at, ends_at=ends_at, calendars=(Dates("days", days),))
             case = f"{plan} from {start} to {end}"
             expected = [
                 tick
-                for tick in oracle.ticks(looked_at)
+                for tick in ticks
                 if (starts_at is None or starts_at <= tick) and (ends_at is None or tick <= ends_at)
             ]
             Expected(expected, start, end).compare(plan, random, case)

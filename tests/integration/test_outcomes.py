@@ -5,6 +5,7 @@ The callers are this process; the workers are others. Each pool's worker has a q
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from celery.result import AsyncResult
 from app.settings import Settings
 from app.worker import celery_app
 from support import checker
-from support.calls import calling, sent
+from support.calling import calling, sent
 from support.polling import eventually
 from support.processes import Process
 from support.servers import Database
@@ -88,6 +89,13 @@ def test_a_result_is_read_by_another_process(workers: Mapping[str, Process], poo
     assert AsyncResult(result.id, app=celery_app).get(timeout=DONE) == value
     assert (result.state, result.ready(), result.successful()) == ("SUCCESS", True, True)
     assert submit(nap, pool, 0.01).get(timeout=DONE) == 0.01
+
+
+def test_a_result_is_read_in_any_thread(workers: Mapping[str, Process]) -> None:
+    identifier = submit(instant, "threads", "value").id
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(lambda: AsyncResult(identifier).get(timeout=DONE)).result() == "value"
+        assert threads.submit(lambda: instant.delay("again").get(timeout=DONE)).result() == "again"
 
 
 @every_pool

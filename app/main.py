@@ -24,6 +24,7 @@ from app.api import (
     schedule_actions,
     schedules,
     tasks,
+    workers,
 )
 from app.api.dependencies import Services, authorize, caller
 from app.api.following import Following, announced_end
@@ -97,6 +98,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         run_logs.router,
         tasks.router,
         calendars.router,
+        workers.workers,
+        workers.beats,
     )
     for router in (*resources, *module_routers()):
         app.include_router(router, prefix="/api/v1", dependencies=[Depends(authorize)])

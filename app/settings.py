@@ -130,7 +130,10 @@ class WorkerSettings(BaseSettings):
 
     lease: Seconds = 30.0
     lease_renewal: Seconds = 10.0
-    watchdog: Seconds = 60.0
+    watchdog: Seconds = Field(60.0, gt=0, description="A main loop, or a beat, that hangs for so long ends.")
+    drain_timeout: Seconds = Field(
+        30.0, gt=0, description="What runs get to end when their worker is stopped."
+    )
     max_result_bytes: int = Field(262_144, ge=1024)
 
 

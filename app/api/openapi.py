@@ -20,6 +20,7 @@ TAGS = [
     {"name": "Runs", "description": "What was executed, is being executed, or was decided not to be."},
     {"name": "Tasks", "description": "What can be executed, and running it on demand."},
     {"name": "Calendars", "description": "Dates on which schedules skip their ticks."},
+    {"name": "Workers and beats", "description": "Who is there, and its last sign of life."},
     {
         "name": "Login",
         "description": "Sessions of users. Viewers read, operators change, admins manage users.",

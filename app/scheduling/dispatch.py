@@ -73,8 +73,10 @@ class Dispatcher:
         settings: Settings,
         *,
         name: str,
+        version: str | None = None,
     ) -> None:
         self.id = new_id()
+        self._version = version
         self._sessions = sessions
         self._publisher = publisher
         self._settings = settings.beat
@@ -197,7 +199,7 @@ class Dispatcher:
 
     def _heartbeat(self) -> None:
         with self._sessions.begin() as session:
-            liveness.heartbeat(session, self.id, name=self._name, pid=os.getpid())
+            liveness.heartbeat(session, self.id, name=self._name, pid=os.getpid(), version=self._version)
 
     def _ensure_partitions(self) -> None:
         with self._sessions.begin() as session:

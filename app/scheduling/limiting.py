@@ -74,7 +74,6 @@ _WAKE = text("""
 UPDATE celery_task_runs SET next_dispatch_at = clock_timestamp(), reason = NULL
 WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued'
 """)
-FORGET = text("DELETE FROM celery_task_limits WHERE next_free_at < clock_timestamp() - interval '1 day'")
 
 
 def spacing(rate: str) -> timedelta:

@@ -4,18 +4,39 @@
 """
 
 from collections.abc import Callable, Collection
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 from uuid import UUID
 
+from sqlalchemy import Float, Select, cast, extract, func, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
 from app.errors import NotFound
 from app.scheduling import run_logs, runs
-from app.scheduling.models import LogRow
+from app.scheduling.facade import Page
+from app.scheduling.models import BeatRow, LogRow, RunRow, WorkerRow
 from app.scheduling.run_logs import Place, Standing
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """A worker; ``lease_left`` is in seconds, and negative when the lease has ended."""
+
+    row: WorkerRow
+    alive: bool
+    lease_left: float
+    active_runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class BeatView:
+    """A beat; ``age`` is in seconds since its last good pass."""
+
+    row: BeatRow
+    age: float
 
 
 class Observer:
@@ -46,6 +67,72 @@ class Observer:
         async with self._sessions() as session, session.begin():
             return await session.run_sync(run_logs.follow, ids, seconds)
 
+    async def workers(
+        self, *, limit: int, before: UUID | None = None, alive: bool | None = None
+    ) -> Page[WorkerView]:
+        """Workers, the youngest first."""
+        query = _WORKERS.order_by(WorkerRow.id.desc()).limit(limit + 1)
+        if before is not None:
+            query = query.where(WorkerRow.id < before)
+        if alive is not None:
+            query = query.where((WorkerRow.lease_expires_at > func.clock_timestamp()).is_(alive))
+        async with self._sessions() as session:
+            found = [_worker(*row) for row in await session.execute(query)]
+        return Page(found[:limit], found[limit - 1].row.id if len(found) > limit else None)
+
+    async def worker(self, worker_id: UUID) -> WorkerView:
+        """One worker.
+
+        Raises:
+            NotFound: there is none with this id.
+        """
+        async with self._sessions() as session:
+            row = (await session.execute(_WORKERS.where(WorkerRow.id == worker_id))).one_or_none()
+        if row is None:
+            raise NotFound("There is no worker with this id. GET /api/v1/workers lists them.")
+        return _worker(*row)
+
+    async def beats(self, *, limit: int, before: UUID | None = None) -> Page[BeatView]:
+        """Beats, the youngest first."""
+        query = _BEATS.order_by(BeatRow.id.desc()).limit(limit + 1)
+        if before is not None:
+            query = query.where(BeatRow.id < before)
+        async with self._sessions() as session:
+            found = [BeatView(*row) for row in await session.execute(query)]
+        return Page(found[:limit], found[limit - 1].row.id if len(found) > limit else None)
+
+    async def beat(self, beat_id: UUID) -> BeatView:
+        """One beat.
+
+        Raises:
+            NotFound: there is none with this id.
+        """
+        async with self._sessions() as session:
+            row = (await session.execute(_BEATS.where(BeatRow.id == beat_id))).one_or_none()
+        if row is None:
+            raise NotFound("There is no beat with this id. GET /api/v1/beats lists them.")
+        return BeatView(*row)
+
     async def _read(self, work: Callable[[Session], T]) -> T:
         async with self._sessions() as session:
             return await session.run_sync(work)
+
+
+def _seconds(interval: Any) -> Any:
+    return cast(extract("epoch", interval), Float)
+
+
+_ACTIVE = (
+    select(func.count())
+    .where(RunRow.worker_id == WorkerRow.id, RunRow.state == "running")
+    .correlate(WorkerRow)
+    .scalar_subquery()
+)
+_WORKERS: Select[Any] = select(
+    WorkerRow, _seconds(WorkerRow.lease_expires_at - func.clock_timestamp()), _ACTIVE
+)
+_BEATS: Select[Any] = select(BeatRow, _seconds(func.clock_timestamp() - BeatRow.last_pass_at))
+
+
+def _worker(row: WorkerRow, lease_left: float, active_runs: int) -> WorkerView:
+    return WorkerView(row, lease_left > 0, lease_left, active_runs)

@@ -268,8 +268,8 @@ LIMIT 500
 """)
 
 REGISTER_WORKER = text("""
-INSERT INTO celery_workers (id, name, pid, queues, lease_expires_at)
-VALUES (:id, :name, :pid, CAST(:queues AS jsonb), clock_timestamp() + make_interval(secs => :lease))
+INSERT INTO celery_workers (id, name, pid, queues, state, lease_expires_at)
+VALUES (:id, :name, :pid, CAST(:queues AS jsonb), 'starting', clock_timestamp() + make_interval(secs => :lease))
 ON CONFLICT (id) DO UPDATE SET lease_expires_at = EXCLUDED.lease_expires_at
 """)
 
@@ -280,17 +280,19 @@ WHERE id = :id AND stopped_at IS NULL
 """)
 
 RETIRE_WORKER = text("""
-UPDATE celery_workers SET stopped_at = clock_timestamp(), lease_expires_at = clock_timestamp() WHERE id = :id
+UPDATE celery_workers SET state = 'stopped', stopped_at = clock_timestamp(), lease_expires_at = clock_timestamp()
+WHERE id = :id
 """)
 
 BEAT_HEARTBEAT = text("""
-INSERT INTO celery_beats (id, name, pid, last_pass_at)
-VALUES (:id, :name, :pid, clock_timestamp())
+INSERT INTO celery_beats (id, name, pid, last_pass_at, version)
+VALUES (:id, :name, :pid, clock_timestamp(), :version)
 ON CONFLICT (id) DO UPDATE SET last_pass_at = EXCLUDED.last_pass_at
 """)
 
 FORGET_DEAD = text("""
-WITH beats AS (DELETE FROM celery_beats WHERE last_pass_at < clock_timestamp() - interval '1 day')
+WITH limits AS (DELETE FROM celery_task_limits WHERE next_free_at < clock_timestamp() - interval '1 day'),
+     beats AS (DELETE FROM celery_beats WHERE last_pass_at < clock_timestamp() - interval '1 day')
 DELETE FROM celery_workers w
 WHERE w.lease_expires_at < clock_timestamp() - interval '7 days'
 """)

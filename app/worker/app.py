@@ -12,13 +12,25 @@ from app.scheduling.catalogue import Catalogue, TaskSpec
 from app.scheduling.limiting import spacing
 from app.scheduling.messages import DEFAULT_QUEUE
 from app.settings import get_settings
-from app.worker import bookkeeping, bridge, capture, flushing, liveness, logs, pools, results, transport
+from app.worker import (
+    bookkeeping,
+    bridge,
+    capture,
+    departure,
+    flushing,
+    liveness,
+    logs,
+    pools,
+    registration,
+    results,
+    transport,
+)
 from app.worker.broker import BrokerClient
 from app.worker.config import celery_configuration
 from app.worker.publisher import CeleryPublisher
 from app.worker.task import OutcomeWithheld, current_request
 
-__all__ = ["Upbeat", "app", "catalogue", "liveness", "logs"]
+__all__ = ["Upbeat", "app", "catalogue", "departure", "liveness", "logs", "registration"]
 
 
 class Upbeat(Celery):  # type: ignore[misc]

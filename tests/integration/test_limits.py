@@ -21,7 +21,7 @@ from app.scheduling.models import RunRow
 from app.scheduling.policies import Reason
 from app.scheduling.runs import Held, Origin, Outcome, RunState, Started
 from app.settings import Settings
-from support.calls import calling, sent
+from support.calling import calling, sent
 from support.polling import eventually
 from support.stack import Stack
 from support.tasks import nap

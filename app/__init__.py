@@ -4,11 +4,14 @@
     settings.py   the only reader of the environment
     errors.py     the error tree
     db/           engines, base, migration: the only package that connects to PostgreSQL
+    outbound.py   connections to addresses that users name, checked
+    sealing.py    secrets at rest, encrypted
     scheduling/   the domain; knows neither HTTP nor Celery
     worker/       the only package that knows Celery: worker, beat, publisher, results
     api/          the only package that knows HTTP
     modules/      business modules, one folder each
     cli/          the `upbeat` command
 
-Imports point one way: settings, errors <- db <- scheduling <- worker <- modules <- api, cli <- main.
+Imports point one way: settings, errors <- db, outbound, sealing <- scheduling <- worker <- modules
+<- api, cli <- main.
 """

@@ -30,8 +30,10 @@ from app.api.dependencies import Services, authorize, caller
 from app.api.following import Following, announced_end
 from app.api.probe import Probe
 from app.db import async_engine, async_sessions
+from app.outbound import OutboundPolicy
 from app.scheduling.facade import Scheduler
 from app.scheduling.observing import Observer
+from app.sealing import Sealer
 from app.settings import Settings, get_settings
 from app.worker import app as celery_app
 from app.worker import catalogue
@@ -46,6 +48,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         logs.configure(settings.log)
+        sealer = Sealer(settings.secret.each())
+        outbound = OutboundPolicy.parse(settings.outbound.entries())
         engine = async_engine(settings.database)
         sessions, publisher, known = async_sessions(engine), CeleryPublisher(celery_app), catalogue()
         scheduler = Scheduler(sessions, publisher, known, settings)
@@ -60,6 +64,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             probe=probe,
             observer=observer,
             following=following,
+            sealer=sealer,
+            outbound=outbound,
         )
         beat = EmbeddedBeat(celery_app) if settings.api.embedded_beat else None
         if beat is not None:

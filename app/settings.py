@@ -31,6 +31,10 @@ def _group(prefix: str) -> SettingsConfigDict:
     )
 
 
+def _items(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
 class DatabaseSettings(BaseSettings):
     """Where PostgreSQL is. ``url`` names the server, ``name`` the database on it."""
 
@@ -146,7 +150,37 @@ class TaskSettings(BaseSettings):
 
     def names(self) -> tuple[str, ...]:
         """The dotted names, one by one."""
-        return tuple(name.strip() for name in self.modules.split(",") if name.strip())
+        return _items(self.modules)
+
+
+class SecretSettings(BaseSettings):
+    """What encrypts the secrets that are stored for others, such as agents' credentials."""
+
+    model_config = _group("UPBEAT_SECRET_")
+
+    keys: SecretStr | None = Field(
+        None, description="Fernet keys, separated by commas, the newest first; older ones only decrypt."
+    )
+
+    def each(self) -> tuple[str, ...]:
+        """The keys, one by one; none when none is set."""
+        return _items("" if self.keys is None else self.keys.get_secret_value())
+
+
+class OutboundSettings(BaseSettings):
+    """Where the service may connect on behalf of its users."""
+
+    model_config = _group("UPBEAT_OUTBOUND_")
+
+    allow: str = Field(
+        "",
+        description="Host names, addresses and CIDR ranges inside the network that agents may reach,"
+        " separated by commas; public addresses always may be.",
+    )
+
+    def entries(self) -> tuple[str, ...]:
+        """The names and ranges, one by one."""
+        return _items(self.allow)
 
 
 class LogSettings(BaseSettings):
@@ -214,6 +248,8 @@ class Settings(BaseModel):
     beat: BeatSettings = Field(default_factory=BeatSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     task: TaskSettings = Field(default_factory=TaskSettings)
+    secret: SecretSettings = Field(default_factory=SecretSettings)
+    outbound: OutboundSettings = Field(default_factory=OutboundSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
     tracing: TracingSettings = Field(default_factory=TracingSettings)

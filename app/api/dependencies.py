@@ -18,9 +18,11 @@ from app.errors import Forbidden, Unauthenticated
 from app.modules.auth import service as auth
 from app.modules.auth.models import User
 from app.modules.auth.service import Role
+from app.outbound import OutboundPolicy
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.facade import Scheduler
 from app.scheduling.observing import Observer
+from app.sealing import Sealer
 from app.settings import Settings
 
 READING = frozenset({"GET", "HEAD"})
@@ -37,6 +39,8 @@ class Services:
     probe: Probe
     observer: Observer
     following: Following
+    sealer: Sealer
+    outbound: OutboundPolicy
 
 
 def services(request: Request) -> Services:

@@ -69,6 +69,8 @@ class ForegroundStack:
         if redis is not None:
             redis.initialise()
             addresses["REDIS_URL"] = redis.url
+        if not settings.secret.each():
+            addresses["UPBEAT_SECRET_KEYS"] = self._state.secret_keys()
         os.environ.update(addresses)
         get_settings.cache_clear()
         settings = get_settings()

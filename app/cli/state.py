@@ -2,8 +2,9 @@
 
 lock            held by the one `upbeat up` of this folder
 servers.json    ports and passwords of the embedded servers, chosen once
+secret_keys     what encrypts stored secrets, made once; without it they are lost
 postgres/ redis/  their data
-env             DATABASE_URL and REDIS_URL of the running servers, read by app.settings
+env             DATABASE_URL, REDIS_URL and UPBEAT_SECRET_KEYS of what runs, read by app.settings
 run/            the supervisor's configuration and socket, process ids
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from app.cli.embedded import Postgres, Redis, free_port, new_password, port_is_free
 from app.errors import ConfigurationError
+from app.sealing import new_key
 from app.settings import RUNTIME_ENV, STATE_FOLDER
 
 LONGEST_SOCKET_PATH = 90  # sockaddr_un holds 108 bytes, and supervisor appends a process id
@@ -88,6 +90,13 @@ class State:
             ),
             Redis(self.folder / "redis", int(kept["redis"]["port"]), str(kept["redis"]["password"])),
         )
+
+    def secret_keys(self) -> str:
+        """The remembered keys; one is made at the first start."""
+        file = self.folder / "secret_keys"
+        if not file.exists():
+            write_private(file, new_key() + "\n")
+        return file.read_text().strip()
 
     def socket(self) -> Path:
         """A path for the supervisor's socket that is short enough, in a folder closed to others."""

@@ -1,16 +1,47 @@
-"""Monthly partitions by id: made ahead of time, while everything else goes on.
+"""Monthly partitions by id: made ahead of time and dropped when old, while everything else goes on.
 
 There is no DEFAULT partition (it would forbid DETACH CONCURRENTLY), so an id whose month has no
 partition cannot be stored; beats keep the coming months in place.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 MONTHS_BEHIND = 1
 MONTHS_AHEAD = 2
+
+# Lock not available, and a statement that took too long.
+_BUSY = ("55P03", "57014")
+
+
+class PartitionBusy(Exception):
+    """A transaction that looks at a partition lasts longer than was waited."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """The table of one month; its ids are those from ``start`` until before ``end``.
+
+    ``attached`` is False for one that was detached and whose dropping was interrupted; ``pending``
+    means that even the detaching was.
+    """
+
+    parent: str
+    name: str
+    start: datetime
+    end: datetime
+    attached: bool
+    pending: bool
+
+    @property
+    def month(self) -> str:
+        """The part of the name that tells the month, equal for all parents."""
+        return self.name.removeprefix(self.parent)
 
 
 def month_start(instant: datetime, offset: int = 0) -> datetime:
@@ -25,14 +56,26 @@ def _bound(instant: datetime) -> UUID:
 
 def existing(connection: Connection, parent: str) -> set[str]:
     """Names of the partitions of ``parent``."""
+    return {each.name for each in partitions(connection, parent) if each.attached or each.pending}
+
+
+def partitions(connection: Connection, parent: str) -> list[Partition]:
+    """The months of ``parent``, oldest first, with those that were left behind by a dropping."""
     rows = connection.execute(
         text(
-            "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
-            " WHERE i.inhparent = CAST(:parent AS regclass)"
+            "SELECT c.relname, i.inhrelid IS NOT NULL, COALESCE(i.inhdetachpending, false)"
+            " FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid"
+            " WHERE c.relkind = 'r' AND c.relname ~ :pattern AND c.relnamespace ="
+            " (SELECT relnamespace FROM pg_class WHERE oid = CAST(:parent AS regclass))"
+            " ORDER BY c.relname"
         ),
-        {"parent": parent},
+        {"parent": parent, "pattern": rf"^{parent}_\d{{4}}_(0[1-9]|1[0-2])$"},
     )
-    return set(rows.scalars())
+    found = []
+    for name, attached, pending in rows:
+        start = datetime.strptime(name.removeprefix(f"{parent}_"), "%Y_%m").replace(tzinfo=UTC)
+        found.append(Partition(parent, name, start, month_start(start, 1), attached and not pending, pending))
+    return found
 
 
 def ensure_partitions(
@@ -52,11 +95,60 @@ def ensure_partitions(
             if name in present:
                 continue
             connection.execute(text(f"CREATE TABLE IF NOT EXISTS {name} (LIKE {parent} INCLUDING ALL)"))
-            connection.execute(
-                text(
-                    f"ALTER TABLE {parent} ATTACH PARTITION {name}"
-                    f" FOR VALUES FROM ('{_bound(start)}') TO ('{_bound(end)}')"
-                )
-            )
+            _attach(connection, parent, name, start, end)
             made.append(name)
     return made
+
+
+def drop_partition(
+    connection: Connection,
+    partition: Partition,
+    *,
+    needed: Callable[[Connection, str], bool],
+    patience: float = 5.0,
+) -> bool:
+    """Detach a month while reads and writes of the others go on, and drop it; True if it is gone.
+
+    ``connection`` commits each statement (AUTOCOMMIT), because detaching concurrently refuses a
+    transaction. ``needed`` is asked about the table before and after, since only after the
+    detaching nothing can be stored in it any more; a table that is needed is (or remains) attached.
+
+    A transaction that has looked at the parent is waited for, at most ``patience`` seconds; after
+    that the month is left half detached, in which state it hides its rows and hinders nobody. It
+    must be dropped first the next time: PostgreSQL detaches one at a time.
+
+    Raises:
+        PartitionBusy: the patience was at an end.
+    """
+    if partition.attached and needed(connection, partition.name):
+        return False
+    connection.execute(text(f"SET lock_timeout = {int(patience * 1000)}"))
+    try:
+        if partition.pending:
+            _alter(connection, partition, "FINALIZE")
+        elif partition.attached:
+            _alter(connection, partition, "CONCURRENTLY")
+        if needed(connection, partition.name):
+            _attach(connection, partition.parent, partition.name, partition.start, partition.end)
+            return False
+        connection.execute(text(f"DROP TABLE {partition.name}"))
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) not in _BUSY:
+            raise
+        raise PartitionBusy(partition.name) from error
+    finally:
+        connection.execute(text("RESET lock_timeout"))
+    return True
+
+
+def _alter(connection: Connection, partition: Partition, how: str) -> None:
+    connection.execute(text(f"ALTER TABLE {partition.parent} DETACH PARTITION {partition.name} {how}"))
+
+
+def _attach(connection: Connection, parent: str, name: str, start: datetime, end: datetime) -> None:
+    connection.execute(
+        text(
+            f"ALTER TABLE {parent} ATTACH PARTITION {name}"
+            f" FOR VALUES FROM ('{_bound(start)}') TO ('{_bound(end)}')"
+        )
+    )

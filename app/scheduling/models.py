@@ -28,6 +28,7 @@ class ScheduleRow(Base):
     __table_args__ = (
         Index(None, "task_name"),
         Index(None, "task"),
+        Index(None, "paused_by", postgresql_where=text("paused_by IS NOT NULL")),
         Index(
             "ix_celery_periodic_task_configs_calendars",
             "id",

@@ -75,7 +75,7 @@ def error_of(error: BaseException, traceback: object = None) -> dict[str, Any]:
 
 
 def outcome_of(error: BaseException, traceback: object = None) -> Outcome:
-    """What an exception means for the run."""
+    """What an exception means for the run; one with `retryable = False` ends it, attempts left or not."""
     document = error_of(error, traceback)
     if isinstance(error, TimeLimitExceeded):
         seconds = error.args[0] if error.args else None
@@ -88,7 +88,7 @@ def outcome_of(error: BaseException, traceback: object = None) -> Outcome:
         return Outcome(RunState.LOST, error=document, reason=Reason.WORKER_LOST)
     if isinstance(error, SoftTimeLimitExceeded):
         document["message"] = "The soft time limit passed."
-    return Outcome(RunState.FAILED, error=document, retryable=True)
+    return Outcome(RunState.FAILED, error=document, retryable=getattr(error, "retryable", True) is not False)
 
 
 def finish(task_id: object, attempt: int, outcome: Outcome) -> RunState | None:

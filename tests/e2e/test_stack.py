@@ -148,6 +148,21 @@ def test_the_given_administrator_is_told_to_nobody(checkout: Checkout, up: Proce
     assert env.stat().st_mode & 0o777 == 0o600
 
 
+def test_an_agents_credential_is_kept_with_the_key_that_the_start_made(
+    checkout: Checkout, client: httpx.Client
+) -> None:
+    body = {"name": "kept", "kind": "webhook", "url": "https://hooks.example.com/"}
+    made = client.post("/api/v1/agents", json=body)
+    assert made.status_code == 201, made.text
+    path = f"/api/v1/agents/{made.json()['id']}"
+    answer = client.put(f"{path}/credential", json={"credential": "the-key-of-the-service"})
+    assert answer.status_code == 200, answer.text
+    assert client.delete(path).status_code == 204
+    keys = checkout.folder / ".upbeat" / "secret_keys"
+    assert keys.stat().st_mode & 0o777 == 0o600
+    assert keys.read_text().strip() in (checkout.folder / ".upbeat" / "env").read_text()
+
+
 def test_a_command_started_by_hand_finds_the_stack(checkout: Checkout, up: Process) -> None:
     inspect = checkout.processes.start(
         "inspect",

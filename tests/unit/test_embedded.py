@@ -16,6 +16,7 @@ from app.cli.reach import names_broker, names_database, reach_database, reach_re
 from app.cli.state import LONGEST_SOCKET_PATH, AlreadyRunning, State, write_private
 from app.cli.supervision import Program, render, server_programs, service_programs
 from app.errors import ConfigurationError
+from app.sealing import Sealer
 from app.settings import ApiSettings, AuthSettings, BrokerSettings, DatabaseSettings, Settings
 
 SECRET = "secret-that-nobody-may-see"
@@ -185,3 +186,11 @@ def test_a_given_password_is_not_shown() -> None:
 def test_a_program_has_a_log_of_its_own(folder: Path) -> None:
     programs: list[Program] = service_programs(folder, Settings())
     assert len({program.log for program in programs}) == len(programs)
+
+
+def test_the_key_for_secrets_is_made_once_and_kept_closed_to_others(folder: Path) -> None:
+    state = State.open()
+    keys = state.secret_keys()
+    assert Sealer([keys]).open(Sealer([keys]).seal("x")) == "x"
+    assert state.secret_keys() == keys
+    assert mode(folder / ".upbeat" / "secret_keys") == 0o600

@@ -1,15 +1,13 @@
-"""The demonstration task, and the cleaning up after old runs."""
+"""The demonstration task, and the forgetting of old history."""
 
 import asyncio
 import logging
 import os
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete
-
-from app.scheduling.ids import id_at
-from app.scheduling.models import LogRow
+from app.modules.scheduled_task import history
 from app.worker import app
 from app.worker.bridge import task_sessions
 
@@ -47,11 +45,13 @@ async def test_task(self: Any, message: str = "It works.", seconds: float = 0.0)
         "src.apps.scheduled_task.tasks.cleanup_old_logs_task",
     ),
 )
-async def cleanup_old_logs(days: int = 30) -> dict[str, int]:
-    """Delete the log lines of runs older than `days` days."""
-    if days < 1:
-        raise ValueError("days must be 1 or more")
-    before = id_at(datetime.now(UTC) - timedelta(days=days))
-    async with task_sessions()() as session, session.begin():
-        deleted = await session.execute(delete(LogRow).where(LogRow.run_id < before))
-    return {"deleted": deleted.rowcount}  # type: ignore[attr-defined]
+async def cleanup_old_logs(days: int = 90, whole_months: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002
+    """Forget runs, attempts, log lines and what else is history, older than `days` days.
+
+    Whole months are dropped, and the rest of a month is kept until it is old as a whole; with
+    `whole_months=False` its rows are deleted one by one. Runs that have not ended stay.
+    """
+    if not 1 <= days <= 36_500:
+        raise ValueError("days must be from 1 to 36500")
+    done = await history.clean_up(task_sessions(), timedelta(days=days), rows=not whole_months)
+    return asdict(done)

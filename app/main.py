@@ -15,6 +15,7 @@ from app.api import (
     docs,
     health,
     logs,
+    metrics,
     middleware,
     openapi,
     previews,
@@ -29,6 +30,7 @@ from app.api import (
 from app.api.dependencies import Services, authorize, caller
 from app.api.following import Following, announced_end
 from app.api.probe import Probe
+from app.api.scrapes import Scrapes
 from app.db import async_engine, async_sessions
 from app.outbound import OutboundPolicy
 from app.scheduling.facade import Scheduler
@@ -64,6 +66,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             probe=probe,
             observer=observer,
             following=following,
+            scrapes=Scrapes(observer, publisher),
             sealer=sealer,
             outbound=outbound,
         )
@@ -94,6 +97,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.include_router(health.router)
+    app.include_router(metrics.router)
     app.include_router(auth.public, prefix="/api/v1")
     app.include_router(auth.personal, prefix="/api/v1", dependencies=[Depends(caller)])
     resources = (

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.api.following import Following
 from app.api.probe import Probe
+from app.api.scrapes import Scrapes
 from app.errors import Forbidden, Unauthenticated
 from app.modules.auth import service as auth
 from app.modules.auth.models import User
@@ -39,6 +40,7 @@ class Services:
     probe: Probe
     observer: Observer
     following: Following
+    scrapes: Scrapes
     sealer: Sealer
     outbound: OutboundPolicy
 

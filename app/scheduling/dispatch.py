@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.db.partitions import ensure_partitions
-from app.scheduling import liveness, runs, statements, waiting
+from app.scheduling import liveness, runs, statements, tally, waiting
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.firing import Due, Firer
 from app.scheduling.ids import new_id
@@ -100,7 +100,9 @@ class Dispatcher:
             delay = self._pass()
         except Exception:
             self._in_contact_since = None
+            tally.count("beat_pass", label="failed")
             raise
+        tally.count("beat_pass", label="done")
         if self._in_contact_since is None:
             self._in_contact_since = time.monotonic()
         return delay
@@ -132,6 +134,7 @@ class Dispatcher:
                 return 0
             due = [Due(row.schedule_id, row.next_run_at, row.run_count) for row in claimed]
             messages = self._firer.fire(session, due, claimed[0].now)
+        tally.count("fired", len(claimed))
         self._publish(messages)
         return len(claimed)
 
@@ -152,6 +155,10 @@ class Dispatcher:
         for run_id in [row.id for row in found if row.apart]:
             with self._sessions.begin() as session:
                 runs.end_queued(session, run_id, RunState.EXPIRED, Reason.DEADLINE, late=True)
+        tally.count("dispatched", sum(row.state == "queued" for row in rows))
+        for row in rows:
+            if row.state != "queued":
+                tally.tell(tally.Ended(row.task, row.queue, row.state))
         self._publish(
             [
                 RunMessage.of(row.id, row.task, row.queue, row.attempt, row.options)

@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
 from app.errors import NotFound
-from app.scheduling import run_logs, runs
+from app.scheduling import backlog, run_logs, runs
+from app.scheduling.backlog import Backlog
 from app.scheduling.facade import Page
 from app.scheduling.models import BeatRow, LogRow, RunRow, WorkerRow
 from app.scheduling.run_logs import Place, Standing
@@ -112,6 +113,10 @@ class Observer:
         if row is None:
             raise NotFound("There is no beat with this id. GET /api/v1/beats lists them.")
         return BeatView(*row)
+
+    async def backlog(self) -> Backlog:
+        """What waits and runs now; raises as the driver does when the database is away."""
+        return await self._read(backlog.read)
 
     async def _read(self, work: Callable[[Session], T]) -> T:
         async with self._sessions() as session:

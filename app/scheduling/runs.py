@@ -19,7 +19,7 @@ from uuid import UUID
 from sqlalchemy import TextClause, func, insert, select
 from sqlalchemy.orm import Session
 
-from app.scheduling import limiting, run_logs, settlement, statements
+from app.scheduling import limiting, run_logs, settlement, statements, tally
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.config import RunOptions
 from app.scheduling.ids import new_id
@@ -58,6 +58,7 @@ class Started:
     options: dict[str, Any]
     schedule_id: UUID | None
     scheduled_for: datetime | None
+    task: str
     queue: str
     start_lateness: float
     dispatch_lateness: float | None
@@ -174,9 +175,17 @@ def start(
     if row is None:
         limited = limiting.start(session, values)
         if isinstance(limited, Reason):
+            tally.note(session, tally.Counted("held", label=limited))
             return Held(limited)
         row = limited
-    return None if row is None else Started(*row)
+    if row is None:
+        return None
+    started = Started(*row)
+    tally.note(
+        session,
+        tally.Began(started.task, started.queue, started.start_lateness, started.dispatch_lateness),
+    )
+    return started
 
 
 def finish(
@@ -199,8 +208,10 @@ def finish(
             if key is not None:
                 limiting.lock(session, key)
             again = guard | {"delay": delay.total_seconds(), "error": error}
-            if session.scalar(statements.REQUEUE, again) is None:
+            requeued = session.execute(statements.REQUEUE, again).one_or_none()
+            if requeued is None:
                 return None
+            tally.note(session, tally.Requeued(requeued.task, requeued.queue, outcome.state))
             if key is not None:
                 limiting.release(session, key)
             session.execute(
@@ -276,6 +287,7 @@ def _end(session: Session, statement: TextClause, values: Mapping[str, Any]) -> 
             return False
         if ended.settles:
             settlement.settle(session, ended)
+    tally.note(session, tally.Ended(ended.task, ended.queue, ended.state, ended.seconds))
     if ended.limit_key is not None:
         limiting.release(session, ended.limit_key)
     if ended.streamed_until is not None:

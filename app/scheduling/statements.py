@@ -166,7 +166,7 @@ WHERE id = :id AND attempt = :attempt AND (CAST(:task AS text) IS NULL OR task =
        OR state = 'running' AND start_token = :token)
   AND EXISTS (SELECT 1 FROM celery_workers w
               WHERE w.id = :worker_id AND w.lease_expires_at > clock_timestamp())
-RETURNING args, kwargs, attempt, options, schedule_id, scheduled_for, queue,
+RETURNING args, kwargs, attempt, options, schedule_id, scheduled_for, task, queue,
     EXTRACT(EPOCH FROM started_at - due_at)::float, EXTRACT(EPOCH FROM published_at - due_at)::float, traceparent
 """)
 
@@ -176,7 +176,7 @@ START = _start(limited=False)
 # Of a run with a limit, whose key is held: see `app.scheduling.limiting`.
 START_LIMITED = _start(limited=True)
 
-_ENDED = "id, schedule_id, origin, state, attempt, started_at, finished_at, blocked_by, settles, limit_key, streamed_until"
+_ENDED = "task, queue, EXTRACT(EPOCH FROM finished_at - started_at)::float AS seconds, id, schedule_id, origin, state, attempt, started_at, finished_at, blocked_by, settles, limit_key, streamed_until"
 
 # Without ``settling`` a run whose end concerns its schedule or its limit is left alone: that is locked first.
 FINISH = text(f"""
@@ -242,7 +242,7 @@ SET state = 'queued', attempt = attempt + 1, dispatches = 0,
     worker = NULL, worker_id = NULL, start_token = NULL, started_at = NULL, error = CAST(:error AS jsonb)
 WHERE id = :id AND attempt = :attempt AND state = 'running'
   AND (CAST(:worker_id AS uuid) IS NULL OR worker_id = :worker_id)
-RETURNING id
+RETURNING task, queue
 """)
 
 # Runs whose worker has no lease any more, wherever it is.

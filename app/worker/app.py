@@ -20,6 +20,7 @@ from app.worker import (
     flushing,
     liveness,
     logs,
+    measures,
     pools,
     registration,
     results,
@@ -30,7 +31,7 @@ from app.worker.config import celery_configuration
 from app.worker.publisher import CeleryPublisher
 from app.worker.task import OutcomeWithheld, current_request
 
-__all__ = ["Upbeat", "app", "catalogue", "departure", "liveness", "logs", "registration"]
+__all__ = ["Upbeat", "app", "catalogue", "departure", "liveness", "logs", "measures", "registration"]
 
 
 class Upbeat(Celery):  # type: ignore[misc]

@@ -15,7 +15,8 @@ from uuid import UUID, uuid4
 
 from celery.utils.nodenames import anon_nodename
 
-from app.scheduling.messages import QUEUES, RunMessage, Survey
+from app.scheduling import tally
+from app.scheduling.messages import QUEUES, BrokerUnavailable, RunMessage, Survey
 from app.worker.broker import BrokerClient
 
 BATCH = 500
@@ -39,8 +40,13 @@ class CeleryPublisher:
         Raises:
             BrokerUnavailable: some or all were not sent; sending one twice does no harm.
         """
-        if messages:
+        if not messages:
+            return
+        try:
             self._broker.use(lambda client: self._push(client, messages))
+        except BrokerUnavailable:
+            tally.count("publish_failed", len(messages))
+            raise
 
     def ping(self) -> None:
         """Ask the broker for an answer.

@@ -25,6 +25,7 @@ from app.api import (
     schedule_actions,
     schedules,
     tasks,
+    tracing,
     workers,
 )
 from app.api.dependencies import Services, authorize, caller
@@ -41,6 +42,7 @@ from app.worker import app as celery_app
 from app.worker import catalogue
 from app.worker.beat import EmbeddedBeat
 from app.worker.publisher import CeleryPublisher
+from app.worker.tracing import flush as flush_traces
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -83,6 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await probe.close()
             publisher.close()
             await engine.dispose()
+            await asyncio.to_thread(flush_traces)
 
     app = FastAPI(
         title="Upbeat",
@@ -120,6 +123,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(middleware.Deadline, seconds=settings.database.statement_timeout)
     app.add_middleware(middleware.BodyLimit, max_bytes=settings.api.max_body_bytes)
     app.add_middleware(middleware.RequestContext)
+    tracing.install(app)
     return app
 
 

@@ -161,7 +161,9 @@ class Dispatcher:
                 tally.tell(tally.Ended(row.task, row.queue, row.state))
         self._publish(
             [
-                RunMessage.of(row.id, row.task, row.queue, row.attempt, row.options)
+                RunMessage.of(
+                    row.id, row.task, row.queue, row.attempt, row.options, traceparent=row.traceparent
+                )
                 for row in rows
                 if row.state == "queued"
             ]

@@ -27,11 +27,29 @@ class RunMessage:
     attempt: int = 1
     soft_time_limit: float | None = None
     time_limit: float | None = None
+    traceparent: str | None = None
 
     @classmethod
-    def of(cls, run_id: UUID, task: str, queue: str, attempt: int, options: Mapping[str, Any]) -> Self:
-        """The wake-up of a stored run, whose limits are in its options."""
-        return cls(run_id, task, queue, attempt, options.get("soft_time_limit"), options.get("time_limit"))
+    def of(
+        cls,
+        run_id: UUID,
+        task: str,
+        queue: str,
+        attempt: int,
+        options: Mapping[str, Any],
+        *,
+        traceparent: str | None = None,
+    ) -> Self:
+        """The wake-up of a stored run, whose limits are in its options; ``traceparent`` names who asked for it."""
+        return cls(
+            run_id,
+            task,
+            queue,
+            attempt,
+            options.get("soft_time_limit"),
+            options.get("time_limit"),
+            traceparent=traceparent,
+        )
 
 
 @dataclass(frozen=True, slots=True)

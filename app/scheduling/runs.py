@@ -19,7 +19,7 @@ from uuid import UUID
 from sqlalchemy import TextClause, func, insert, select
 from sqlalchemy.orm import Session
 
-from app.scheduling import limiting, run_logs, settlement, statements, tally
+from app.scheduling import limiting, run_logs, settlement, statements, tally, tracing
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.config import RunOptions
 from app.scheduling.ids import new_id
@@ -109,7 +109,7 @@ def submit(
     later = due_at is not None or due_in > 0
     waits = blocked_by is not None
     eligible: Any = due_at if due_at is not None else now + timedelta(seconds=due_in)
-    stored = options.stored(task)
+    stored, traceparent = options.stored(task), tracing.current()
     identifier = run_id or new_id()
     chosen = queue or options.queue or task.queue
     session.execute(
@@ -134,9 +134,14 @@ def submit(
             kwargs=dict(kwargs),
             options=stored,
             requested_by=requested_by,
+            traceparent=traceparent,
         )
     )
-    return None if later or waits else RunMessage.of(identifier, task.name, chosen, 1, stored)
+    return (
+        None
+        if later or waits
+        else RunMessage.of(identifier, task.name, chosen, 1, stored, traceparent=traceparent)
+    )
 
 
 def wake_beats(session: Session, run_id: UUID, *, within: float) -> None:

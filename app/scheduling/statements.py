@@ -138,7 +138,7 @@ SET state = CASE WHEN {_LATE} THEN 'expired' ELSE state END,
             CAST(:delay AS double precision) * power(2, LEAST(dispatches, 16)), :cap)),
         start_deadline) END
 WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued' AND blocked_by IS NULL
-RETURNING id, state, task, queue, attempt, options
+RETURNING id, state, task, queue, attempt, options, traceparent
 """)
 
 # The broker was away: wake again as soon as it may be back, without waiting for the long delay.

@@ -24,6 +24,7 @@ from app.worker import (
     pools,
     registration,
     results,
+    tracing,
     transport,
 )
 from app.worker.broker import BrokerClient
@@ -31,7 +32,17 @@ from app.worker.config import celery_configuration
 from app.worker.publisher import CeleryPublisher
 from app.worker.task import OutcomeWithheld, current_request
 
-__all__ = ["Upbeat", "app", "catalogue", "departure", "liveness", "logs", "measures", "registration"]
+__all__ = [
+    "Upbeat",
+    "app",
+    "catalogue",
+    "departure",
+    "liveness",
+    "logs",
+    "measures",
+    "registration",
+    "tracing",
+]
 
 
 class Upbeat(Celery):  # type: ignore[misc]

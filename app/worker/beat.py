@@ -22,7 +22,7 @@ from app.db import sync_engine, sync_sessions
 from app.db.listen import Listener
 from app.scheduling.dispatch import Dispatcher
 from app.settings import get_settings
-from app.worker import bookkeeping, measures, registration
+from app.worker import bookkeeping, measures, registration, tracing
 from app.worker.watchdog import EXIT_STATUS, Watchdog
 
 logger = logging.getLogger(__name__)
@@ -158,6 +158,7 @@ class Service(CeleryService):  # type: ignore[misc]
         """Turn until stopped."""
         self.scheduler.watch()
         measures.serve_beat()
+        tracing.switch_on("upbeat-beat")
         super().start(embedded_process=embedded_process)
 
     def stop(self, wait: bool = False) -> None:

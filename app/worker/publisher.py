@@ -98,10 +98,20 @@ def envelopes(messages: Sequence[RunMessage], published_at: float, origin: str) 
     """
     at, tag = repr(published_at), str(uuid4())[:24]
     return [
-        _template(each.task, each.queue, each.attempt, each.time_limit, each.soft_time_limit, origin)
-        % {"run": each.run_id, "at": at, "tag": f"{tag}{number:012x}"}
+        _traced(
+            _template(each.task, each.queue, each.attempt, each.time_limit, each.soft_time_limit, origin)
+            % {"run": each.run_id, "at": at, "tag": f"{tag}{number:012x}"},
+            each.traceparent,
+        )
         for number, each in enumerate(messages)
     ]
+
+
+def _traced(stored: str, traceparent: str | None) -> str:
+    """With the header that OpenTelemetry's instrumentation of Celery would have added when publishing."""
+    if traceparent is None:
+        return stored
+    return stored.replace('"headers": {', f'"headers": {{"traceparent": {json.dumps(traceparent)}, ', 1)
 
 
 @lru_cache(maxsize=1024)

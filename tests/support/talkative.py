@@ -7,7 +7,10 @@ import threading
 import time
 from pathlib import Path
 
+import httpx
+
 from app.worker import app, progress
+from support.tasks import instant
 
 logger = logging.getLogger("talkative")
 
@@ -33,6 +36,15 @@ async def everything() -> None:
     logger.debug("below the level")
     progress(3, 7, "on the way")
     sys.stdout.write("no newline at the end")
+
+
+@app.task(name="talkative.fetch")
+async def fetch(url: str) -> int:
+    """Call another service, then another task."""
+    async with httpx.AsyncClient() as client:
+        answer = await client.post(url)
+    await asyncio.to_thread(instant.delay)
+    return answer.status_code
 
 
 async def _speak(text: str) -> None:

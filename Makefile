@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 PYTHON ?=
 PIP_FLAGS := --require-hashes --disable-pip-version-check --no-input --quiet
 UV_VERSION := 0.13.9
+# Two processes, each with servers of its own; a file's tests stay together. PARALLEL= for one.
+PARALLEL ?= -n 2 --dist loadfile
 
 help:
 	@echo 'make up      start everything in the foreground; Ctrl-C stops it'
@@ -19,14 +21,14 @@ up: $(VENV)/.installed-embedded
 	@exec $(BIN)/python -m app.cli up --attached
 
 test: $(VENV)/.installed-dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage run -m pytest $(PARALLEL) $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

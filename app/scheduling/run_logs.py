@@ -19,11 +19,12 @@ from app.scheduling.models import LogRow, RunRow
 CHANNEL = "upbeat_runs"
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
+# One document is adapted in a fraction of the time that seven arrays take.
 _INSERT = text("""
 INSERT INTO celery_task_run_logs (run_id, attempt, number, logged_at, level, logger, message)
-SELECT * FROM unnest(
-    CAST(:run_id AS uuid[]), CAST(:attempt AS smallint[]), CAST(:number AS int[]),
-    CAST(:logged_at AS timestamptz[]), CAST(:level AS text[]), CAST(:logger AS text[]), CAST(:message AS text[]))
+SELECT r, a, n, t, l, g, m
+FROM jsonb_to_recordset(CAST(:lines AS jsonb))
+     AS line (r uuid, a smallint, n int, t timestamptz, l text, g text, m text)
 ON CONFLICT DO NOTHING
 """)
 
@@ -79,13 +80,29 @@ class Standing:
     progress: dict[str, Any] | None
 
 
+def store_lines(session: Session, lines: Sequence[Line]) -> None:
+    """Store lines, and tell nobody."""
+    if lines:
+        document = [
+            {
+                "r": str(line.run_id),
+                "a": line.attempt,
+                "n": line.number,
+                "t": line.logged_at.isoformat(),
+                "l": line.level,
+                "g": line.logger,
+                "m": line.message,
+            }
+            for line in lines
+        ]
+        session.execute(_INSERT, {"lines": json.dumps(document)})
+
+
 def store(
     session: Session, lines: Sequence[Line], progress: Mapping[tuple[UUID, int], Mapping[str, Any]]
 ) -> None:
     """Store a batch, and tell those who follow its runs. A batch may be stored twice."""
-    if lines:
-        names = ("run_id", "attempt", "number", "logged_at", "level", "logger", "message")
-        session.execute(_INSERT, {name: [getattr(line, name) for line in lines] for name in names})
+    store_lines(session, lines)
     for (run_id, attempt), document in progress.items():
         session.execute(_PROGRESS, {"id": run_id, "attempt": attempt, "progress": json.dumps(document)})
     ids = {line.run_id for line in lines} | {run_id for run_id, _ in progress}

@@ -80,26 +80,30 @@ class RunLog:
             flusher.progress(self.run_id, self.attempt, {"attempt": self.attempt, **document})
 
     def end(self) -> None:
-        """Keep what was not ended by a newline, and store everything; waits for a second at most."""
+        """Keep what was not ended by a newline; `rest` has what is not stored yet."""
         with self._lock:
             for stream, rest in self._partial.items():
                 self.add("info" if stream == "stdout" else "warning", stream, rest)
             self._over = True
             self._tell_missed()
-        flusher.flush(LAST_FLUSH)
 
     def _tell_missed(self) -> None:
-        if self._missed and self._put(
-            "warning", SOURCE, f"{self._missed} lines are missing here: the database was away for too long."
-        ):
-            self._missed = 0
+        if self._missed:
+            lost = f"{self._missed} lines are missing here: the database was away for too long."
+            if flusher.add(self._line("warning", SOURCE, lost)):
+                self._missed = 0
 
-    def _put(self, level: str, logger: str, message: str, at: datetime | None = None) -> bool:
+    def _put(self, level: str, logger: str, message: str, at: datetime | None = None) -> None:
+        self._missed += not flusher.add(self._line(level, logger, message, at))
+
+    def _line(self, level: str, logger: str, message: str, at: datetime | None = None) -> Line:
         self._number += 1
-        now = at or datetime.now(UTC)
-        kept = flusher.add(Line(self.run_id, self.attempt, self._number, now, level, logger, message))
-        self._missed += not kept
-        return kept
+        return Line(self.run_id, self.attempt, self._number, at or datetime.now(UTC), level, logger, message)
+
+
+def rest(run_id: UUID, attempt: int) -> list[Line]:
+    """The lines that the transaction which ends this attempt has to store; waits for a second at most."""
+    return flusher.take(run_id, attempt, LAST_FLUSH)
 
 
 current: ContextVar[RunLog | None] = ContextVar("run_log", default=None)

@@ -18,12 +18,12 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.scheduling import runs
+from app.scheduling import run_logs, runs
 from app.scheduling.models import RunRow
 from app.scheduling.policies import Reason
 from app.scheduling.runs import Outcome, RunState
 from app.settings import get_settings
-from app.worker import bookkeeping, codec, liveness
+from app.worker import bookkeeping, capture, codec, liveness
 
 logger = logging.getLogger(__name__)
 
@@ -96,9 +96,10 @@ def finish(task_id: object, attempt: int, outcome: Outcome) -> RunState | None:
     run_id = run_id_of(task_id)
     if run_id is None:
         return None
-    worker_id = liveness.worker_id()
+    worker_id, lines = liveness.worker_id(), capture.rest(run_id, attempt)
 
     def work(session: Session) -> RunState | None:
+        run_logs.store_lines(session, lines)
         state = runs.finish(session, run_id, attempt=attempt, outcome=outcome, worker_id=worker_id)
         if state is RunState.QUEUED:
             runs.wake_beats(session, run_id, within=get_settings().beat.max_sleep)

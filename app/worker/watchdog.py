@@ -27,11 +27,14 @@ class Watchdog:
         patience: float,
         bite: Callable[[str], object],
         busy: Callable[[], bool] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._what = what
         self._patience = patience
         self._bite = bite
         self._busy = busy or (lambda: False)
+        self._clock = clock
         self._turns = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="upbeat-watchdog", daemon=True)
@@ -50,9 +53,9 @@ class Watchdog:
 
     def _watch(self) -> None:
         interval = self._patience / LOOKS
-        seen, stuck, looked = self._turns, 0.0, time.monotonic()
+        seen, stuck, looked = self._turns, 0.0, self._clock()
         while not self._over.wait(interval):
-            now = time.monotonic()
+            now = self._clock()
             if self._turns != seen or self._busy():
                 seen, stuck = self._turns, 0.0
             else:

@@ -100,7 +100,9 @@ def test_an_unknown_task_does_not_touch_the_run_of_another(broker: redis.Redis) 
     assert state(honest) == "queued"
 
 
-@pytest.mark.parametrize("identifier", ["5f0c7a52-2f0e-4d0b-9d2c-0d6f3c1b7a11", "no uuid", "' OR true --", "x" * 10_000, "\0", "é"])
+@pytest.mark.parametrize(
+    "identifier", ["5f0c7a52-2f0e-4d0b-9d2c-0d6f3c1b7a11", "no uuid", "' OR true --", "x" * 10_000, "\0", "é"]
+)
 def test_a_forged_message_without_a_run_starts_nothing(broker: redis.Redis, identifier: str) -> None:
     push(broker, changed("headers", id=identifier))
     counted(Counter({"suppressed": 1}))

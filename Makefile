@@ -9,13 +9,15 @@ PIP_FLAGS := --require-hashes --disable-pip-version-check --no-input --quiet
 UV_VERSION := 0.13.9
 # Two processes, each with servers of its own; a file's tests stay together. PARALLEL= for one.
 PARALLEL ?= -n 2 --dist loadfile
+# What speaks to the database in SQL of its own, on the older server too.
+ON_POSTGRES_16 := $(foreach part,schema dispatch runs overlap pausing plans history,tests/integration/test_$(part).py)
 
 help:
 	@echo 'make up      start everything in the foreground; Ctrl-C stops it'
 	@echo 'make test    run the tests; ARGS=tests/unit chooses, UPBEAT_TEST_POSTGRES=16 the older server'
 	@echo 'make check   what CI runs: lint, types, tests with coverage'
-	@echo 'make bench   the measurements of docs'
-	@echo 'make lock    compile requirements/ from pyproject.toml'
+	@echo 'make bench   measure, beside the peers (20 minutes; ARGS=--quick 4); ONLY=engine is a part'
+	@echo 'make lock    compile requirements/ from pyproject.toml and bench.in'
 
 up: $(VENV)/.installed-embedded
 	@exec $(BIN)/python -m app.cli up --attached
@@ -29,6 +31,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(PARALLEL) $(ARGS)
+	UPBEAT_TEST_POSTGRES=16 $(BIN)/coverage run -m pytest -q $(ON_POSTGRES_16)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -68,3 +71,5 @@ lock:
 	    .venv-lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	        "$$@" pyproject.toml --output-file requirements/$$name.txt; \
 	done
+	.venv-lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	    requirements/bench.in --output-file requirements/bench.txt

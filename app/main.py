@@ -13,6 +13,7 @@ from app.api import (
     auth,
     calendars,
     docs,
+    drift,
     health,
     logs,
     metrics,
@@ -106,6 +107,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     resources = (
         schedules.router,
         schedule_actions.router,
+        drift.router,
         previews.router,
         runs.router,
         run_logs.router,

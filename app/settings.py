@@ -183,6 +183,14 @@ class OutboundSettings(BaseSettings):
         return _items(self.allow)
 
 
+class ScheduleSettings(BaseSettings):
+    """Where schedules are declared, besides the code."""
+
+    model_config = _group("UPBEAT_SCHEDULES_")
+
+    file: Path | None = Field(None, description="A YAML file of schedules; an empty one declares none.")
+
+
 class LogSettings(BaseSettings):
     """How the three kinds of process write their logs, and what is stored with a run."""
 
@@ -248,6 +256,7 @@ class Settings(BaseModel):
     beat: BeatSettings = Field(default_factory=BeatSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     task: TaskSettings = Field(default_factory=TaskSettings)
+    schedules: ScheduleSettings = Field(default_factory=ScheduleSettings)
     secret: SecretSettings = Field(default_factory=SecretSettings)
     outbound: OutboundSettings = Field(default_factory=OutboundSettings)
     log: LogSettings = Field(default_factory=LogSettings)

@@ -21,8 +21,8 @@ def main() -> None:
     parser.add_argument("--only", choices=sorted(PARTS), action="append", help="run this part")
     parser.add_argument("--quick", action="store_true", help="small sizes, short runs: two to three minutes")
     parser.add_argument("--sizes", type=int, nargs="+", help="numbers of schedules")
-    parser.add_argument("--peers", nargs="*", help=f"of {', '.join(engine.PEERS)}; none for ours alone")
-    parser.add_argument("--measures", nargs="+", help=f"of {', '.join(engine.MEASURES)}")
+    parser.add_argument("--peers", nargs="*", choices=list(engine.PEERS), help="none for ours alone")
+    parser.add_argument("--measures", nargs="+", choices=[*engine.MEASURES, *engine.WITH_IDLE])
     chosen = parser.parse_args()
     for name in chosen.only or sorted(PARTS):
         PARTS[name].run(quick=chosen.quick, sizes=chosen.sizes, peers=chosen.peers, measures=chosen.measures)

@@ -30,6 +30,11 @@ PEERS = {
 }
 
 
+def process_clock(pid: int) -> int:
+    """The clock of another process's processor time, as clock_getcpuclockid(3) makes it from its id."""
+    return (~pid << 3) | 2
+
+
 class Ended(Exception):
     """A contestant's process ended, or did not answer in time."""
 
@@ -72,8 +77,7 @@ class Beat:
 
     def cpu(self) -> float:
         """Seconds of processor time so far."""
-        # The clock of another process, as clock_getcpuclockid(3) makes it from its id.
-        return time.clock_gettime((~self.pid << 3) | 2)
+        return time.clock_gettime(process_clock(self.pid))
 
     def end(self) -> None:
         self.process.kill()
@@ -192,4 +196,4 @@ def arrivals(watched: Contestant, expected: int, since: float, patience: float) 
     return curve
 
 
-__all__ = ["OURS", "PEERS", "QUEUE", "Beat", "Contestant", "Ended", "arrivals", "contestant"]
+__all__ = ["OURS", "PEERS", "QUEUE", "Beat", "Contestant", "Ended", "arrivals", "contestant", "process_clock"]

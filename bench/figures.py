@@ -1,12 +1,13 @@
 """Quantiles and medians of what was measured."""
 
+import math
 from collections.abc import Sequence
 
 
 def quantile(values: Sequence[float], share: float) -> float:
     """The nearest-rank quantile; ``share`` from 0 to 1."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))]
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def weighted_quantile(pairs: Sequence[tuple[float, int]], share: float) -> float:

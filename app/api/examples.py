@@ -118,12 +118,42 @@ SCHEDULE_EXAMPLE: dict[str, Any] = {
     "task_kwargs": {},
     "task_extra_config": {"queue": "system"},
     "description": None,
+    "owner": None,
+    "owner_key": None,
     "paused_at": None,
     "paused_by": None,
     "pause_note": None,
     "next_run_at": "2026-03-01T10:00:00Z",
     "created_at": "2026-03-01T08:41:12.345678Z",
     "updated_at": "2026-03-01T08:41:12.345678Z",
+}
+
+TASK_EXAMPLE: dict[str, Any] = {
+    "name": "auth.cleanup_old_sessions",
+    "path": "app.modules.auth.tasks.cleanup_old_sessions",
+    "aliases": ["src.apps.auth.tasks.cleanup_old_sessions_task"],
+    "description": "Delete login sessions that ended more than `days` days ago.",
+    "schedulable": True,
+    "queue": "system",
+    "soft_time_limit": None,
+    "time_limit": None,
+    "max_attempts": 1,
+    "on_worker_lost": "fail",
+    "parameters": {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "properties": {"days": {"type": "integer", "default": 30}},
+        "required": [],
+        "additionalProperties": False,
+        "description": "Delete login sessions that ended more than `days` days ago.",
+    },
+    "positional_parameters": {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "array",
+        "prefixItems": [{"title": "days", "type": "integer", "default": 30}],
+        "items": False,
+        "minItems": 0,
+    },
 }
 
 CALENDAR_EXAMPLES: dict[str, Example] = {

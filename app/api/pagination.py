@@ -38,11 +38,7 @@ class PageQuery(BaseModel):
         Raises:
             InvalidInput: it is not a cursor that this service gave.
         """
-        text = decode(self.cursor)
-        try:
-            return None if text is None else UUID(text)
-        except ValueError:
-            raise _refused() from None
+        return decode_id(self.cursor)
 
 
 def encode(position: UUID | str | int | None) -> str | None:
@@ -61,6 +57,19 @@ def decode(cursor: str | None) -> str | None:
     try:
         return _storable(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode())
     except (Base64Error, ValueError):
+        raise _refused() from None
+
+
+def decode_id(cursor: str | None) -> UUID | None:
+    """The id that a cursor stands for.
+
+    Raises:
+        InvalidInput: it is not a cursor that this service gave.
+    """
+    text = decode(cursor)
+    try:
+        return None if text is None else UUID(text)
+    except ValueError:
         raise _refused() from None
 
 

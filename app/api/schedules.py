@@ -41,6 +41,11 @@ class ScheduledTask(BaseModel):
     task_kwargs: dict[str, Any]
     task_extra_config: dict[str, Any]
     description: str | None
+    owner: Literal["code", "file"] | None = Field(
+        description="Where it is declared, and then read-only here: in `code` or in the `file` of schedules. It can"
+        " still be enabled, disabled, paused, resumed, run and backfilled. Null: it is people's own."
+    )
+    owner_key: str | None = Field(description="Its key there.")
     paused_at: datetime | None
     paused_by: str | None
     pause_note: str | None
@@ -78,6 +83,9 @@ class ScheduleQuery(PageQuery):
 
     search: FilterText | None = Field(None, description="Part of the name.")
     state: ScheduleState | None = None
+    owner: Literal["people", "code", "file"] | None = Field(
+        None, description="Where it is declared, if at all."
+    )
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, responses=WRITES, summary="Create a scheduled task")
@@ -87,7 +95,10 @@ async def create_scheduled_task(
     scheduler: SchedulerOf,
     user: Caller,
 ) -> ScheduledTask:
-    """Give when it runs either as a `schedule` object or in the flat `task_crontab_*` fields."""
+    """Give when it runs either as a `schedule` object or in the flat `task_crontab_*` fields.
+
+    `task_args` and `task_kwargs` must fit the task: `GET /api/v1/tasks/{name}` has their JSON schema.
+    """
     view = await scheduler.create_schedule(body, actor=user.username)
     response.headers["Location"] = f"/api/v1/scheduled-tasks/{view.row.id}"
     return ScheduledTask.of(view)
@@ -97,9 +108,13 @@ async def create_scheduled_task(
 async def list_scheduled_tasks(
     query: Annotated[ScheduleQuery, Query()], scheduler: SchedulerOf
 ) -> ScheduledTaskPage:
-    """Schedules in the order of their creation, filtered by name and state."""
+    """Schedules in the order of their creation, filtered by name, state and owner."""
     page = await scheduler.list_schedules(
-        limit=query.limit, after=query.position(), search=query.search, state=query.state
+        limit=query.limit,
+        after=query.position(),
+        search=query.search,
+        state=query.state,
+        owner=query.owner,
     )
     return ScheduledTaskPage(
         items=[ScheduledTask.of(view) for view in page.items], next_cursor=encode(page.next)
@@ -119,7 +134,10 @@ async def update_scheduled_task(
     scheduler: SchedulerOf,
     user: Caller,
 ) -> ScheduledTask:
-    """Only the fields that are given change; runs that exist keep what they were made with."""
+    """Only the fields that are given change; runs that exist keep what they were made with.
+
+    A declared one (see `owner`) is changed where it is declared; here only `task_enabled` is taken.
+    """
     return ScheduledTask.of(await scheduler.update_schedule(schedule_id, body, actor=user.username))
 
 
@@ -130,7 +148,7 @@ async def update_scheduled_task(
     summary="Delete a scheduled task",
 )
 async def delete_scheduled_task(schedule_id: UUID, scheduler: SchedulerOf, user: Caller) -> None:
-    """The schedule goes, its runs stay."""
+    """The schedule goes, its runs stay. A declared one (see `owner`) is deleted where it is declared."""
     await scheduler.delete_schedule(schedule_id, actor=user.username)
 
 

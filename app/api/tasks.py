@@ -3,10 +3,10 @@
 from typing import Annotated, Any, Self
 
 from fastapi import Body, Query, Response, status
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.dependencies import Caller, CatalogueOf, SchedulerOf
-from app.api.examples import RUN_REQUEST_EXAMPLES
+from app.api.examples import RUN_REQUEST_EXAMPLES, TASK_EXAMPLE
 from app.api.pagination import PageQuery, decode, encode
 from app.api.problems import READS, READS_ONE, WRITES_ONE
 from app.api.routing import resource_router
@@ -19,6 +19,8 @@ router = resource_router("/tasks", "Tasks")
 
 class Task(BaseModel):
     """A registered task. Limits are seconds."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [TASK_EXAMPLE]})
 
     name: str
     path: str = Field(description="Dotted path of its function.")
@@ -33,12 +35,24 @@ class Task(BaseModel):
     concurrency_key: str | None = Field(description="What shares the limits below; null is its name.")
     concurrency_limit: int | None
     rate_limit: str | None
-    parameters: dict[str, Any] | None = Field(description="JSON schema of its keyword arguments.")
+    parameters: dict[str, Any] | None = Field(
+        description="JSON schema (2020-12) of the object of its keyword arguments, for a call that gives none by"
+        " position. Null: anything is taken."
+    )
+    positional_parameters: dict[str, Any] | None = Field(
+        description="JSON schema (2020-12) of the array of its positional arguments."
+    )
 
     @classmethod
     def of(cls, spec: TaskSpec) -> Self:
         """The wire form of a catalogue entry."""
-        return cls.model_validate(spec, from_attributes=True)
+        known = spec.parameters
+        schemas = {
+            "parameters": known and known.keywords,
+            "positional_parameters": known and known.positions,
+        }
+        plain = {name: getattr(spec, name) for name in cls.model_fields if name not in schemas}
+        return cls(**plain, **schemas)
 
 
 class TaskPage(BaseModel):
@@ -77,7 +91,10 @@ async def run_task(
     scheduler: SchedulerOf,
     user: Caller,
 ) -> Run:
-    """Make a run of this task and dispatch it; the `Location` header names it."""
+    """Make a run of this task and dispatch it; the `Location` header names it.
+
+    `args` and `kwargs` must fit the task's parameters.
+    """
     run = await scheduler.submit(name, body, actor=user.username)
     response.headers["Location"] = run_location(run)
     return Run.of(run)

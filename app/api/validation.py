@@ -9,32 +9,10 @@ from fastapi import params
 from pydantic import BaseModel
 
 from app.errors import FieldError
+from app.scheduling.findings import message_of
 
 MAX_ERRORS = 50
 MAX_PATH = 200
-
-# What pydantic says where its own words would quote the value or leave the remedy open.
-_MESSAGES = {
-    "missing": "This field is required.",
-    "uuid_parsing": "Must be a UUID, such as 0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b1.",
-    "uuid_type": "Must be a UUID, such as 0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b1.",
-    "string_type": "Must be a string.",
-    "bool_type": "Must be true or false.",
-    "bool_parsing": "Must be true or false.",
-    "int_type": "Must be a whole number.",
-    "int_parsing": "Must be a whole number.",
-    "int_parsing_size": "The number is too large.",
-    "int_from_float": "Must be a whole number.",
-    "float_type": "Must be a number.",
-    "float_parsing": "Must be a number.",
-    "finite_number": "Must be a finite number.",
-    "timezone_aware": 'Must have an offset, such as "Z" or "+01:00".',
-    "list_type": "Must be a list.",
-    "dict_type": "Must be an object.",
-    "model_type": "Must be an object.",
-    "model_attributes_type": "Must be a JSON object.",
-    "string_unicode": "Must be valid Unicode text.",
-}
 
 
 def field_errors(findings: Sequence[Any], endpoint: Callable[..., Any] | None) -> list[FieldError]:
@@ -48,18 +26,7 @@ def _field_error(finding: Mapping[str, Any], endpoint: Callable[..., Any] | None
     kind = finding["type"]
     if kind == "extra_forbidden":
         return FieldError(field, _unknown_key(str(path[-1]), _model_at(endpoint, place, path[:-1])))
-    if kind in ("literal_error", "enum"):
-        return FieldError(field, f"Must be one of {finding['ctx']['expected']}.")
-    message = _MESSAGES.get(kind) or _sentence(finding["msg"])
-    return FieldError(field, message)
-
-
-def _sentence(text: str) -> str:
-    text = text.removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    text = (
-        text.replace("Input should", "Must").replace("String should", "Must").replace("List should", "Must")
-    )
-    return text if text.endswith(".") else f"{text}."
+    return FieldError(field, message_of(finding))
 
 
 def _unknown_key(key: str, model: type[BaseModel] | None) -> str:

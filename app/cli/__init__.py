@@ -2,6 +2,7 @@
 
 - commands: the verbs, by typer          - up, foreground, banner: `upbeat up`
 - supervision: the stack under supervisord   - embedded, launch: PostgreSQL and Redis of our own
+- schedules, deployment: declared schedules, and the check of all schedules
 - state, leftovers: the folder `.upbeat/`    - prepare, reach: before the services start
 """
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from app.cli.schedules import schedules
 from app.errors import UpbeatError
 from app.settings import get_settings
 
@@ -17,6 +18,7 @@ app = typer.Typer(
 )
 users = typer.Typer(help="People who may log in.", no_args_is_help=True)
 app.add_typer(users, name="users")
+app.add_typer(schedules, name="schedules")
 
 
 def run() -> int:
@@ -65,10 +67,23 @@ def create_user(
 
 
 @app.command()
-def migrate() -> None:
-    """Create the database when it is missing, and bring it to the newest revision."""
+def migrate(
+    *,
+    schema_only: Annotated[
+        bool, typer.Option("--schema-only", help="Leave schedules alone: neither apply nor check them.")
+    ] = False,
+) -> None:
+    """Bring the database to the newest revision (created when missing), then deploy the schedules.
+
+    That is: apply what is declared in code and in UPBEAT_SCHEDULES_FILE, and check that all schedules fit their tasks.
+    """
     from app.db.migrate import upgrade
 
     settings = get_settings()
     upgrade(settings)
     print(f"The database {settings.database.name} is up to date.")
+    if not schema_only:
+        from app.cli.deployment import deploy, summary
+
+        for line in summary(deploy(settings)):
+            print(line)

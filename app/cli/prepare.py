@@ -1,16 +1,18 @@
 """What a start does between servers and services: migrate, make the administrator, seed a demonstration."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from app.cli.deployment import deploy, headlines
 from app.cli.embedded import new_password
 from app.db.engines import async_engine, async_sessions
 from app.db.migrate import upgrade
 from app.modules.auth.service import ensure_admin
 from app.scheduling.config import ScheduleCreate
-from app.scheduling.facade import Scheduler
+from app.scheduling.facade import PEOPLE, Scheduler
 from app.settings import Settings
 from app.worker import app as celery_app
 from app.worker import catalogue
@@ -34,14 +36,19 @@ class Administrator:
     generated: bool
 
 
-def prepare(settings: Settings) -> Administrator:
-    """Bring the database up to date; one that is new gets its administrator and a schedule.
+def prepare(settings: Settings, tell: Callable[[str], None]) -> Administrator:
+    """Bring database and declared schedules up to date; what is new gets its administrator and a schedule.
+
+    ``tell`` is given the lines that say what became of schedules.
 
     Raises:
         ConfigurationError: the server cannot be reached, or the role may not create the database.
-        InvalidInput: the administrator's name or password will not do.
+        InvalidInput: the administrator's name or password will not do, or a declared schedule is not valid.
     """
     upgrade(settings)
+    # Before the administrator: a declaration that is not valid must not cost the password that is shown once.
+    for line in headlines(deploy(settings)):
+        tell(line)
     return asyncio.run(_first_steps(settings))
 
 
@@ -61,7 +68,7 @@ async def _first_steps(settings: Settings) -> Administrator:
 
 
 async def _demonstrate(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> None:
-    """A schedule to look at, unless there is one: another administrator may have made theirs."""
+    """A schedule to look at, unless people have one: another administrator may have made theirs."""
     scheduler = Scheduler(sessions, CeleryPublisher(celery_app), catalogue(), settings)
-    if not (await scheduler.list_schedules(limit=1)).items:
+    if not (await scheduler.list_schedules(limit=1, owner=PEOPLE)).items:
         await scheduler.create_schedule(DEMONSTRATION, actor="upbeat up")

@@ -78,7 +78,7 @@ def _run(interruption: Interruption) -> None:
     try:
         settings = stack.start_servers(settings)
         say("Preparing the database …")
-        administrator = prepare(settings)
+        administrator = prepare(settings, say)
         say("Starting API, worker and beat …")
         stack.start_services(settings)
         say(banner(settings, administrator))

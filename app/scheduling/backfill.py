@@ -81,6 +81,7 @@ def backfill(
     """
     row, _ = schedules.locked(session, schedule_id)
     task = catalogue.schedulable(row.task_path, "task_path")
+    schedules.require_fit(catalogue, row)
     plan, now = schedules.plan_of(session, row), schedules.database_time(session)
     _check(plan, request, now)
     ticks = list(islice(plan.ticks(request.start, request.end), MAX_TICKS + 1))

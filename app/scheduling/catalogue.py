@@ -4,17 +4,28 @@ The worker package fills the catalogue from Celery's registry; the domain only a
 """
 
 import difflib
-from collections.abc import Iterable, Iterator
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from app.errors import FieldError, InvalidInput, NotFound
 from app.scheduling.messages import DEFAULT_QUEUE
+from app.scheduling.parameters import Parameters
+
+
+class Unfit(InvalidInput):
+    """The task does not exist, may not be scheduled, or cannot be called with these arguments."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
-    """One registered task. ``path`` is the dotted path of its function; limits are seconds."""
+    """One registered task. ``path`` is the dotted path of its function; limits are seconds.
+
+    Without ``parameters`` its arguments are not checked.
+    """
 
     name: str
     path: str
@@ -29,7 +40,17 @@ class TaskSpec:
     concurrency_key: str | None = None
     concurrency_limit: int | None = None
     rate_limit: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: Parameters | None = None
+
+    def require_fit(self, args: Sequence[Any], kwargs: Mapping[str, Any], *, prefix: str = "task_") -> None:
+        """Refuse arguments that the task cannot be called with.
+
+        Raises:
+            Unfit: the fields are `<prefix>args[n]` and `<prefix>kwargs.name`.
+        """
+        wrong = self.parameters.check(args, kwargs, prefix=prefix) if self.parameters else []
+        if wrong:
+            raise Unfit(wrong)
 
 
 class Catalogue:
@@ -55,13 +76,13 @@ class Catalogue:
         """As `find`, for a caller who wants to schedule it.
 
         Raises:
-            InvalidInput: no such task (near names are suggested), or it may not be scheduled.
+            Unfit: no such task (near names are suggested), or it may not be scheduled.
         """
         task = self.find(path)
         if task is None:
-            raise InvalidInput(FieldError(field, f"No task has this name. {self._suggest(path)}"))
+            raise Unfit(FieldError(field, f"No task has this name. {self._suggest(path)}"))
         if not task.schedulable:
-            raise InvalidInput(FieldError(field, "This task may not be scheduled (schedulable=False)."))
+            raise Unfit(FieldError(field, "This task may not be scheduled (schedulable=False)."))
         return task
 
     def named(self, name: str) -> TaskSpec:
@@ -74,6 +95,15 @@ class Catalogue:
         if task is None:
             raise NotFound(f"No task has this name. {self._suggest(name)}")
         return task
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Another one whenever a stored schedule may fit no longer, or again."""
+        said = [
+            (task.name, task.path, task.aliases, task.schedulable, task.parameters and task.parameters.rules)
+            for task in self
+        ]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
     def _suggest(self, path: str) -> str:
         near = difflib.get_close_matches(path, list(self._names), n=3, cutoff=0.6)

@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.db.partitions import ensure_partitions
-from app.scheduling import liveness, runs, statements, tally, waiting
+from app.scheduling import drift, liveness, runs, statements, tally, waiting
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.firing import Due, Firer
 from app.scheduling.ids import new_id
@@ -81,6 +81,7 @@ class Dispatcher:
         self._publisher = publisher
         self._settings = settings.beat
         self._firer = Firer(catalogue, settings.beat.redispatch_delay)
+        self._drift = drift.Watch(catalogue)
         self._lease = settings.worker.lease
         self._name = name
         self._lost_messages = LostMessages(sessions, publisher, settings.beat)
@@ -119,7 +120,7 @@ class Dispatcher:
             self._sweep()
         if self._is_time("heartbeat", self._settings.heartbeat_every):
             self._heartbeat()
-        if max(claimed, woken) >= self._settings.batch:
+        if max(claimed, woken) >= self._settings.batch or self._drift.step(self._sessions):
             return 0.0
         if claimed or woken:
             return self._peek().delay(self._settings.max_sleep, BUSY_SLEEP)

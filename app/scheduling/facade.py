@@ -22,6 +22,7 @@ from app.scheduling.backfill import Backfill
 from app.scheduling.calendars import Calendars
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import BackfillRequest, RunRequest, ScheduleCreate, ScheduleUpdate
+from app.scheduling.deployment import Deployment
 from app.scheduling.explaining import Explanation
 from app.scheduling.ids import new_id
 from app.scheduling.messages import BrokerUnavailable, Publisher, RunMessage
@@ -37,6 +38,7 @@ __all__ = ["Page", "Readiness", "ScheduleView", "Scheduler"]
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 BROKER_RETRY = 1.0
+PEOPLE = "people"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Scheduler:
         self._publisher = publisher
         self._catalogue = catalogue
         self._settings = settings
+        self.deployment = Deployment(sessions, catalogue)
         self.calendars = Calendars(sessions)
         self.previews = Previews(sessions)
 
@@ -78,9 +81,15 @@ class Scheduler:
         return await self._unit(lambda session: schedules.create(session, self._catalogue, body, actor))
 
     async def list_schedules(
-        self, *, limit: int, after: UUID | None = None, search: str | None = None, state: str | None = None
+        self,
+        *,
+        limit: int,
+        after: UUID | None = None,
+        search: str | None = None,
+        state: str | None = None,
+        owner: str | None = None,
     ) -> Page[ScheduleView]:
-        """Schedules by age, oldest first; ``search`` is part of a name or a task."""
+        """Schedules by age, oldest first; ``search`` is part of a name or a task, ``owner`` `people` if nobody's."""
         query = (
             select(ScheduleRow, ClockRow.next_run_at)
             .join(ClockRow, ClockRow.schedule_id == ScheduleRow.id)
@@ -95,6 +104,10 @@ class Scheduler:
             )
         if state:
             query = query.where(ScheduleRow.state == state)
+        if owner:
+            query = query.where(
+                ScheduleRow.owner.is_(None) if owner == PEOPLE else ScheduleRow.owner == owner
+            )
         async with self._sessions() as session:
             rows = await session.execute(query.limit(limit + 1))
         found = [ScheduleView(row, next_run_at) for row, next_run_at in rows]
@@ -221,8 +234,10 @@ class Scheduler:
 
         Raises:
             NotFound: no task has this name.
+            InvalidInput: the arguments do not fit it; fields are `args[n]` and `kwargs.name`.
         """
         spec = self._catalogue.named(task)
+        spec.require_fit(body.args, body.kwargs, prefix="")
         run_id = new_id()
         delay = body.countdown or 0.0
 

@@ -23,7 +23,7 @@ from app.db.arrays import instant_array, int_array, uuid_array
 from app.errors import InvalidInput
 from app.scheduling import policies, statements, tally, timing, waiting
 from app.scheduling.calendars import CalendarLoader, NamedCalendar, chosen
-from app.scheduling.catalogue import Catalogue
+from app.scheduling.catalogue import Catalogue, Unfit
 from app.scheduling.config import ExtraConfig
 from app.scheduling.ids import tick_id
 from app.scheduling.messages import RunMessage
@@ -78,13 +78,17 @@ class _Order:
     stored: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Subject:
-    """The schedule whose ticks are written."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Decision:
+    """What becomes of the due ticks of every schedule that is like this one.
 
-    schedule_id: UUID
+    ``plain`` is the tick if there is nothing else to it: one run, due by itself, and another tick to follow.
+    """
+
     order: _Order
     rules: _Rules
+    firing: Firing
+    plain: Tick | None
 
 
 @dataclass(slots=True)
@@ -126,20 +130,29 @@ class Firer:
         }
         calendars = self._load_calendars(session, {row.extra for row in configs.values()})
         batch = _Batch(now)
-        same: dict[tuple[Any, ...], Firing] = {}
+        same: dict[tuple[Any, ...], _Decision] = {}
         for each in due:
             config = configs[each.schedule_id]
             if config.state != "active":
                 batch.clocks.append((config.id, None, 0))
                 continue
             try:
-                rules = _rules_of(config, calendars)
-                active, waits = crowds.get(config.id, (0, 0))
-                remaining = None if rules.extra.max_runs is None else rules.extra.max_runs - each.run_count
-                key = (config.schedule, config.extra, each.next_run_at, active, waits, remaining)
-                firing = same.get(key)
-                if firing is None:
-                    firing = same[key] = policies.fire(
+                active, waits = crowds.get(config.id, (0, 0)) if crowds else (0, 0)
+                limit = _extra(config.extra).max_runs
+                remaining = None if limit is None else limit - each.run_count
+                key = (
+                    config.schedule,
+                    config.extra,
+                    config.task_path,
+                    each.next_run_at,
+                    active,
+                    waits,
+                    remaining,
+                )
+                decision = same.get(key)
+                if decision is None:
+                    rules = _rules_of(config, calendars)
+                    firing = policies.fire(
                         rules.plan,
                         rules.policies,
                         next_run_at=each.next_run_at,
@@ -148,7 +161,8 @@ class Firer:
                         waiting=waits,
                         remaining=remaining,
                     )
-                self._add(session, batch, config, rules, firing)
+                    decision = same[key] = self._decision(config, rules, firing)
+                self._add(session, batch, config.id, decision)
             except SQLAlchemyError:
                 raise
             except Exception as error:
@@ -168,7 +182,7 @@ class Firer:
         config = session.execute(statements.CONFIGS, {"ids": [schedule_id]}).one()
         batch = _Batch(now)
         rules = _rules_of(config, self._load_calendars(session, {config.extra}))
-        self._add(session, batch, config, rules, firing)
+        self._add(session, batch, config.id, self._decision(config, rules, firing))
         return self._write(session, batch)
 
     def _load_calendars(self, session: Session, texts: Iterable[str]) -> Mapping[str, NamedCalendar]:
@@ -180,41 +194,54 @@ class Firer:
                 names.update(_extra(text).calendars)
         return self._calendars.load(session, names)
 
-    def _add(self, session: Session, batch: _Batch, config: Any, rules: _Rules, firing: Firing) -> None:
-        subject = _Subject(config.id, self._order(config.task_path, config.extra, rules.extra), rules)
+    def _decision(self, config: Any, rules: _Rules, firing: Firing) -> _Decision:
+        tick = firing.ticks[0] if len(firing.ticks) == 1 else None
+        special = (
+            firing.missed or firing.replaces_waiting or firing.cancels_active or firing.next_run_at is None
+        )
+        plain = None if tick is None or tick.reason or tick.waits or special else tick
+        return _Decision(self._order(config.task_path, config.extra, rules.extra), rules, firing, plain)
+
+    def _add(self, session: Session, batch: _Batch, schedule_id: UUID, decision: _Decision) -> None:
+        rules, firing = decision.rules, decision.firing
+        if decision.plain is not None:
+            self._run(batch, schedule_id, decision, decision.plain, None)
+            batch.clocks.append((schedule_id, firing.next_run_at, 1))
+            return
         blocked_by, freed = None, 0
         if any(tick.waits for tick in firing.ticks) or firing.replaces_waiting or firing.cancels_active:
             room = waiting.make_room(
-                session, config.id, replace=firing.replaces_waiting, cancel=firing.cancels_active
+                session, schedule_id, replace=firing.replaces_waiting, cancel=firing.cancels_active
             )
             blocked_by, freed = room.blocked_by, room.freed
         for tick in firing.ticks:
-            identifier = tick_id(config.id, tick.scheduled_for)
             if tick.reason is not None:
-                self._skip(batch, subject, identifier, tick)
-                continue
-            self._run(batch, subject, identifier, tick, blocked_by if tick.waits else None)
-            blocked_by = identifier
+                self._skip(batch, schedule_id, decision, tick)
+            else:
+                blocked_by = self._run(batch, schedule_id, decision, tick, blocked_by if tick.waits else None)
         for gap in firing.missed:
             values = {"first": gap.first, "last": gap.last, "count": gap.count, "reason": gap.reason}
-            batch.missed.append({"schedule_id": config.id, **values})
-        batch.clocks.append((config.id, firing.next_run_at, firing.runs - freed))
+            batch.missed.append({"schedule_id": schedule_id, **values})
+        batch.clocks.append((schedule_id, firing.next_run_at, firing.runs - freed))
         if firing.completed:
             exhausted = rules.plan.next_after(batch.now) is not None
             reason = LIMIT_REACHED if exhausted else None
-            batch.states.append(
-                {"id": config.id, "state": "completed", "reason": reason, "action": "complete"}
-            )
+            completed = {"state": "completed", "reason": reason, "action": "complete", "drifted": False}
+            batch.states.append({"id": schedule_id, **completed})
         elif firing.awaits_end:
-            batch.awaited.append((config.id, tick_id(config.id, firing.ticks[-1].scheduled_for), rules.plan))
+            batch.awaited.append(
+                (schedule_id, tick_id(schedule_id, firing.ticks[-1].scheduled_for), rules.plan)
+            )
 
     def _run(
-        self, batch: _Batch, subject: _Subject, identifier: UUID, tick: Tick, blocked_by: UUID | None
-    ) -> None:
-        order, rules = subject.order, subject.rules
-        due_at = rules.plan.due_at(subject.schedule_id, tick.scheduled_for)
+        self, batch: _Batch, schedule_id: UUID, decision: _Decision, tick: Tick, blocked_by: UUID | None
+    ) -> UUID:
+        """Add the run of a tick; answers its id."""
+        order, rules = decision.order, decision.rules
+        identifier = tick_id(schedule_id, tick.scheduled_for)
+        due_at = rules.plan.due_at(schedule_id, tick.scheduled_for)
         later = due_at > batch.now
-        key = (order, rules, tick.scheduled_for, due_at, blocked_by is None)
+        key = (decision, tick.scheduled_for, due_at, blocked_by is None)
         number = batch.numbers.get(key)
         if number is None:
             allowed = rules.policies.start_deadline
@@ -239,15 +266,16 @@ class Firer:
                 )
             )
             number = batch.numbers[key] = len(batch.drafts)
-        batch.rows.append((identifier, subject.schedule_id, number, blocked_by))
+        batch.rows.append((identifier, schedule_id, number, blocked_by))
         if not later and blocked_by is None:
             batch.messages.append(RunMessage.of(identifier, order.task, order.queue, 1, order.options))
+        return identifier
 
     @staticmethod
-    def _skip(batch: _Batch, subject: _Subject, identifier: UUID, tick: Tick) -> None:
-        at, order = tick.scheduled_for, subject.order
+    def _skip(batch: _Batch, schedule_id: UUID, decision: _Decision, tick: Tick) -> None:
+        at, order = tick.scheduled_for, decision.order
         batch.skipped[order.task, order.queue] += 1
-        key = (order, at, tick.reason)
+        key = (decision, at, tick.reason)
         number = batch.numbers.get(key)
         if number is None:
             batch.drafts.append(
@@ -267,7 +295,7 @@ class Firer:
                 )
             )
             number = batch.numbers[key] = len(batch.drafts)
-        batch.rows.append((identifier, subject.schedule_id, number, None))
+        batch.rows.append((tick_id(schedule_id, at), schedule_id, number, None))
 
     def _order(self, task_path: str, text: str, extra: ExtraConfig) -> _Order:
         found = self._orders.get((task_path, text))
@@ -286,17 +314,22 @@ class Firer:
             tally.note(session, tally.Ended(task, queue, "skipped", number=number))
         if batch.missed:
             session.execute(statements.INSERT_MISSED, batch.missed)
-        for schedule_id, run_id, plan in batch.awaited:
-            if run_id in decided_before:
-                # There will be no end to count from.
-                batch.clocks.append((schedule_id, plan.next_after(batch.now), 0))
+        # A tick that had been decided before has no end to count from.
+        unawaited = {each: plan for each, run_id, plan in batch.awaited if run_id in decided_before}
         ids, instants, fired = zip(*batch.clocks, strict=True)
+        if unawaited:
+            instants = tuple(
+                unawaited[each].next_after(batch.now) if each in unawaited else instant
+                for each, instant in zip(ids, instants, strict=True)
+            )
         session.execute(
             statements.ADVANCE,
             {"ids": uuid_array(ids), "next_run_at": instant_array(instants), "fired": int_array(fired)},
         )
         if batch.states:
             session.execute(statements.SET_STATE, batch.states)
+        if not decided_before:
+            return batch.messages
         return [each for each in batch.messages if each.run_id not in decided_before]
 
     @staticmethod
@@ -337,4 +370,5 @@ def _condemn(batch: _Batch, schedule_id: UUID, error: Exception) -> None:
     ids = {row[0] for row in batch.rows}
     batch.messages = [each for each in batch.messages if each.run_id in ids]
     batch.clocks.append((schedule_id, None, 0))
-    batch.states.append({"id": schedule_id, "state": "invalid", "reason": reason, "action": "invalidate"})
+    values = {"state": "invalid", "reason": reason, "action": "invalidate"}
+    batch.states.append({"id": schedule_id, "drifted": isinstance(error, Unfit), **values})

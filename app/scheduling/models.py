@@ -22,13 +22,24 @@ NOW = text("clock_timestamp()")
 
 
 class ScheduleRow(Base):
-    """One schedule: what to run, when, and under which policies."""
+    """One schedule: what to run, when, and under which policies.
+
+    ``owner`` is `code` or `file` when it is declared there, under ``owner_key``; NULL for people's own. ``drifted``:
+    it is invalid because it does not fit its task any more, and active again when it does.
+    """
 
     __tablename__ = "celery_periodic_task_configs"
     __table_args__ = (
         Index(None, "task_name"),
         Index(None, "task"),
         Index(None, "paused_by", postgresql_where=text("paused_by IS NOT NULL")),
+        Index(
+            "uq_celery_periodic_task_configs_owner",
+            "owner",
+            "owner_key",
+            unique=True,
+            postgresql_where=text("owner IS NOT NULL"),
+        ),
         Index(
             "ix_celery_periodic_task_configs_calendars",
             "id",
@@ -52,8 +63,20 @@ class ScheduleRow(Base):
     paused_at: Mapped[datetime | None]
     paused_by: Mapped[str | None]
     pause_note: Mapped[str | None]
+    owner: Mapped[str | None]
+    owner_key: Mapped[str | None]
+    drifted: Mapped[bool] = mapped_column(default=False, server_default="false")
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class CatalogueRow(Base):
+    """The tasks that every schedule was last checked against, by their fingerprint; one row."""
+
+    __tablename__ = "celery_task_catalogues"
+
+    fingerprint: Mapped[str] = mapped_column(primary_key=True)
+    checked_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
 class ScheduleVersionRow(Base):

@@ -31,9 +31,11 @@ def run_now(
     Raises:
         NotFound: there is no schedule with this id.
         InvalidInput: its task is gone.
+        Conflict: its arguments do not fit its task any more.
     """
     row, clock = schedules.locked(session, schedule_id)
     task = catalogue.schedulable(row.task_path, "task_path")
+    schedules.require_fit(catalogue, row)
     extra = schedules.extra_of(row)
     rules = extra.model_copy(update={"overlap": overlap} if overlap else {}).policies()
     active, waits = waiting.counts(session, schedule_id)

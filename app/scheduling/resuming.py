@@ -49,11 +49,13 @@ def resume(
 
     Raises:
         NotFound: there is none with this id.
-        Conflict: it is not paused, or no tick is left in it and there is nothing to catch up with.
+        Conflict: it is not paused, it does not fit its task any more, or no tick is left in it and there is nothing
+            to catch up with.
     """
     row, clock = schedules.locked(session, schedule_id)
     if row.state != "paused" or row.paused_at is None:
         raise Conflict(f"The schedule is {row.state}, not paused.")
+    schedules.require_fit(catalogue, row)
     now, plan, paused_at = schedules.database_time(session), schedules.plan_of(session, row), row.paused_at
     passed = None if plan.estimated else plan.next_after(paused_at)
     gap = schedules.paused_range(plan, paused_at, now)

@@ -45,6 +45,7 @@ NOTHING_LEFT = (
     "Has no tick between now and its end; give it a later ends_at or another schedule.",
 )
 PLAIN = ("task_name", "task_path", "task_type", "task_args", "task_kwargs")
+CALL = ("task_path", "task_args", "task_kwargs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +56,21 @@ class ScheduleView:
     next_run_at: datetime | None
 
 
-def create(session: Session, catalogue: Catalogue, body: ScheduleCreate, actor: str) -> ScheduleView:
-    """Store a schedule and set its clock.
+def create(
+    session: Session,
+    catalogue: Catalogue,
+    body: ScheduleCreate,
+    actor: str,
+    *,
+    owner: tuple[str, str] | None = None,
+) -> ScheduleView:
+    """Store a schedule and set its clock; ``owner`` and its key are those of a declared one.
 
     Raises:
-        InvalidInput: the task, its timing or a policy is not valid; the error names the field.
+        InvalidInput: the task, its arguments, its timing or a policy is not valid; the error names the field.
     """
     task = catalogue.schedulable(body.task_path, "task_path")
+    task.require_fit(body.task_args, body.task_kwargs)
     now = database_time(session)
     parsed = stated_timing(body, now)
     if parsed is None:
@@ -77,8 +86,10 @@ def create(session: Session, catalogue: Catalogue, body: ScheduleCreate, actor: 
         schedule=parsed.as_dict(),
         task_args=body.task_args,
         task_kwargs=body.task_kwargs,
-        task_extra_config=_dump(body.task_extra_config),
+        task_extra_config=dump_extra(body.task_extra_config),
         description=body.description,
+        owner=owner[0] if owner else None,
+        owner_key=owner[1] if owner else None,
         created_at=now,
         updated_at=now,
     )
@@ -97,18 +108,27 @@ def create(session: Session, catalogue: Catalogue, body: ScheduleCreate, actor: 
 
 
 def update(
-    session: Session, catalogue: Catalogue, schedule_id: UUID, body: ScheduleUpdate, actor: str
+    session: Session,
+    catalogue: Catalogue,
+    schedule_id: UUID,
+    body: ScheduleUpdate,
+    actor: str,
+    *,
+    declared: bool = False,
 ) -> ScheduleView:
-    """Change what ``body`` gives and nothing else.
+    """Change what ``body`` gives and nothing else; ``declared``: as its declaration says.
 
     An invalid or completed schedule becomes active again when its timing or task is mended.
 
     Raises:
         NotFound: there is none with this id.
         InvalidInput: as for `create`.
-        Conflict: it would be active, and no tick is left in it.
+        Conflict: it would be active, and no tick is left in it or it does not fit its task; or it is declared, and
+            more than `task_enabled` is to change.
     """
     row, clock = locked(session, schedule_id)
+    if not declared and body.model_fields_set - {"task_enabled"}:
+        _refuse_declared(row, "Change")
     now = database_time(session)
     timed = timing_fields(row)
     passed = _passed(session, row, clock, now)
@@ -117,7 +137,13 @@ def update(
     if parsed is not None:
         row.schedule = parsed.as_dict()
     plan, retimed = _checked_plan(session, row), timing_fields(row) != timed
-    state = _state_after(row, body, mended=retimed or body.task_path is not None)
+    recalled = any(getattr(body, name) is not None for name in CALL)
+    mended = retimed or body.task_path is not None or (row.drifted and recalled)
+    state = _state_after(row, body, mended=mended)
+    if recalled:
+        catalogue.schedulable(row.task_path, "task_path").require_fit(row.task_args, row.task_kwargs)
+    elif state == "active" and row.state != "active":
+        require_fit(catalogue, row)
     if state != row.state or (retimed and state == "active"):
         record_range(session, row.id, passed)
         clock.next_run_at = _next_tick(plan, now, anew=parsed is not None) if state == "active" else None
@@ -132,13 +158,16 @@ def update(
     return ScheduleView(row, clock.next_run_at)
 
 
-def remove(session: Session, schedule_id: UUID, actor: str) -> None:
-    """Delete a schedule; its runs and its versions stay.
+def remove(session: Session, schedule_id: UUID, actor: str, *, declared: bool = False) -> None:
+    """Delete a schedule; its runs and its versions stay. ``declared``: its declaration is gone.
 
     Raises:
         NotFound: there is none with this id.
+        Conflict: it is declared, so it is deleted where it is declared.
     """
     row, _ = locked(session, schedule_id)
+    if not declared:
+        _refuse_declared(row, "Delete")
     row.version += 1
     row.updated_at = database_time(session)
     keep_version(session, row, "delete", actor)
@@ -182,6 +211,29 @@ def database_time(session: Session) -> datetime:
     return session.execute(select(NOW)).scalar_one()  # type: ignore[no-any-return]
 
 
+def require_fit(catalogue: Catalogue, row: ScheduleRow) -> None:
+    """Refuse to go on with a schedule that does not fit its task any more.
+
+    Raises:
+        Conflict: the task is gone, may not be scheduled, or takes other arguments.
+    """
+    try:
+        catalogue.schedulable(row.task_path, "task_path").require_fit(row.task_args, row.task_kwargs)
+    except InvalidInput as error:
+        words = error.detail.rstrip(".")
+        raise Conflict(f"The schedule does not fit its task: {words}. Change it first.") from None
+
+
+def _refuse_declared(row: ScheduleRow, verb: str) -> None:
+    if row.owner is None:
+        return
+    place = "the code" if row.owner == "code" else "the file of schedules"
+    raise Conflict(
+        f"This schedule is declared in {place} as {row.owner_key}. {verb} it there, then run `upbeat schedules apply`"
+        f"{' --prune' if verb == 'Delete' else ''}. Here it can be enabled, disabled, paused, resumed and run."
+    )
+
+
 def _change_fields(row: ScheduleRow, catalogue: Catalogue, body: ScheduleUpdate) -> None:
     if body.task_path is not None:
         row.task = catalogue.schedulable(body.task_path, "task_path").name
@@ -192,7 +244,7 @@ def _change_fields(row: ScheduleRow, catalogue: Catalogue, body: ScheduleUpdate)
     if "description" in body.model_fields_set:
         row.description = body.description
     if body.task_extra_config is not None:
-        row.task_extra_config = _dump(body.task_extra_config)
+        row.task_extra_config = dump_extra(body.task_extra_config)
 
 
 def _state_after(row: ScheduleRow, body: ScheduleUpdate, *, mended: bool) -> str:
@@ -203,18 +255,19 @@ def _state_after(row: ScheduleRow, body: ScheduleUpdate, *, mended: bool) -> str
     return "active" if mended and row.state in ("invalid", "completed") else row.state
 
 
-def stated_timing(body: ScheduleFields, now: datetime) -> timing.Timing | None:
+def stated_timing(body: ScheduleFields, now: datetime | None) -> timing.Timing | None:
     """The timing that a body gives in either form; None when it gives none.
 
     Raises:
-        InvalidInput: it makes no sense, or is a one-off in the past.
+        InvalidInput: it makes no sense, or is a one-off before ``now``.
     """
     stated = body.timing()
     if stated is None:
         return None
     try:
         parsed = timing.parse(stated)
-        timing.refuse_past(parsed, now)
+        if now is not None:
+            timing.refuse_past(parsed, now)
     except timing.TimingError as error:
         field = f"schedule.{error.field}" if body.schedule is not None else _flat_field(error, stated)
         raise InvalidInput(FieldError(field, error.problem)) from None
@@ -301,7 +354,7 @@ def _enter(row: ScheduleRow, clock: ClockRow, state: str) -> None:
     if state == "active" and most is not None and clock.run_count >= most:
         clock.run_count = 0
     clock.failures = 0
-    row.state, row.state_reason = state, None
+    row.state, row.state_reason, row.drifted = state, None, False
     row.paused_at = row.paused_by = row.pause_note = None
 
 
@@ -330,7 +383,8 @@ def _next_tick(plan: Plan, now: datetime, *, anew: bool) -> datetime:
     return upcoming
 
 
-def _dump(extra: ExtraConfig) -> dict[str, Any]:
+def dump_extra(extra: ExtraConfig) -> dict[str, Any]:
+    """`task_extra_config` as it is stored: what was given, no defaults."""
     return extra.model_dump(mode="json", exclude_unset=True)
 
 

@@ -87,19 +87,23 @@ UPDATE celery_task_runs SET settles = true
 WHERE schedule_id = :schedule_id AND state IN ('queued', 'running') AND origin = 'schedule' AND NOT settles
 """)
 
+# A schedule as its history keeps it; `schedules.VERSIONED` names the same columns.
+VERSIONED = """jsonb_build_object(
+    'task_name', task_name, 'task_path', task_path, 'task', task, 'task_type', task_type, 'state', state,
+    'state_reason', state_reason, 'schedule', schedule, 'task_args', task_args, 'task_kwargs', task_kwargs,
+    'task_extra_config', task_extra_config, 'description', description, 'pause_note', pause_note)"""
+
 # What the product changes by itself is a version too.
-SET_STATE = text("""
+SET_STATE = text(f"""
 WITH changed AS (
     UPDATE celery_periodic_task_configs
-    SET state = :state, state_reason = :reason, version = version + 1, updated_at = clock_timestamp()
+    SET state = :state, state_reason = :reason, drifted = :drifted, version = version + 1,
+        updated_at = clock_timestamp()
     WHERE id = :id
     RETURNING *
 )
 INSERT INTO celery_periodic_task_config_versions (schedule_id, version, action, changed_at, config, author)
-SELECT id, version, :action, updated_at, jsonb_build_object(
-    'task_name', task_name, 'task_path', task_path, 'task', task, 'task_type', task_type, 'state', state,
-    'state_reason', state_reason, 'schedule', schedule, 'task_args', task_args, 'task_kwargs', task_kwargs,
-    'task_extra_config', task_extra_config, 'description', description, 'pause_note', pause_note), 'upbeat'
+SELECT id, version, :action, updated_at, {VERSIONED}, 'upbeat'
 FROM changed
 """)
 

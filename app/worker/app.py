@@ -8,8 +8,7 @@ from typing import Any
 from celery import Celery, signals
 from celery.exceptions import Ignore, Reject
 
-from app.scheduling.catalogue import Catalogue, TaskSpec
-from app.scheduling.limiting import spacing
+from app.scheduling.catalogue import Catalogue
 from app.scheduling.messages import DEFAULT_QUEUE
 from app.settings import get_settings
 from app.worker import (
@@ -30,6 +29,7 @@ from app.worker import (
 from app.worker.broker import BrokerClient
 from app.worker.config import celery_configuration
 from app.worker.publisher import CeleryPublisher
+from app.worker.specs import spec_of
 from app.worker.task import OutcomeWithheld, current_request
 
 __all__ = [
@@ -67,7 +67,7 @@ class Upbeat(Celery):  # type: ignore[misc]
     def catalogue(self) -> Catalogue:
         """All tasks of this code, Celery's own left out."""
         self.loader.import_default_modules()
-        return Catalogue(_spec(task) for name, task in self.tasks.items() if not name.startswith("celery."))
+        return Catalogue(spec_of(task) for name, task in self.tasks.items() if not name.startswith("celery."))
 
     def connection_for_read(self, url: str | None = None, **kwargs: Any) -> Any:
         """Raises ConfigurationError when no broker is set."""
@@ -127,52 +127,6 @@ class Upbeat(Celery):  # type: ignore[misc]
                 current_request.reset(token)
 
         return call
-
-
-def _spec(task: Any) -> TaskSpec:
-    function = inspect.unwrap(task.run)
-    lines = (inspect.getdoc(function) or "").strip().splitlines()
-    return TaskSpec(
-        name=task.name,
-        path=f"{task.__module__}.{task.__qualname__}",
-        aliases=tuple(task.aliases),
-        description=lines[0] if lines else "",
-        schedulable=task.schedulable,
-        queue=task.default_queue,
-        soft_time_limit=task.soft_time_limit,
-        time_limit=task.time_limit,
-        max_attempts=task.max_attempts,
-        on_worker_lost=task.on_worker_lost,
-        concurrency_key=task.concurrency_key,
-        concurrency_limit=task.concurrency_limit,
-        rate_limit=_rate(task),
-        parameters=_parameters(function, bound=inspect.ismethod(task.run)),
-    )
-
-
-def _rate(task: Any) -> str | None:
-    """Raises ValueError when it is not a rate."""
-    if task.rate_limit is not None:
-        spacing(task.rate_limit)
-    return task.rate_limit  # type: ignore[no-any-return]
-
-
-def _parameters(function: Callable[..., Any], *, bound: bool) -> dict[str, Any]:
-    described: dict[str, Any] = {}
-    for position, parameter in enumerate(inspect.signature(function).parameters.values()):
-        if bound and position == 0:
-            continue
-        entry: dict[str, Any] = {
-            "kind": parameter.kind.name.lower(),
-            "required": parameter.default is parameter.empty
-            and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD),
-        }
-        if parameter.annotation is not parameter.empty:
-            entry["type"] = inspect.formatannotation(parameter.annotation)
-        if isinstance(parameter.default, str | int | float | bool | None):
-            entry["default"] = parameter.default
-        described[parameter.name] = entry
-    return described
 
 
 @signals.worker_process_shutdown.connect(weak=False)

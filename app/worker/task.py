@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from app.scheduling import runs
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.config import RunOptions
+from app.scheduling.declarations import TaskSchedule
 from app.scheduling.ids import new_id
 from app.scheduling.messages import DEFAULT_QUEUE, BrokerUnavailable, RunMessage
 from app.settings import get_settings
@@ -52,6 +53,7 @@ class Task(CeleryTask):  # type: ignore[misc]
     on_worker_lost: ClassVar[str] = "fail"
     concurrency_key: ClassVar[str | None] = None
     concurrency_limit: ClassVar[int | None] = None
+    schedules: ClassVar[Sequence[TaskSchedule | Mapping[str, Any]]] = ()
 
     def _get_request(self) -> Any:
         request = current_request.get()

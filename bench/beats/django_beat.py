@@ -59,9 +59,10 @@ def fill(count: int) -> None:
 
 
 def arm(due: int, at: float) -> None:
-    """One update of those that are due."""
-    names = [f"schedule {n}" for n in range(due)]
-    PeriodicTask.objects.filter(name__in=names).update(last_run_at=places.last_run_for(at))
+    """One update of those that rest, one of those that are due."""
+    names = [f"schedule {n}" for n in range(places.MOST)]
+    PeriodicTask.objects.filter(name__in=names).update(last_run_at=datetime.now(UTC))
+    PeriodicTask.objects.filter(name__in=names[:due]).update(last_run_at=places.last_run_for(at))
 
 
 def service() -> Service:

@@ -5,6 +5,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 PERIOD = timedelta(days=1)
+
+# No more than so many are ever made due: the first ones.
+MOST = 5_000
 TASK = "bench.task"
 
 # The longest sleep between two looks at the schedules. It is what django-celery-beat,

@@ -1,4 +1,4 @@
-"""Our schedules in bulk: hourly crontabs of sixty different minutes, default policies."""
+"""Our schedules in bulk: daily crontabs of sixty different minutes, none within the next hours, default policies."""
 
 from datetime import datetime
 
@@ -11,7 +11,8 @@ POPULATE = f"""
 INSERT INTO celery_periodic_task_configs
     (id, version, task_name, task_path, task, task_type, state, schedule, task_args, task_kwargs, task_extra_config)
 SELECT gen_random_uuid(), 1, 'schedule ' || n, '{places.TASK}', '{places.TASK}', 'business', 'active',
-       jsonb_build_object('type', 'crontab', 'expression', (n % 60) || ' * * * *', 'timezone', 'UTC'),
+       jsonb_build_object('type', 'crontab', 'timezone', 'UTC', 'expression',
+                          (n % 60) || ' ' || extract(hour FROM now() AT TIME ZONE 'UTC' - interval '2 hours') || ' * * *'),
        '[]', jsonb_build_object('n', n), '{{}}'
 FROM generate_series(1, :count) AS n
 """

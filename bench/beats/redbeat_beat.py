@@ -39,12 +39,12 @@ def fill(count: int) -> None:
 
 
 def arm(due: int, at: float) -> None:
-    """Set when those that are due ran last."""
-    client = get_redis(app)
+    """Set when those that rest and those that are due ran last."""
+    client, now = get_redis(app), datetime.now(UTC)
     client.delete(app.redbeat_conf.lock_key)
     with client.pipeline(transaction=False) as pipeline:
-        for n in range(due):
-            _time(pipeline, n, places.last_run_for(at))
+        for n in range(min(places.MOST, client.zcard(app.redbeat_conf.schedule_key))):
+            _time(pipeline, n, places.last_run_for(at) if n < due else now)
         pipeline.execute()
 
 

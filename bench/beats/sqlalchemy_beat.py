@@ -45,11 +45,13 @@ def fill(count: int) -> None:
 
 
 def arm(due: int, at: float) -> None:
-    """One update of those that are due."""
+    """One update of those that rest, one of those that are due."""
     with _session() as session:
-        names = [f"schedule {n}" for n in range(due)]
+        names = [f"schedule {n}" for n in range(places.MOST)]
         rows = sa.update(PeriodicTask).execution_options(synchronize_session=False)
-        session.execute(rows.where(PeriodicTask.name.in_(names)).values(last_run_at=places.last_run_for(at)))
+        session.execute(rows.where(PeriodicTask.name.in_(names)).values(last_run_at=datetime.now(UTC)))
+        armed = rows.where(PeriodicTask.name.in_(names[:due]))
+        session.execute(armed.values(last_run_at=places.last_run_for(at)))
         session.commit()
 
 

@@ -4,6 +4,7 @@ At each size all contestants are filled first, and then take turns, so that a no
 machine falls on all of them.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -27,6 +28,7 @@ MEASURES = {
     # Last: what was edited is not as it was filled.
     "edit": edit.measure,
 }
+WITH_IDLE = ("startup", "memory")
 # Those that are worth one size only, and which.
 ONE_SIZE = {"two-beats": 1_000, "sustained": 100_000, "claims": 100_000}
 LARGEST_FOR_PEERS = 100_000
@@ -42,13 +44,17 @@ def run(
 ) -> None:
     """Measure what was chosen, by default everything."""
     names = list(PEERS if peers is None else peers)
-    chosen = list(measures or MEASURES)
+    chosen = ["idle" if measure in WITH_IDLE else measure for measure in measures or MEASURES]
     if names:
         environment.install()
         pinned = environment.versions()
         print({name: pinned[DISTRIBUTIONS.get(name, name)] for name in names}, file=sys.stderr)
-    default = (1_000, 10_000) if quick else (1_000, 10_000, 100_000, 1_000_000)
+    default = (10_000,) if quick else (1_000, 10_000, 100_000, 1_000_000)
     wanted = tuple(sizes or default)
+    print(
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} (other work blurs what follows)",
+        file=sys.stderr,
+    )
     with running_servers(quick=False) as servers:
         for size in sorted({*wanted, *_single_sizes(wanted, chosen)}):
             here = [m for m in MEASURES if m in chosen and _belongs(m, size, wanted)]
@@ -76,4 +82,4 @@ def _belongs(measure: str, size: int, wanted: Sequence[int]) -> bool:
     return size == _single(measure, wanted) if measure in ONE_SIZE else size in wanted
 
 
-__all__ = ["MEASURES", "PEERS", "run"]
+__all__ = ["MEASURES", "PEERS", "WITH_IDLE", "run"]

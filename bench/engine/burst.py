@@ -2,42 +2,47 @@
 
 What arrives is watched from outside, as the length of the queue: the same for all contestants. The
 rate is of what arrived over the time from the due instant to the last arrival, lateness is of each
-message from the due instant. A peer that is slow is watched for a while only; its rate is then that
-of what came, and its lateness is extrapolated from it, which the line says.
+message from the due instant. A peer that is slow is watched for a while only, and once; its rate is then that
+between its first and its last message, and its lateness is extrapolated from it, which the line says.
 """
 
 import math
+import sys
 import time
 from statistics import median
 from typing import Any
 
+from bench.beats.places import MOST
 from bench.contestants import Contestant, Ended, arrivals
 from bench.engine.field import BENCH, Field
 from bench.figures import weighted_quantile
 from bench.report import Figure, compare
 
-BURST = 5_000
+SHARES = {"p50": 0.5, "p99": 0.99}
 
 
 def measure(field: Field) -> None:
     """Rounds in turns; medians."""
-    due = min(BURST, field.size)
-    patience = 8.0 if field.quick else 20.0
+    due = min(MOST, field.size)
+    patience = 8.0 if field.quick else 25.0
     rounds: dict[str, list[Figure]] = {}
-    failed: set[str] = set()
-    all_rounds = 3 if field.quick else 5
-    peer_rounds = 1 if field.quick or field.size >= 100_000 else 3
-    for number in range(all_rounds):
-        for each in (field.ours, *(field.peers if number < peer_rounds else ())):
+    racing = [field.ours, *field.peers]
+    for number in range(3 if field.quick else 5):
+        for each in tuple(racing):
             try:
-                rounds.setdefault(each.name, []).append(burst(each, due, patience))
-            except Ended:
-                failed.add(each.name)
+                figure = burst(each, due, patience)
+            except Ended as error:
+                print(f"{each.name} at {field.size}: {error}\n{each.log()}", file=sys.stderr)
+                racing.remove(each)
+                continue
+            rounds.setdefault(each.name, []).append(figure)
+            if each is not field.ours and (field.quick or number == 2 or "extrapolated" in figure.more):
+                racing.remove(each)
     figures = {name: _middle(found) for name, found in rounds.items()}
     own = figures.pop(field.ours.name)
     peers = {each.name: figures.get(each.name) for each in field.peers}
     compare(BENCH, "burst", field.size, "fires/s", ours=own, peers=peers)
-    for share in ("p50", "p99"):
+    for share in SHARES:
         late = {name: f and Figure(f.more[share], _said(f)) for name, f in peers.items()}
         compare(BENCH, f"burst-lateness-{share}", field.size, "ms", ours=Figure(own.more[share]), peers=late)
 
@@ -69,22 +74,18 @@ def burst(each: Contestant, due: int, patience: float) -> Figure:
 def _figure(curve: list[tuple[float, int]], due: int) -> Figure:
     if not curve:
         raise Ended("nothing was fired")
-    arrived = sum(count for _, count in curve)
-    rate = arrived / max(0.001, curve[-1][0])
-    more: dict[str, Any] = {"due": due}
+    arrived, (first, head), (last, _) = sum(count for _, count in curve), curve[0], curve[-1]
     if arrived >= due:
-        more |= {
-            name: weighted_quantile(curve, share) * 1000 for name, share in (("p50", 0.5), ("p99", 0.99))
-        }
-    else:
-        more |= {"p50": due * 0.5 / rate * 1000, "p99": due * 0.99 / rate * 1000}
-        more |= {"observed": arrived, "extrapolated": True}
-    return Figure(rate, more)
+        late = {name: weighted_quantile(curve, share) * 1000 for name, share in SHARES.items()}
+        return Figure(arrived / max(0.001, last), {"due": due, **late})
+    rate = (arrived - head) / (last - first) if arrived > head else arrived / last
+    late = {name: (first + due * share / rate) * 1000 for name, share in SHARES.items()}
+    return Figure(rate, {"due": due, **late, "observed": arrived, "extrapolated": True})
 
 
 def _middle(found: list[Figure]) -> Figure:
     middle = sorted(found, key=lambda each: each.value)[len(found) // 2]
-    late = {name: round(median(each.more[name] for each in found), 1) for name in ("p50", "p99")}
+    late = {name: round(median(each.more[name] for each in found), 1) for name in SHARES}
     return Figure(
         median(each.value for each in found),
         {**middle.more, **late, "rounds": [round(each.value, 1) for each in found]},

@@ -13,12 +13,12 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
+from bench.beats.places import MOST
 from bench.beats.population import arm_first
 from bench.engine.field import BENCH, Field
 from bench.engine.rig import Rig
 from bench.report import report
 
-BURST = 5_000
 ONE_STATEMENT = """
 WITH due AS (
     SELECT schedule_id, next_run_at FROM celery_periodic_task_clocks
@@ -44,7 +44,7 @@ SELECT count(*) FROM made
 
 def measure(field: Field) -> None:
     """In turns, on the same rows."""
-    due, rig = min(BURST, field.size), Rig(field)
+    due, rig = min(MOST, field.size), Rig(field)
     ours, floors, statements, pushes = [], [], [], []
     for _ in range(2 if field.quick else 5):
         ours.append(rig.burst(due))

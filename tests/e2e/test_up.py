@@ -63,7 +63,12 @@ def test_the_first_start_the_demonstration_a_second_start_and_a_killed_make(chec
     assert "the password shown at the first start" in second.output()
     headers = checkout.login(password)
     assert set(before) <= set(succeeded(checkout, headers))
-    schedules = httpx.get(f"{checkout.url}/api/v1/scheduled-tasks", headers=headers).json()["items"]
+    listing = f"{checkout.url}/api/v1/scheduled-tasks"
+    declared = httpx.get(listing, params={"owner": "code"}, headers=headers).json()["items"]
+    assert {each["state"] for each in declared} == {"disabled"}
+    assert f"Declared schedules: {len(declared)} created." in first.output()
+    assert "Declared schedules" not in second.output()
+    schedules = httpx.get(listing, params={"owner": "people"}, headers=headers).json()["items"]
     assert len(schedules) == 1
 
     assert len(checkout.living()) >= 7

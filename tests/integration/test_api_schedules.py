@@ -88,6 +88,8 @@ async def test_the_users_example_verbatim(admin: httpx.AsyncClient) -> None:
         "task_kwargs": {},
         "task_extra_config": {"queue": "system"},
         "description": None,
+        "owner": None,
+        "owner_key": None,
         "paused_by": None,
         "pause_note": None,
     }
@@ -124,7 +126,7 @@ async def test_a_one_off_in_the_past_runs_at_once_when_it_is_written_not_when_it
 
 
 async def test_only_what_is_given_changes(admin: httpx.AsyncClient) -> None:
-    created = await create(admin, task_kwargs={"a": 1}, description="as made")
+    created = await create(admin, task_kwargs={"message": "hello"}, description="as made")
     changed = (await admin.patch(f"{SCHEDULES}/{created['id']}", json={"task_name": "renamed"})).json()
     assert changed == created | {
         "task_name": "renamed",
@@ -154,7 +156,10 @@ async def test_a_deleted_schedule_is_gone_and_its_runs_stay(admin: httpx.AsyncCl
 
 async def test_run_now_makes_a_run_with_the_schedules_options(admin: httpx.AsyncClient) -> None:
     created = await create(
-        admin, task_kwargs={"a": 1}, task_extra_config={"queue": "priority_high"}, task_enabled=False
+        admin,
+        task_kwargs={"message": "hello"},
+        task_extra_config={"queue": "priority_high"},
+        task_enabled=False,
     )
     answer = await admin.post(f"{SCHEDULES}/{created['id']}/run")
     assert answer.status_code == 202, answer.text
@@ -173,7 +178,7 @@ async def test_run_now_makes_a_run_with_the_schedules_options(admin: httpx.Async
             "scheduled_for": None,
             "attempt": 1,
             "args": [],
-            "kwargs": {"a": 1},
+            "kwargs": {"message": "hello"},
             "result": None,
             "requested_by": "admin",
         }.items()

@@ -182,6 +182,17 @@ def test_a_fixed_delay_counts_from_the_end(engine: Engine) -> None:
     assert engine.states(schedule) == ["succeeded", "queued"]
 
 
+def test_a_fixed_delay_whose_tick_had_been_decided_before_goes_on(engine: Engine) -> None:
+    schedule = engine.create({"type": "interval", "every": 60, "unit": "seconds", "fixed_delay": True})
+    engine.passes(60)
+    tick = engine.rows(schedule)[0]
+    engine.execute(tick.id)
+    engine.execute_sql("UPDATE celery_periodic_task_clocks SET next_run_at = :tick", tick=tick.scheduled_for)
+    engine.passes()
+    assert engine.states(schedule) == ["succeeded"]
+    assert engine.next_run_at(schedule) == engine.clock.now + MINUTE
+
+
 def test_a_fixed_delay_goes_on_after_a_run_that_never_started(engine: Engine) -> None:
     schedule = engine.create(
         {"type": "interval", "every": 60, "unit": "seconds", "fixed_delay": True}, start_deadline=10

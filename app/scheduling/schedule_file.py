@@ -1,0 +1,100 @@
+"""The file of schedules (YAML): a list with a `key` in each, or a mapping by key, under `schedules`.
+
+    schedules:
+      nightly-cleanup:
+        task_path: auth.cleanup_old_sessions
+        schedule: {type: crontab, expression: "20 3 * * *", timezone: Europe/Berlin}
+        task_kwargs: {days: 30}
+
+The fields are those of `POST /api/v1/scheduled-tasks`; `task_name` is the key when it is absent. Read strictly: a
+key that is there twice is refused, and dates stay text.
+"""
+
+from collections.abc import Hashable, Iterable, Iterator
+from typing import Any
+
+import yaml
+
+from app.errors import FieldError, InvalidInput
+from app.scheduling.declarations import Declaration, Owner, read
+
+FORM = "Write `schedules:` and below it a mapping of keys to schedules, or a list of schedules that have a `key`."
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe types without timestamps, which JSON does not have."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable):
+                if key in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key} is there twice; remove one", key_node.start_mark
+                    )
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def parse(text: str, name: str) -> list[Declaration]:
+    """The schedules that a file declares; ``name`` is the file's, for messages.
+
+    Raises:
+        InvalidInput: it is not YAML, or not of this form; fields start with the file's name and the path in it.
+    """
+    try:
+        document = yaml.load(text, _Loader)  # noqa: S506 - it is a SafeLoader
+    except yaml.YAMLError as error:
+        raise InvalidInput(FieldError(name, _explain(error))) from None
+    if document is None:
+        document = {"schedules": []}
+    if not isinstance(document, dict) or set(document) != {"schedules"}:
+        raise InvalidInput(FieldError(name, FORM))
+    found: list[Declaration] = []
+    wrong: list[FieldError] = []
+    for key, given, source in _entries(document["schedules"], name):
+        try:
+            found.append(read(Owner.FILE, key, {"task_name": key} | given, source))
+        except InvalidInput as error:
+            wrong.extend(error.errors)
+    if wrong:
+        raise InvalidInput(wrong)
+    return found
+
+
+def _entries(schedules: Any, name: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+    if schedules is None:
+        return
+    if not isinstance(schedules, (dict, list)):
+        raise InvalidInput(FieldError(f"{name}: schedules", FORM))
+    by_key = isinstance(schedules, dict)
+    places: Iterable[tuple[Any, Any]] = (
+        schedules.items() if isinstance(schedules, dict) else enumerate(schedules)
+    )
+    for place, given in places:
+        source = f"{name}: schedules{f'.{place}' if by_key else f'[{place}]'}"
+        if not isinstance(given, dict) or not all(isinstance(part, str) for part in given):
+            raise InvalidInput(FieldError(source, f"Must be a mapping of a schedule's fields. {FORM}"))
+        key = place if by_key else given.get("key")
+        if not isinstance(key, str):
+            raise InvalidInput(
+                FieldError(f"{source}.key", "Must be text that stays the same; put it in quotes.")
+            )
+        rest = given if by_key else {part: value for part, value in given.items() if part != "key"}
+        yield key, rest, source
+
+
+def _explain(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    place = "" if mark is None else f" at line {mark.line + 1}, column {mark.column + 1}"
+    problem = getattr(error, "problem", None) or "it cannot be read"
+    return f"Is not YAML that can be used{place}: {problem}."

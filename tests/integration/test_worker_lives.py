@@ -101,8 +101,12 @@ def test_a_main_loop_that_hangs_ends_its_worker(stack: Stack, settings: Settings
         run_id = sent(60, task=block.name)
         eventually(stack.ledger.starts)
         assert worker.alive
-        celery_app.control.broadcast("freeze")
-        assert worker.wait(20) == EXIT_STATUS
+        # A broadcast reaches whoever listens already: it is repeated, with half a second for the answer.
+        eventually(
+            lambda: not celery_app.control.broadcast("freeze", reply=True, timeout=0.5) and not worker.alive,
+            30,
+        )
+        assert worker.wait() == EXIT_STATUS
     assert "has not turned" in worker.output()
     assert worker.members() == []
     assert run(database, run_id)["state"] == "lost"

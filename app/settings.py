@@ -135,6 +135,7 @@ class WorkerSettings(BaseSettings):
     lease: Seconds = 30.0
     lease_renewal: Seconds = 10.0
     watchdog: Seconds = Field(60.0, gt=0, description="A main loop, or a beat, that hangs for so long ends.")
+    cancel_grace: Seconds = Field(10.0, gt=0, description="Between asking a run to stop and making it.")
     drain_timeout: Seconds = Field(
         30.0, gt=0, description="What runs get to end when their worker is stopped."
     )

@@ -19,7 +19,10 @@ class BrokerUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RunMessage:
-    """One wake-up: which run, on which queue; limits in seconds."""
+    """One wake-up: which run, on which queue; limits in seconds.
+
+    ``restartable``: another worker may start it again when its own is lost.
+    """
 
     run_id: UUID
     task: str
@@ -27,6 +30,7 @@ class RunMessage:
     attempt: int = 1
     soft_time_limit: float | None = None
     time_limit: float | None = None
+    restartable: bool = False
     traceparent: str | None = None
 
     @classmethod
@@ -48,6 +52,7 @@ class RunMessage:
             attempt,
             options.get("soft_time_limit"),
             options.get("time_limit"),
+            options.get("on_worker_lost") == "retry",
             traceparent=traceparent,
         )
 

@@ -170,7 +170,7 @@ WHERE id = :id AND attempt = :attempt AND (CAST(:task AS text) IS NULL OR task =
        OR state = 'running' AND start_token = :token)
   AND EXISTS (SELECT 1 FROM celery_workers w
               WHERE w.id = :worker_id AND w.lease_expires_at > clock_timestamp())
-RETURNING args, kwargs, attempt, options, schedule_id, scheduled_for, task, queue,
+RETURNING args, kwargs, attempt, options, schedule_id, scheduled_for, canvas, task, queue,
     EXTRACT(EPOCH FROM started_at - due_at)::float, EXTRACT(EPOCH FROM published_at - due_at)::float, traceparent
 """)
 
@@ -215,7 +215,7 @@ RETURNING id
 """)
 
 # The worker that executes the run listens.
-NOTIFY_CANCEL = text("SELECT pg_notify('upbeat_cancels', CAST(:id AS text))")
+NOTIFY_CANCEL = text("SELECT pg_notify('upbeat_cancels', CAST(CAST(:id AS uuid) AS text))")
 
 LOCK_CLOCK_OF = text("""
 SELECT c.schedule_id
@@ -225,7 +225,7 @@ FOR NO KEY UPDATE
 """)
 
 ATTEMPT = text("""
-SELECT options, worker, started_at
+SELECT options, worker, started_at, cancel_reason
 FROM celery_task_runs
 WHERE id = :id AND attempt = :attempt AND state = 'running'
   AND (CAST(:worker_id AS uuid) IS NULL OR worker_id = :worker_id)
@@ -244,7 +244,7 @@ SET state = 'queued', attempt = attempt + 1, dispatches = 0,
     next_dispatch_at = statement_timestamp() + make_interval(secs => :delay),
     start_deadline = statement_timestamp() + make_interval(secs => :delay) + (start_deadline - due_at),
     worker = NULL, worker_id = NULL, start_token = NULL, started_at = NULL, error = CAST(:error AS jsonb)
-WHERE id = :id AND attempt = :attempt AND state = 'running'
+WHERE id = :id AND attempt = :attempt AND state = 'running' AND cancel_requested_at IS NULL
   AND (CAST(:worker_id AS uuid) IS NULL OR worker_id = :worker_id)
 RETURNING task, queue
 """)

@@ -109,6 +109,7 @@ class DatabaseScheduler(Scheduler):  # type: ignore[misc]
             settings,
             name=f"beat@{os.uname().nodename}",
             version=registration.version(),
+            sweeps=(self.app.backend.sweep,),
         )
 
     def _database_away(self, error: Exception) -> None:

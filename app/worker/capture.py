@@ -12,14 +12,17 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, TextIO
 from uuid import UUID
 
+from celery.exceptions import TaskPredicate
+
 from app.scheduling.run_logs import Line
 from app.settings import get_settings
+from app.worker import logs
 from app.worker.flushing import flusher
 from app.worker.redaction import Redactor
 
@@ -120,6 +123,9 @@ def recording(run_id: UUID, attempt: int) -> Iterator[None]:
     token = current.set(log)
     try:
         yield
+    except TaskPredicate:
+        # Retry and its kin: the body's way to say how it goes on.
+        raise
     except Exception as error:
         log.add("error", SOURCE, "".join(traceback.format_exception_only(error)).strip())
         raise
@@ -202,8 +208,18 @@ def _let_threads_inherit() -> None:
 
 
 def _inheriting(function: Callable[..., Any]) -> Callable[..., Any]:
-    context = copy_context()
-    return lambda *args, **kwargs: context.run(function, *args, **kwargs)
+    # No more than the run: what else the context holds belongs to the body's own thread.
+    log, run = current.get(), logs.current_run.get()
+
+    def inherited(*args: Any, **kwargs: Any) -> Any:
+        tokens = current.set(log), logs.current_run.set(run)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            current.reset(tokens[0])
+            logs.current_run.reset(tokens[1])
+
+    return inherited
 
 
 def _level(number: int) -> str:

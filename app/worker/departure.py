@@ -8,16 +8,15 @@ import time
 from contextlib import suppress
 
 from billiard import process
-from celery import signals
+from celery import current_app, signals
 from celery.worker import state
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
 
-from app.scheduling import runs
+from app.scheduling.canvas import as_run_id
 from app.scheduling.policies import Reason
 from app.scheduling.runs import Outcome, RunState
 from app.settings import get_settings
-from app.worker import bookkeeping, liveness, results
+from app.worker import bookkeeping, liveness, outcomes
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +25,17 @@ ACCOUNTING = 10.0
 LOOK_EVERY = 0.1
 
 
+_superseded = threading.Event()
+
+
+def supersede() -> None:
+    """Somebody else sees to the end of this worker, and calls `leave` himself."""
+    _superseded.set()
+
+
 def leave(why: str, status: int) -> None:
     """Kill the pool, end what still runs as lost or for another attempt, give the lease back, and exit."""
-    left = list(state.active_requests)
+    left = list(state.requests.values())
     # First: whoever may be started again elsewhere must have stopped here.
     for child in process.active_children():
         with suppress(ProcessLookupError, TypeError):
@@ -53,15 +60,11 @@ def leave(why: str, status: int) -> None:
 
 
 def _account(task_id: str, attempt: int, outcome: Outcome) -> None:
-    run_id = results.run_id_of(task_id)
+    run_id = as_run_id(task_id)
     if run_id is None:
         return
-
-    def work(session: Session) -> RunState | None:
-        return runs.finish(session, run_id, attempt=attempt, outcome=outcome, worker_id=liveness.worker_id())
-
     try:
-        ended = bookkeeping.transact(work)
+        ended = outcomes.finish(current_app, run_id, attempt, outcome)
     except SQLAlchemyError as error:
         logger.warning("run %s is left to a beat: %s", run_id, bookkeeping.first_line(error))
     else:
@@ -80,5 +83,5 @@ def _bound() -> None:
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         time.sleep(LOOK_EVERY)
-    if state.active_requests:
+    if state.requests and not _superseded.is_set():
         leave(f"it was asked to stop, and gave its runs {timeout:g} s", DRAINED_STATUS)

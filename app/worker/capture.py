@@ -42,7 +42,9 @@ class RunLog:
         self.run_id = run_id
         self.attempt = attempt
         settings = get_settings().log
-        self._lines_left, self._bytes_left = settings.run_lines, settings.run_bytes
+        # Without lines left it still takes progress.
+        self._lines_left = settings.run_lines if settings.runs else 0
+        self._bytes_left = settings.run_bytes
         self._number = 0
         self._missed = 0
         self._partial: dict[str, str] = {}
@@ -115,10 +117,8 @@ current: ContextVar[RunLog | None] = ContextVar("run_log", default=None)
 @contextmanager
 def recording(run_id: UUID, attempt: int) -> Iterator[None]:
     """Store with this attempt what is written inside."""
-    if not get_settings().log.runs:
-        yield
-        return
-    _install()
+    if get_settings().log.runs:
+        _install()
     log = RunLog(run_id, attempt)
     token = current.set(log)
     try:

@@ -9,7 +9,7 @@ from app.cli.embedded import free_port
 from app.scheduling.ids import new_id
 from app.scheduling.run_logs import Line
 from app.settings import get_settings
-from app.worker import capture, flushing
+from app.worker import capture, flushing, progress
 from app.worker.capture import RunLog
 from app.worker.flushing import Flusher
 
@@ -69,3 +69,26 @@ def test_lines_after_the_end_are_dropped(flusher: Flusher) -> None:
     log.add("info", "test", "too late")
     log.write("stdout", "info", "too late\n")
     assert [each.message for each in flusher.take(RUN, 1, 0.5)] == ["one", "two"]
+
+
+def test_without_stored_logs_there_is_still_progress(
+    flusher: Flusher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPBEAT_LOG_RUNS", "false")
+    get_settings.cache_clear()
+    with capture.recording(RUN, 1):
+        log = capture.current.get()
+        assert log is not None
+        log.add("info", "test", "not stored")
+        progress(1, 2)
+    assert flusher.take(RUN, 1, 0.1) == []
+    assert flusher._progress[RUN, 1]["done"] == 1
+
+
+@pytest.mark.parametrize("bad", [-1, float("nan"), float("inf")])
+def test_progress_is_a_number_that_can_be_shown(bad: float) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        progress(bad)
+    with pytest.raises(ValueError, match="finite"):
+        progress(0, bad)
+    progress(1, 2, "outside of a run nothing happens")

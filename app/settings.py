@@ -7,6 +7,7 @@ environment: `make up` leaves the addresses of its own servers there, so that a 
 `uvicorn` started by hand in the same checkout finds them.
 """
 
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import limits
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -177,9 +178,11 @@ class WorkerSettings(BaseSettings):
 
     lease: Seconds = 30.0
     lease_renewal: Seconds = 10.0
-    watchdog: Seconds = 60.0
+    watchdog: Seconds = Field(60.0, gt=0, description="A main loop, or a beat, that hangs for so long ends.")
     cancel_grace: Seconds = Field(10.0, gt=0, description="Between asking a run to stop and making it.")
-    drain: Seconds = Field(30.0, gt=0, description="What other runs get when the worker must be replaced.")
+    drain_timeout: Seconds = Field(
+        30.0, gt=0, description="What runs get to end when their worker is stopped."
+    )
     max_result_bytes: int = Field(262_144, ge=1024)
 
 
@@ -234,12 +237,56 @@ class ScheduleSettings(BaseSettings):
 
 
 class LogSettings(BaseSettings):
-    """How the three kinds of process write their logs."""
+    """How the three kinds of process write their logs, and what is stored with a run."""
 
     model_config = _group("UPBEAT_LOG_")
 
     level: str = "INFO"
     format: str = Field("console", pattern="^(console|json)$")
+    runs: bool = Field(True, description="Store log records and output with the run that wrote them.")
+    run_lines: int = Field(10_000, ge=1, description="Lines of one attempt that are stored.")
+    run_bytes: int = Field(1_048_576, ge=1024, description="Bytes of one attempt that are stored.")
+    flush_every: Seconds = 0.5
+    redact: tuple[str, ...] = Field((), description="JSON list of regular expressions that are blacked out.")
+
+    @field_validator("redact")
+    @classmethod
+    def _expressions(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for number, expression in enumerate(given, 1):
+            try:
+                re.compile(expression)
+            except re.error:
+                raise ValueError(f"expression {number} is not a regular expression") from None
+        return given
+
+
+class MetricsSettings(BaseSettings):
+    """Prometheus metrics: a port of each worker and beat, and who may read the API's."""
+
+    model_config = _group("UPBEAT_METRICS_")
+
+    port: int | None = Field(None, ge=1, le=65535, description="Of this worker or beat; none by default.")
+    host: str = "127.0.0.1"
+    token: SecretStr | None = Field(
+        None, description="Also opens the API's /metrics, as a bearer token; a login does without it."
+    )
+
+
+class TracingSettings(BaseSettings):
+    """OpenTelemetry's own variables, of which only those that switch it on are read here."""
+
+    model_config = _group("OTEL_")
+
+    exporter_otlp_endpoint: str | None = None
+    exporter_otlp_traces_endpoint: str | None = None
+    traces_exporter: str | None = None
+    sdk_disabled: bool = False
+
+    @property
+    def enabled(self) -> bool:
+        """Whether spans are made and sent."""
+        named = self.exporter_otlp_endpoint or self.exporter_otlp_traces_endpoint or self.traces_exporter
+        return bool(named) and not self.sdk_disabled and self.traces_exporter != "none"
 
 
 # What documentation, images and habit suggest: no secret at all.
@@ -281,6 +328,8 @@ class Settings(BaseModel):
     secret: SecretSettings = Field(default_factory=SecretSettings)
     outbound: OutboundSettings = Field(default_factory=OutboundSettings)
     log: LogSettings = Field(default_factory=LogSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+    tracing: TracingSettings = Field(default_factory=TracingSettings)
 
     def require_production(self) -> None:
         """In production, insist on what that needs; elsewhere do nothing.
@@ -334,6 +383,9 @@ def get_settings() -> Settings:
     """
     try:
         settings = Settings()
+        return Settings()
+    except SettingsError as error:
+        raise ConfigurationError(f"{error}. It takes JSON; correct it and start again.") from None
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"

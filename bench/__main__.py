@@ -12,9 +12,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "sdk" / "src"))
 
-from bench import engine, sdk
+from bench import engine, run_logs, sdk
 
-PARTS = {"engine": engine, "sdk": sdk}
+PARTS = {"engine": engine, "run_logs": run_logs, "sdk": sdk}
 MEASURES = [*engine.MEASURES, *engine.WITH_IDLE, *sdk.MEASURES]
 
 

@@ -13,14 +13,17 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.api.companion import arm
 from app.api.credentials import bearer, cookie, principal_of
+from app.api.following import Following
 from app.api.guards import guard_of_request, resource_of
 from app.api.probe import Probe
 from app.api.ratelimit import Limiter
+from app.api.scrapes import Scrapes
 from app.errors import Unauthenticated
 from app.modules.auth.service import Principal
 from app.outbound import OutboundPolicy
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.facade import Scheduler
+from app.scheduling.observing import Observer
 from app.sealing import Sealer
 from app.settings import Settings
 
@@ -35,6 +38,9 @@ class Services:
     scheduler: Scheduler
     probe: Probe
     limiter: Limiter
+    observer: Observer
+    following: Following
+    scrapes: Scrapes
     sealer: Sealer
     outbound: OutboundPolicy
 

@@ -23,6 +23,7 @@ TAGS = [
     {"name": "Tasks", "description": "What can be executed, and running it on demand."},
     {"name": "Agents", "description": "HTTP endpoints that do work on demand, within a daily budget."},
     {"name": "Calendars", "description": "Dates on which schedules skip their ticks."},
+    {"name": "Workers and beats", "description": "Who is there, and its last sign of life."},
     {
         "name": "Login",
         "description": "Sessions of users. Viewers read, operators change, admins manage users.",

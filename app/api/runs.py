@@ -48,6 +48,9 @@ class Run(BaseModel):
     options: dict[str, Any]
     result: Any | None
     error: dict[str, Any] | None
+    progress: dict[str, Any] | None = Field(
+        description="What the body said last: `done`, `total`, `message`, `attempt`, `at`."
+    )
     requested_by: str | None
     replay_of: UUID | None = Field(description="The run that this one repeats.")
     created_at: datetime

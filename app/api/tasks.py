@@ -34,6 +34,9 @@ class Task(BaseModel):
     time_limit: float | None
     max_attempts: int
     on_worker_lost: str
+    concurrency_key: str | None = Field(description="What shares the limits below; null is its name.")
+    concurrency_limit: int | None
+    rate_limit: str | None
     parameters: dict[str, Any] | None = Field(
         description="JSON schema (2020-12) of the object of its keyword arguments, for a call that gives none by"
         " position. Null: anything is taken."

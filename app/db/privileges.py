@@ -44,6 +44,8 @@ TABLES: Final[dict[str, tuple[str, str, str]]] = {
     "celery_task_run_attempts": ("SI", "SID", "SI"),
     "celery_task_run_logs": ("S", "SID", ""),
     "celery_task_late_outcomes": ("S", "SIUD", "SI"),
+    # Limits by key: whoever ends a run frees its slot.
+    "celery_task_limits": ("SIUD", "SIUD", "SIUD"),
     # Foreign ids, chords and groups: the end of a run goes on with what follows it, whoever ends it.
     "celery_task_ids": ("SIU", "SIUD", "SIUD"),
     "celery_task_chords": ("SU", "SIUD", "SIUD"),

@@ -17,7 +17,7 @@ EVENTS = "text/event-stream"
 FORM = "application/x-www-form-urlencoded"
 IF_MATCH = "if-match"
 # Written by hand: these can do something.
-HANDLES = {"Run", "LogLine"}
+HANDLES = {"Run"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,7 @@ class Flavour:
 
     def handle(self, name: str) -> str:
         """The class that an answer of this schema becomes."""
-        if name == "Run":
-            return f"{self.prefix}Run"
-        return name if name in HANDLES else f"models.{name}"
+        return f"{self.prefix}{name}" if name in HANDLES else f"models.{name}"
 
 
 SYNC = Flavour("", "def", "", "Page", "SyncShell")
@@ -67,7 +65,7 @@ from upbeat_sdk._events import {flavour.prefix}EventStream
 from upbeat_sdk._generated import bodies, models
 from upbeat_sdk._pages import {flavour.page}
 from upbeat_sdk._resource import {flavour.prefix}Resource
-from upbeat_sdk._runs import LogLine, {flavour.prefix}Run
+from upbeat_sdk._runs import {flavour.prefix}Run
 from upbeat_sdk._shell import {flavour.shell}
 """
 

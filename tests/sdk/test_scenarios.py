@@ -14,7 +14,6 @@ from support.api import ADMIN, connected, log_in, serving
 from support.blocking import Awaited, BlockingTransport
 from support.stack import Stack
 from upbeat_sdk import AsyncUpbeat, Upbeat, models
-from upbeat_sdk._generated.operations import OPERATIONS
 from upbeat_sdk.testing import FakeUpbeat, blank
 
 pytestmark = pytest.mark.slow
@@ -23,8 +22,6 @@ ECHO = "scheduled_task.test_task"
 FAILING = "scheduled_task.cleanup_old_logs"
 PATIENCE = 30.0
 PLACES = ("fake", "asgi", "stack")
-# The fake is ahead of a service that does not keep logs yet.
-LOGGED = PLACES if "get_run_logs" in OPERATIONS else ("fake",)
 
 
 @dataclass
@@ -219,7 +216,6 @@ async def test_a_run_is_cancelled_and_replayed(client: Any) -> None:
     assert (await again.result(timeout=PATIENCE))["message"] == "in time"
 
 
-@pytest.mark.parametrize("place", LOGGED, indirect=True)
 async def test_a_log_is_read_and_followed(client: Any) -> None:
     run = await client.tasks.run(ECHO, kwargs={"message": "so long"})
     followed = [line.message async for line in run.logs(follow=True)]

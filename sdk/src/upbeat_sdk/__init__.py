@@ -37,8 +37,9 @@ from upbeat_sdk._errors import (
 )
 from upbeat_sdk._events import AsyncEventStream, Event, EventStream
 from upbeat_sdk._generated import bodies, models
+from upbeat_sdk._generated.models import LogLine
 from upbeat_sdk._pages import AsyncPage, AsyncPages, Page
-from upbeat_sdk._runs import AsyncRun, LogLine, Run
+from upbeat_sdk._runs import AsyncRun, Run
 from upbeat_sdk._version import __version__
 
 __all__ = [

@@ -1,15 +1,14 @@
 """The log of a run: its lines, and where a reader of it stands."""
 
-from datetime import datetime
 from typing import Final, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from upbeat_sdk._call import Call, segment
 from upbeat_sdk._errors import ConnectionFailed, ProblemError, UnexpectedAnswer
 from upbeat_sdk._events import Event
 from upbeat_sdk._exchange import PASSING
-from upbeat_sdk._model import Model
+from upbeat_sdk._generated.models import LogLine
 
 Level = Literal["debug", "info", "warning", "error", "critical"]
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
@@ -19,22 +18,6 @@ FIRST_PAUSE: Final = 0.2
 CUTS: Final = 10
 # After every line there can be: a stream that tells the end and no lines.
 AFTER_ALL: Final = "9999-999999999"
-
-
-class LogLine(Model):
-    """One line that a run logged or printed; secrets are blacked out."""
-
-    attempt: int
-    number: int = Field(description="Counted in each attempt, from 1.")
-    logged_at: datetime = Field(description="By the worker's clock.")
-    level: Level | str
-    logger: str = Field(description="The logger's name; `stdout` or `stderr` for what was printed.")
-    message: str
-
-    @property
-    def place(self) -> tuple[int, int]:
-        """Where it stands in the run's log."""
-        return self.attempt, self.number
 
 
 def log_call(run_id: object, level: Level) -> Call:
@@ -92,7 +75,7 @@ class Follower:
 
     def read(self, line: LogLine) -> bool:
         """Whether a line of a page is new."""
-        return line.place > self._place and self._wanted(line)
+        return _place(line) > self._place and self._wanted(line)
 
     def rest(self) -> float:
         """Seconds until a stream that ended in good order is opened again: a service ends them now and then."""
@@ -114,8 +97,12 @@ class Follower:
         return min(FIRST_PAUSE * 2.0**self._cuts, 5.0)
 
     def _wanted(self, line: LogLine) -> bool:
-        self._place = max(self._place, line.place)
+        self._place = max(self._place, _place(line))
         return line.level not in LEVELS or LEVELS.index(line.level) >= self._level
+
+
+def _place(line: LogLine) -> tuple[int, int]:
+    return line.attempt, line.number
 
 
 def _line(event: Event) -> LogLine:

@@ -16,12 +16,11 @@ from upbeat_sdk._errors import (
     UnexpectedAnswer,
     UpbeatError,
 )
+from upbeat_sdk._generated.models import LogLine
 from upbeat_sdk._generated.models import Run as Record
-from upbeat_sdk._logs import AFTER_ALL, NO_STREAM, POLL, Follower, Level, LogLine, log_call, stream_call
+from upbeat_sdk._logs import AFTER_ALL, NO_STREAM, POLL, Follower, Level, log_call, stream_call
 from upbeat_sdk._shell import AsyncShell, SyncShell
 from upbeat_sdk._waiting import TERMINAL, Answer, Heard, Listen, Look, Sleep, until_over
-
-__all__ = ["AsyncRun", "Level", "LogLine", "Run"]
 
 OVER: Final = "end"
 BROKEN: Final = (ConnectionFailed, ProblemError, UnexpectedAnswer)

@@ -7,6 +7,7 @@ from typing import Literal, Unpack
 from uuid import UUID
 
 from upbeat_sdk._call import Call, entity_tag, segment
+from upbeat_sdk._events import AsyncEventStream
 from upbeat_sdk._generated import bodies, models
 from upbeat_sdk._pages import AsyncPages
 from upbeat_sdk._resource import AsyncResource
@@ -249,6 +250,25 @@ class AsyncAuthResource(AsyncResource):
         return await self._client.fetch(call, models.CurrentUser)
 
 
+class AsyncBeatsResource(AsyncResource):
+    """Workers and beats."""
+
+    def list(self, *, limit: int | None = None, cursor: str | None = None) -> AsyncPages[models.Beat]:
+        """Beats, the youngest first; those that ended are kept for a day.
+
+        Args:
+            limit: Items on a page.
+            cursor: `next_cursor` of the page before; the first page has none.
+        """
+        call = Call("list_beats", "GET", "/api/v1/beats", query={"limit": limit, "cursor": cursor})
+        return self._client.page(call, models.Beat)
+
+    async def get(self, beat_id: UUID | str, /) -> models.Beat:
+        """One beat and its last good pass."""
+        call = Call("get_beat", "GET", f"/api/v1/beats/{segment('beat_id', beat_id)}")
+        return await self._client.fetch(call, models.Beat)
+
+
 class AsyncCalendarsResource(AsyncResource):
     """Calendars."""
 
@@ -322,6 +342,11 @@ class AsyncHealthResource(AsyncResource):
         call = Call("readyz", "GET", "/readyz", secured=False)
         return await self._client.fetch(call, models.ReadinessReport)
 
+    async def metrics(self) -> str:
+        """What waits, who is there, what the broker holds. Send `UPBEAT_METRICS_TOKEN`, or a login's token."""
+        call = Call("get_metrics", "GET", "/metrics", secured=False)
+        return await self._client.fetch_text(call)
+
 
 class AsyncRunsResource(AsyncResource):
     """Runs."""
@@ -374,6 +399,40 @@ class AsyncRunsResource(AsyncResource):
         """One run with its arguments, its outcome and, if it did not execute, the reason."""
         call = Call("get_run", "GET", f"/api/v1/runs/{segment('run_id', run_id)}")
         return await self._client.fetch(call, AsyncRun)
+
+    def logs(
+        self,
+        run_id: UUID | str,
+        /,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        level: Literal["debug", "info", "warning", "error", "critical"] | None = None,
+    ) -> AsyncPages[models.LogLine]:
+        """What the run logged and printed, attempt by attempt; long logs are cut, with a last line that says so.
+
+        Args:
+            limit: Items on a page.
+            cursor: `next_cursor` of the page before; the first page has none.
+            level: Of this level or a graver one.
+        """
+        call = Call(
+            "get_run_logs",
+            "GET",
+            f"/api/v1/runs/{segment('run_id', run_id)}/logs",
+            query={"limit": limit, "cursor": cursor, "level": level},
+        )
+        return self._client.page(call, models.LogLine)
+
+    def stream_logs(self, run_id: UUID | str, /, *, last_event_id: str | None = None) -> AsyncEventStream:
+        """Server-sent events, from the first line or after `Last-Event-ID`, until the run is over."""
+        call = Call(
+            "stream_run_logs",
+            "GET",
+            f"/api/v1/runs/{segment('run_id', run_id)}/logs/stream",
+            headers={"last-event-id": last_event_id},
+        )
+        return self._client.stream(call)
 
     async def cancel_many(self, **fields: Unpack[bodies.BulkCancelRequest]) -> models.Done:
         """Cancel the runs that the filter finds, the oldest first, up to `limit`."""
@@ -798,6 +857,30 @@ class AsyncUsersResource(AsyncResource):
         await self._client.fetch_nothing(call)
 
 
+class AsyncWorkersResource(AsyncResource):
+    """Workers and beats."""
+
+    def list(
+        self, *, limit: int | None = None, cursor: str | None = None, alive: bool | None = None
+    ) -> AsyncPages[models.Worker]:
+        """Workers, the youngest first; those that ended are kept for a week.
+
+        Args:
+            limit: Items on a page.
+            cursor: `next_cursor` of the page before; the first page has none.
+            alive: Only those that hold a lease, or only the others.
+        """
+        call = Call(
+            "list_workers", "GET", "/api/v1/workers", query={"limit": limit, "cursor": cursor, "alive": alive}
+        )
+        return self._client.page(call, models.Worker)
+
+    async def get(self, worker_id: UUID | str, /) -> models.Worker:
+        """One worker with its lease and the number of runs that it executes."""
+        call = Call("get_worker", "GET", f"/api/v1/workers/{segment('worker_id', worker_id)}")
+        return await self._client.fetch(call, models.Worker)
+
+
 class AsyncResources(AsyncShell):
     """The resources of a client, as its attributes."""
 
@@ -820,6 +903,11 @@ class AsyncResources(AsyncShell):
     def auth(self) -> AsyncAuthResource:
         """AsyncAuthResource."""
         return AsyncAuthResource(self)
+
+    @cached_property
+    def beats(self) -> AsyncBeatsResource:
+        """AsyncBeatsResource."""
+        return AsyncBeatsResource(self)
 
     @cached_property
     def calendars(self) -> AsyncCalendarsResource:
@@ -855,3 +943,8 @@ class AsyncResources(AsyncShell):
     def users(self) -> AsyncUsersResource:
         """AsyncUsersResource."""
         return AsyncUsersResource(self)
+
+    @cached_property
+    def workers(self) -> AsyncWorkersResource:
+        """AsyncWorkersResource."""
+        return AsyncWorkersResource(self)

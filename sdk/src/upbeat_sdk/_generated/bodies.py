@@ -198,6 +198,12 @@ class ExtraConfig(TypedDict):
     """Share of the delay."""
     on_worker_lost: NotRequired[Literal["fail", "retry"] | None]
     """`fail`: at most once. `retry`: started again when its worker died."""
+    concurrency_limit: NotRequired[int | None]
+    """How many runs of its key may be running, on all workers together."""
+    rate_limit: NotRequired[str | None]
+    """How often runs of its key may start: `5/s`, `10/m`, `100/h`, `1000/d`."""
+    concurrency_key: NotRequired[str | None]
+    """What shares the two limits; the task's name when absent."""
     overlap: NotRequired[
         Literal["skip", "buffer_one", "buffer_latest", "buffer_all", "cancel_other", "allow_all"]
     ]
@@ -298,6 +304,12 @@ class RunOptions(TypedDict):
     """Share of the delay."""
     on_worker_lost: NotRequired[Literal["fail", "retry"] | None]
     """`fail`: at most once. `retry`: started again when its worker died."""
+    concurrency_limit: NotRequired[int | None]
+    """How many runs of its key may be running, on all workers together."""
+    rate_limit: NotRequired[str | None]
+    """How often runs of its key may start: `5/s`, `10/m`, `100/h`, `1000/d`."""
+    concurrency_key: NotRequired[str | None]
+    """What shares the two limits; the task's name when absent."""
 
 
 class RunRequest(TypedDict):

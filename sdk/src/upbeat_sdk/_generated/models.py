@@ -147,6 +147,19 @@ class Backfilled(Model):
     """In the order in which they run; empty for a dry run."""
 
 
+class Beat(Model):
+    """A beat process, or the beat inside an API process."""
+
+    id: UUID
+    name: str
+    pid: int
+    version: str | None
+    started_at: datetime
+    last_pass_at: datetime
+    age: float
+    """Seconds since its last good pass."""
+
+
 class BrowserSession(Model):
     """A browser's session; its token is in a cookie that scripts cannot read."""
 
@@ -256,6 +269,20 @@ class Liveness(Model):
     status: Literal["ok"] | str | None = "ok"
 
 
+class LogLine(Model):
+    """One line that a run logged or printed; secrets are blacked out."""
+
+    attempt: int
+    number: int
+    """Counted in each attempt, from 1."""
+    logged_at: datetime
+    """By the worker's clock."""
+    level: Literal["debug", "info", "warning", "error", "critical"] | str
+    logger: str
+    """The logger's name; `stdout` or `stderr` for what was printed."""
+    message: str
+
+
 class LoggedOut(Model):
     """What logging out everywhere did."""
 
@@ -287,6 +314,8 @@ class MissedTicks(Model):
             "cancelled_by_user",
             "purged",
             "upstream_failed",
+            "concurrency_limit",
+            "rate_limit",
             "worker_lost",
             "hard_limit",
             "task_replaced",
@@ -392,6 +421,8 @@ class Run(Model):
     options: dict[str, Any]
     returned: Any = Field(..., alias="result")
     error: dict[str, Any] | None
+    progress: dict[str, Any] | None
+    """What the body said last: `done`, `total`, `message`, `attempt`, `at`."""
     requested_by: str | None
     replay_of: UUID | None
     """The run that this one repeats."""
@@ -502,6 +533,8 @@ class SimulatedTick(Model):
             "cancelled_by_user",
             "purged",
             "upstream_failed",
+            "concurrency_limit",
+            "rate_limit",
             "worker_lost",
             "hard_limit",
             "task_replaced",
@@ -531,6 +564,10 @@ class Task(Model):
     time_limit: float | None
     max_attempts: int
     on_worker_lost: str
+    concurrency_key: str | None
+    """What shares the limits below; null is its name."""
+    concurrency_limit: int | None
+    rate_limit: str | None
     parameters: dict[str, Any] | None
     """JSON schema (2020-12) of the object of its keyword arguments, for a call that gives none by position. Null: anything is taken."""
     positional_parameters: dict[str, Any] | None
@@ -561,6 +598,8 @@ class Tick(Model):
             "cancelled_by_user",
             "purged",
             "upstream_failed",
+            "concurrency_limit",
+            "rate_limit",
             "worker_lost",
             "hard_limit",
             "task_replaced",
@@ -624,6 +663,30 @@ class Why(Model):
     version: ScheduleVersion
     """The schedule as it was then (or at first)."""
     last_beat_pass_at: datetime | None
+
+
+class Worker(Model):
+    """A worker from its start to its end; a restarted one is another."""
+
+    id: UUID
+    name: str
+    """Celery's node name."""
+    pid: int
+    state: str
+    """What it said last: `starting`, `ready`, `draining` or `stopped`."""
+    alive: bool
+    """Whether it holds a lease; without one it can start nothing."""
+    lease_left: float
+    """Seconds; negative when the lease has ended."""
+    lease_expires_at: datetime
+    queues: list[str]
+    """In the order in which it takes from them."""
+    pool: str | None
+    concurrency: int | None
+    version: str | None
+    active_runs: int
+    started_at: datetime
+    stopped_at: datetime | None
 
 
 class Calendar(Model):

@@ -7,6 +7,7 @@ from typing import Literal, Unpack
 from uuid import UUID
 
 from upbeat_sdk._call import Call, entity_tag, segment
+from upbeat_sdk._events import EventStream
 from upbeat_sdk._generated import bodies, models
 from upbeat_sdk._pages import Page
 from upbeat_sdk._resource import Resource
@@ -247,6 +248,25 @@ class AuthResource(Resource):
         return self._client.fetch(call, models.CurrentUser)
 
 
+class BeatsResource(Resource):
+    """Workers and beats."""
+
+    def list(self, *, limit: int | None = None, cursor: str | None = None) -> Page[models.Beat]:
+        """Beats, the youngest first; those that ended are kept for a day.
+
+        Args:
+            limit: Items on a page.
+            cursor: `next_cursor` of the page before; the first page has none.
+        """
+        call = Call("list_beats", "GET", "/api/v1/beats", query={"limit": limit, "cursor": cursor})
+        return self._client.page(call, models.Beat)
+
+    def get(self, beat_id: UUID | str, /) -> models.Beat:
+        """One beat and its last good pass."""
+        call = Call("get_beat", "GET", f"/api/v1/beats/{segment('beat_id', beat_id)}")
+        return self._client.fetch(call, models.Beat)
+
+
 class CalendarsResource(Resource):
     """Calendars."""
 
@@ -320,6 +340,11 @@ class HealthResource(Resource):
         call = Call("readyz", "GET", "/readyz", secured=False)
         return self._client.fetch(call, models.ReadinessReport)
 
+    def metrics(self) -> str:
+        """What waits, who is there, what the broker holds. Send `UPBEAT_METRICS_TOKEN`, or a login's token."""
+        call = Call("get_metrics", "GET", "/metrics", secured=False)
+        return self._client.fetch_text(call)
+
 
 class RunsResource(Resource):
     """Runs."""
@@ -372,6 +397,40 @@ class RunsResource(Resource):
         """One run with its arguments, its outcome and, if it did not execute, the reason."""
         call = Call("get_run", "GET", f"/api/v1/runs/{segment('run_id', run_id)}")
         return self._client.fetch(call, Run)
+
+    def logs(
+        self,
+        run_id: UUID | str,
+        /,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        level: Literal["debug", "info", "warning", "error", "critical"] | None = None,
+    ) -> Page[models.LogLine]:
+        """What the run logged and printed, attempt by attempt; long logs are cut, with a last line that says so.
+
+        Args:
+            limit: Items on a page.
+            cursor: `next_cursor` of the page before; the first page has none.
+            level: Of this level or a graver one.
+        """
+        call = Call(
+            "get_run_logs",
+            "GET",
+            f"/api/v1/runs/{segment('run_id', run_id)}/logs",
+            query={"limit": limit, "cursor": cursor, "level": level},
+        )
+        return self._client.page(call, models.LogLine)
+
+    def stream_logs(self, run_id: UUID | str, /, *, last_event_id: str | None = None) -> EventStream:
+        """Server-sent events, from the first line or after `Last-Event-ID`, until the run is over."""
+        call = Call(
+            "stream_run_logs",
+            "GET",
+            f"/api/v1/runs/{segment('run_id', run_id)}/logs/stream",
+            headers={"last-event-id": last_event_id},
+        )
+        return self._client.stream(call)
 
     def cancel_many(self, **fields: Unpack[bodies.BulkCancelRequest]) -> models.Done:
         """Cancel the runs that the filter finds, the oldest first, up to `limit`."""
@@ -794,6 +853,30 @@ class UsersResource(Resource):
         self._client.fetch_nothing(call)
 
 
+class WorkersResource(Resource):
+    """Workers and beats."""
+
+    def list(
+        self, *, limit: int | None = None, cursor: str | None = None, alive: bool | None = None
+    ) -> Page[models.Worker]:
+        """Workers, the youngest first; those that ended are kept for a week.
+
+        Args:
+            limit: Items on a page.
+            cursor: `next_cursor` of the page before; the first page has none.
+            alive: Only those that hold a lease, or only the others.
+        """
+        call = Call(
+            "list_workers", "GET", "/api/v1/workers", query={"limit": limit, "cursor": cursor, "alive": alive}
+        )
+        return self._client.page(call, models.Worker)
+
+    def get(self, worker_id: UUID | str, /) -> models.Worker:
+        """One worker with its lease and the number of runs that it executes."""
+        call = Call("get_worker", "GET", f"/api/v1/workers/{segment('worker_id', worker_id)}")
+        return self._client.fetch(call, models.Worker)
+
+
 class Resources(SyncShell):
     """The resources of a client, as its attributes."""
 
@@ -816,6 +899,11 @@ class Resources(SyncShell):
     def auth(self) -> AuthResource:
         """AuthResource."""
         return AuthResource(self)
+
+    @cached_property
+    def beats(self) -> BeatsResource:
+        """BeatsResource."""
+        return BeatsResource(self)
 
     @cached_property
     def calendars(self) -> CalendarsResource:
@@ -851,3 +939,8 @@ class Resources(SyncShell):
     def users(self) -> UsersResource:
         """UsersResource."""
         return UsersResource(self)
+
+    @cached_property
+    def workers(self) -> WorkersResource:
+        """WorkersResource."""
+        return WorkersResource(self)

@@ -21,12 +21,6 @@ from upbeat_sdk.testing._schedules import Schedules
 
 URL: Final = "http://upbeat.fake"
 TOKEN: Final = "fake-token"  # noqa: S105 - opens nothing
-# What the package asks for by itself, whether or not its resources have it yet.
-EXTRA: Final = {
-    "get_run_logs": Operation("runs", "logs", "GET", "/api/v1/runs/{run_id}/logs", 200),
-    "stream_run_logs": Operation("runs", "stream_logs", "GET", "/api/v1/runs/{run_id}/logs/stream", 200),
-}
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -58,8 +52,7 @@ class FakeUpbeat:
         # What was answered under an idempotency key; it is answered again.
         self._done: dict[tuple[str, str | None], tuple[int, Any]] = {}
         self._lock = threading.RLock()
-        known = {**EXTRA, **OPERATIONS}
-        self._routes = [(name, each, _pattern(each.path)) for name, each in known.items()]
+        self._routes = [(name, each, _pattern(each.path)) for name, each in OPERATIONS.items()]
 
     def task(self, name: str, *, queue: str = "celery") -> Callable[[F], F]:
         """Register a function as a task, which runs execute; what it prints becomes their log."""
@@ -164,7 +157,7 @@ class FakeUpbeat:
 
     @staticmethod
     def _operation(name: str) -> Operation:
-        found = OPERATIONS.get(name) or EXTRA.get(name)
+        found = OPERATIONS.get(name)
         if found is None:
             raise ValueError(f"the API has no operation {name!r}")
         return found

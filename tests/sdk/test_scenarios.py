@@ -229,3 +229,20 @@ async def test_work_under_one_key_is_made_once(client: Any) -> None:
     once, again = [await client.tasks.run(ECHO, idempotency_key=key) for _ in range(2)]
     assert once.id == again.id
     assert (await client.tasks.run(ECHO)).id != once.id
+
+
+@pytest.mark.parametrize("place", ["stack"], indirect=True)
+async def test_lines_come_while_the_run_goes_on(client: Any) -> None:
+    run = await client.tasks.run(ECHO, kwargs={"message": "just begun", "seconds": 3.0})
+    lines = run.logs(follow=True)
+    first = [line.message async for line in one(lines)]
+    assert first == ["just begun"]
+    assert (await run.refresh()).state == "running"
+    assert (await run.result(timeout=PATIENCE))["message"] == "just begun"
+
+
+async def one(lines: Any) -> AsyncIterator[Any]:
+    """The first of them."""
+    async for line in lines:
+        yield line
+        return

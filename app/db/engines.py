@@ -45,6 +45,7 @@ def sync_engine(settings: DatabaseSettings, *, name: str, pool_size: int = 2) ->
     """An engine for sync sessions; ``name`` appears in `pg_stat_activity`."""
     return sqlalchemy.create_engine(
         settings.product_url().set(drivername="postgresql+psycopg"),
+        hide_parameters=True,
         pool_size=pool_size,
         max_overflow=2,
         pool_pre_ping=False,
@@ -57,6 +58,7 @@ def async_engine(settings: DatabaseSettings, *, name: str = "upbeat-api") -> Asy
     """An engine for async sessions; it belongs to the event loop that first uses it."""
     return sqlalchemy_async.create_async_engine(
         settings.product_url().set(drivername="postgresql+asyncpg"),
+        hide_parameters=True,
         pool_size=settings.pool_size,
         max_overflow=settings.pool_size,
         pool_pre_ping=True,
@@ -82,6 +84,7 @@ def maintenance_engine(url: URL) -> Engine:
     """An autocommitting engine for statements that refuse a transaction (CREATE DATABASE)."""
     return sqlalchemy.create_engine(
         url.set(drivername="postgresql+psycopg"),
+        hide_parameters=True,
         isolation_level="AUTOCOMMIT",
         pool_size=1,
         connect_args={"connect_timeout": 5, "application_name": "upbeat-migrate"},

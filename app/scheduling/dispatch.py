@@ -8,11 +8,13 @@ forbids a second one. The cost of a pass depends on what is due, never on how ma
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.db.partitions import ensure_partitions
@@ -102,8 +104,9 @@ class Dispatcher:
         """
         try:
             delay = self._pass()
-        except Exception:
-            self._in_contact_since = None
+        except Exception as error:
+            if isinstance(error, SQLAlchemyError):
+                self._in_contact_since = None
             tally.count("beat_pass", label="failed")
             raise
         tally.count("beat_pass", label="done")
@@ -157,9 +160,6 @@ class Dispatcher:
                     "cap": self._settings.redispatch_cap,
                 },
             ).all()
-        for run_id in [row.id for row in found if row.apart]:
-            with self._sessions.begin() as session:
-                runs.end_queued(session, run_id, RunState.EXPIRED, Reason.DEADLINE, late=True)
         tally.count("dispatched", sum(row.state == "queued" for row in rows))
         for row in rows:
             if row.state != "queued":
@@ -173,7 +173,20 @@ class Dispatcher:
                 if row.state == "queued"
             ]
         )
+        for run_id in [row.id for row in found if row.apart]:
+            with self._one_by_one(run_id), self._sessions.begin() as session:
+                runs.end_queued(session, run_id, RunState.EXPIRED, Reason.DEADLINE, late=True)
         return len(found)
+
+    @contextmanager
+    def _one_by_one(self, what: object) -> Iterator[None]:
+        """What one row brings about must not stop those behind it; a database that is away stops all."""
+        try:
+            yield
+        except SQLAlchemyError:
+            raise
+        except Exception:
+            logger.exception("%s could not be dealt with", what, extra={"action": "beat_row_failed"})
 
     def _publish(self, messages: Sequence[RunMessage]) -> None:
         if not messages:
@@ -202,20 +215,22 @@ class Dispatcher:
             session.execute(statements.FORGET_DEAD)
             waiting.unstick(session)
         for run_id, attempt, outcome in ended:
-            with self._sessions.begin() as session:
-                state = runs.finish(session, run_id, attempt=attempt, outcome=outcome)
-            logger.warning(
-                "run %s %s",
-                run_id,
-                f"is {state}" if state else "had ended",
-                extra={"action": "swept", "run_id": str(run_id), "reason": outcome.reason},
-            )
+            with self._one_by_one(run_id):
+                with self._sessions.begin() as session:
+                    state = runs.finish(session, run_id, attempt=attempt, outcome=outcome)
+                logger.warning(
+                    "run %s %s",
+                    run_id,
+                    f"is {state}" if state else "had ended",
+                    extra={"action": "swept", "run_id": str(run_id), "reason": outcome.reason},
+                )
 
     def _complete(self) -> None:
         for sweep in self._sweeps:
-            with self._sessions.begin() as session:
-                messages = sweep(session)
-            self._publish(messages)
+            with self._one_by_one("what runs owe"):
+                with self._sessions.begin() as session:
+                    messages = sweep(session)
+                self._publish(messages)
 
     def _heartbeat(self) -> None:
         with self._sessions.begin() as session:

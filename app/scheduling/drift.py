@@ -10,6 +10,7 @@ with their number; who was edited in between was checked by the edit.
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ from app.scheduling.models import CatalogueRow, ScheduleRow
 from app.scheduling.policies import MissedRange, Reason, missed
 
 logger = logging.getLogger(__name__)
+
+# A beat asks this often (seconds) whether its own tasks are those of the last check.
+AGAIN_AFTER = 300.0
 
 PAGE = 500
 MAX_FINDINGS = 1000
@@ -212,11 +216,16 @@ class Watch:
         self._catalogue = catalogue
         self._after: UUID | None = FIRST
         self._known = False
+        self._again_at = 0.0
 
     def step(self, sessions: sessionmaker[Session]) -> bool:
         """Check a page if something is left to check; True if more is left."""
         if self._after is None:
-            return False
+            if time.monotonic() < self._again_at:
+                return False
+            # Another release may have judged meanwhile.
+            self._after, self._known = FIRST, False
+        self._again_at = time.monotonic() + AGAIN_AFTER
         try:
             with sessions.begin() as session:
                 self._after = self._page(session, self._after)

@@ -28,7 +28,7 @@ from app.scheduling.config import ExtraConfig
 from app.scheduling.ids import tick_id
 from app.scheduling.messages import RunMessage
 from app.scheduling.plan import Plan
-from app.scheduling.policies import Firing, Policies, Tick
+from app.scheduling.policies import Firing, Policies, Reason, Tick
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ class Firer:
                 logger.exception(
                     "schedule is invalid", extra={"action": "schedule_invalid", "schedule_id": config.id}
                 )
-                _condemn(batch, config.id, error)
+                _condemn(batch, each, error)
         return self._write(session, batch)
 
     def apply(self, session: Session, schedule_id: UUID, firing: Firing, now: datetime) -> list[RunMessage]:
@@ -328,6 +328,9 @@ class Firer:
         )
         if batch.states:
             session.execute(statements.SET_STATE, batch.states)
+        if any(each.get("drifted") for each in batch.states):
+            # Perhaps these are the tasks of an older release: whoever knows others looks again.
+            session.execute(statements.FORGET_CHECKS)
         if not decided_before:
             return batch.messages
         return [each for each in batch.messages if each.run_id not in decided_before]
@@ -364,11 +367,19 @@ def _rules(schedule: str, text: str, calendars: tuple[NamedCalendar, ...]) -> _R
     return _Rules(extra, plan, rules, rules.follows_ends or plan.estimated)
 
 
-def _condemn(batch: _Batch, schedule_id: UUID, error: Exception) -> None:
-    reason = error.detail if isinstance(error, InvalidInput) else f"{type(error).__name__}: {error}"
+def _condemn(batch: _Batch, due: Due, error: Exception) -> None:
+    """Mark a schedule invalid; its undecided ticks are a range whose end and number nobody can tell."""
+    schedule_id = due.schedule_id
     batch.rows = [row for row in batch.rows if row[1] != schedule_id]
     ids = {row[0] for row in batch.rows}
     batch.messages = [each for each in batch.messages if each.run_id in ids]
+    batch.missed = [each for each in batch.missed if each["schedule_id"] != schedule_id]
+    batch.clocks = [each for each in batch.clocks if each[0] != schedule_id]
+    batch.states = [each for each in batch.states if each["id"] != schedule_id]
+    batch.awaited = [each for each in batch.awaited if each[0] != schedule_id]
     batch.clocks.append((schedule_id, None, 0))
+    gap = {"first": due.next_run_at, "last": batch.now, "count": None, "reason": Reason.INVALID_SCHEDULE}
+    batch.missed.append({"schedule_id": schedule_id, **gap})
+    reason = error.detail if isinstance(error, InvalidInput) else f"{type(error).__name__}: {error}"
     values = {"state": "invalid", "reason": reason, "action": "invalidate"}
     batch.states.append({"id": schedule_id, "drifted": isinstance(error, Unfit), **values})

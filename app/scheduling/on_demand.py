@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy import func, insert
 from sqlalchemy.orm import Session
 
-from app.scheduling import policies, runs, schedules, waiting
+from app.scheduling import policies, runs, schedules, settlement, waiting
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.messages import RunMessage
 from app.scheduling.models import RunRow
@@ -67,7 +67,7 @@ def run_now(
             session, schedule_id, replace=firing.replaces_waiting, cancel=firing.cancels_active
         )
         blocked_by = room.blocked_by if tick.waits else None
-        clock.run_count -= room.freed
+        settlement.settle_cancelled(session, row, clock, room.freed)
     return runs.submit(
         session,
         task=task,

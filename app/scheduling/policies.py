@@ -62,6 +62,8 @@ class Reason(StrEnum):
     """The date is excluded by one of the schedule's calendars."""
     BUFFER_FULL = "buffer_full"
     """As many ticks as the overlap policy keeps were already waiting."""
+    INVALID_SCHEDULE = "invalid_schedule"
+    """Its schedule could not be understood, or did not fit its task, when it was due."""
     EDITED = "edited"
     """Its schedule was changed or disabled before anybody had decided it."""
     MISSED = "missed"

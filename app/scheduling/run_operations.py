@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -162,13 +163,14 @@ class RunOperations:
         while matched < limit:
             size = min(BATCH, limit - matched)
 
-            def work(
-                session: Session, after: UUID | None = after, size: int = size
-            ) -> list[tuple[UUID, Any]]:
-                ids = list(session.scalars(which.ids(after=after, limit=size, replayed=replayed)))
-                return [(run_id, False if dry_run else one(session, run_id)) for run_id in ids]
+            def find(session: Session, after: UUID | None = after, size: int = size) -> list[UUID]:
+                return list(session.scalars(which.ids(after=after, limit=size, replayed=replayed)))
 
-            done = await self._unit(work)
+            # A transaction for each: the end of a run locks its schedule and its key, and never two of them.
+            ids = await self._unit(find)
+            done = [
+                (run_id, False if dry_run else await self._unit(partial(_one, one, run_id))) for run_id in ids
+            ]
             await self._publish([each for _, each in done if isinstance(each, RunMessage)])
             matched += len(done)
             changed += sum(1 for _, each in done if each)
@@ -185,3 +187,7 @@ class RunOperations:
 
     async def _publish(self, messages: Sequence[RunMessage]) -> None:
         raise NotImplementedError
+
+
+def _one(one: Callable[[Session, UUID], T], run_id: UUID, session: Session) -> T:
+    return one(session, run_id)

@@ -230,7 +230,12 @@ def finish(
             again = guard | {"delay": delay.total_seconds(), "error": error}
             requeued = session.execute(statements.REQUEUE, again).one_or_none()
             if requeued is None:
-                return None
+                # Fenced; or somebody has just asked it to stop, and then it ends instead.
+                late = session.execute(statements.ATTEMPT, guard).one_or_none()
+                if late is None or late.cancel_reason is None:
+                    return None
+                stopped = Outcome(RunState.CANCELLED, error=outcome.error, reason=Reason(late.cancel_reason))
+                return finish(session, run_id, attempt=attempt, outcome=stopped, worker_id=worker_id)
             tally.note(session, tally.Requeued(requeued.task, requeued.queue, outcome.state))
             if key is not None:
                 limiting.release(session, key)

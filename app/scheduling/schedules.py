@@ -334,11 +334,16 @@ def timing_fields(row: ScheduleRow) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _passed(session: Session, row: ScheduleRow, clock: ClockRow, now: datetime) -> MissedRange | None:
     """The ticks that nobody has decided, and nobody will once the schedule has changed."""
-    if row.state == "paused" and row.paused_at is not None:
-        return paused_range(plan_of(session, row), row.paused_at, now)
-    if clock.next_run_at is None:
-        return None
-    return missed(plan_of(session, row), clock.next_run_at, now, Reason.EDITED)
+    try:
+        if row.state == "paused" and row.paused_at is not None:
+            return paused_range(plan_of(session, row), row.paused_at, now)
+        if clock.next_run_at is None:
+            return None
+        return missed(plan_of(session, row), clock.next_run_at, now, Reason.EDITED)
+    except (ValueError, InvalidInput):
+        # The edit may be what mends a schedule that cannot be understood.
+        first = clock.next_run_at or now
+        return MissedRange(first, now, None, Reason.EDITED) if first < now else None
 
 
 def paused_range(plan: Plan, paused_at: datetime, now: datetime) -> MissedRange | None:

@@ -4,17 +4,21 @@
 that fires locks in the same order. Runs that concern nobody (`settles` is false) never come here.
 """
 
+import logging
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from app.errors import InvalidInput
 from app.scheduling import pausing, schedules, statements, waiting
 from app.scheduling.config import ExtraConfig
 from app.scheduling.firing import LIMIT_REACHED
 from app.scheduling.models import ClockRow, ScheduleRow
 from app.scheduling.timing import Interval, parse
+
+logger = logging.getLogger(__name__)
 
 FAILED = frozenset({"failed", "timed_out", "lost"})
 
@@ -47,11 +51,23 @@ def settle(session: Session, ended: Ended) -> None:
     row = session.get(ScheduleRow, ended.schedule_id)
     if clock is None or row is None:
         return
-    extra = ExtraConfig.model_validate(row.task_extra_config)
-    if ended.attempt == 1 and ended.started_at is None and extra.max_runs is not None:
-        _give_back(session, row, clock)
-    _count_failures(session, row, clock, extra, ended)
-    _count_delay(session, row, clock, ended)
+    try:
+        extra = schedules.extra_of(row)
+        if ended.attempt == 1 and ended.started_at is None and extra.max_runs is not None:
+            _give_back(session, row, clock)
+        _count_failures(session, row, clock, extra, ended)
+        _count_delay(session, row, clock, ended.finished_at, but=ended.id)
+    except (ValueError, InvalidInput):
+        # A schedule that cannot be understood any more must not keep its runs from ending.
+        logger.exception("end of run %s was not settled", ended.id, extra={"action": "settlement_failed"})
+
+
+def settle_cancelled(session: Session, row: ScheduleRow, clock: ClockRow, never_started: int) -> None:
+    """As `settle`, after runs of a locked schedule were cancelled to make room for one on demand."""
+    if schedules.extra_of(row).max_runs is not None:
+        for _ in range(never_started):
+            _give_back(session, row, clock)
+    _count_delay(session, row, clock, schedules.database_time(session))
 
 
 def _hand_on(session: Session, ended: Ended) -> None:
@@ -92,16 +108,18 @@ def _count_failures(
             pausing.pause(session, row.id, note=note, author=schedules.SELF)
 
 
-def _count_delay(session: Session, row: ScheduleRow, clock: ClockRow, ended: Ended) -> None:
+def _count_delay(
+    session: Session, row: ScheduleRow, clock: ClockRow, ended_at: datetime, *, but: UUID | None = None
+) -> None:
     """The next tick of a fixed delay counts from this end, unless another run is still on its way."""
     if row.state != "active" or clock.next_run_at is not None:
         return
     timing = parse(row.schedule)
     if not isinstance(timing, Interval) or not timing.fixed_delay:
         return
-    if waiting.active(session, row.id, but=ended.id) is not None:
+    if waiting.active(session, row.id, but=but) is not None:
         return
-    clock.next_run_at = schedules.plan_of(session, row).after_end(ended.finished_at)
+    clock.next_run_at = schedules.plan_of(session, row).after_end(ended_at)
     if clock.next_run_at is None:
         schedules.change_state(session, row, "completed", action="complete", author=schedules.SELF)
     session.execute(statements.NOTIFY_BEATS)

@@ -107,6 +107,8 @@ SELECT id, version, :action, updated_at, {VERSIONED}, 'upbeat'
 FROM changed
 """)
 
+FORGET_CHECKS = text("DELETE FROM celery_task_catalogues")
+
 ADVANCE = text("""
 UPDATE celery_periodic_task_clocks AS c
 SET next_run_at = u.next_run_at, run_count = c.run_count + u.fired
@@ -130,14 +132,15 @@ FOR NO KEY UPDATE SKIP LOCKED
 """)
 
 
-# Wakes again with a delay that doubles, or expires what nobody started in time.
+# Wakes again with a delay that doubles, or expires what nobody started in time; what ends apart is due again at once.
+_EXPIRES = f"({_LATE} AND NOT settles AND limit_key IS NULL)"
 REDISPATCH = text(f"""
 UPDATE celery_task_runs
-SET state = CASE WHEN {_LATE} THEN 'expired' ELSE state END,
-    reason = CASE WHEN {_LATE} THEN 'deadline' ELSE reason END,
-    finished_at = CASE WHEN {_LATE} THEN clock_timestamp() END,
+SET state = CASE WHEN {_EXPIRES} THEN 'expired' ELSE state END,
+    reason = CASE WHEN {_EXPIRES} THEN 'deadline' ELSE reason END,
+    finished_at = CASE WHEN {_EXPIRES} THEN clock_timestamp() END,
     dispatches = LEAST(dispatches + 1, 30000),
-    next_dispatch_at = CASE WHEN NOT {_LATE} THEN LEAST(
+    next_dispatch_at = CASE WHEN NOT {_EXPIRES} THEN LEAST(
         clock_timestamp() + make_interval(secs => LEAST(
             CAST(:delay AS double precision) * power(2, LEAST(dispatches, 16)), :cap)),
         start_deadline) END

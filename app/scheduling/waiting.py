@@ -86,9 +86,9 @@ def make_room(session: Session, schedule_id: UUID, *, replace: bool, cancel: boo
     return Room(last or active(session, schedule_id), freed)
 
 
-def active(session: Session, schedule_id: UUID, *, but: UUID = _NOBODY) -> UUID | None:
+def active(session: Session, schedule_id: UUID, *, but: UUID | None = None) -> UUID | None:
     """The newest scheduled run that is active, ``but`` that one; its end will let the next one go."""
-    for row in session.execute(_ACTIVE, {"schedule_id": schedule_id, "but": but}).all():
+    for row in session.execute(_ACTIVE, {"schedule_id": schedule_id, "but": but or _NOBODY}).all():
         if session.scalar(_MARK, {"id": row.id}) is not None:
             return UUID(str(row.id))
     return None

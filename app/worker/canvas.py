@@ -14,6 +14,7 @@ from uuid import UUID
 from celery.app.task import Context
 from celery.canvas import _chain, _chord, group, signature
 from celery.exceptions import ChordError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.scheduling import canvas, runs
@@ -56,7 +57,13 @@ class Consequences:
     def sweep(self) -> None:
         """Draw what others left open: runs ended by someone who cannot read a canvas, chords not fired."""
         for run_id in canvas.unpaid(self._session):
-            self._of_row(run_id)
+            try:
+                self._of_row(run_id)
+            except SQLAlchemyError:
+                raise
+            except Exception:
+                # It is marked as paid, so that it is not found again.
+                logger.exception("what run %s owes cannot be drawn", run_id)
         for group_id in canvas.complete_chords(self._session):
             chord = canvas.fire(self._session, group_id)
             if chord is not None:
@@ -153,6 +160,17 @@ class Consequences:
         """Send the errbacks that take a task id, and keep for later those that take the exception."""
         if not errbacks:
             return
+        try:
+            self._call_back(errbacks, task_id, error, request)
+        except SQLAlchemyError:
+            raise
+        except Exception:
+            # What follows a run must never undo how it ended.
+            logger.exception(
+                "the errbacks of %s cannot be called", task_id, extra={"action": "errback_failed"}
+            )
+
+    def _call_back(self, errbacks: Any, task_id: str, error: Mapping[str, Any], request: Any) -> None:
         sent = []
         for each in errbacks if isinstance(errbacks, list | tuple) else [errbacks]:
             sig = signature(each, app=self._app)

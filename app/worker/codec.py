@@ -14,7 +14,7 @@ def to_stored(value: Any, *, largest: int | None = None) -> Any:
     """A value as plain JSON types; ``largest`` in bytes of its encoded form.
 
     Raises:
-        NotStorable: it is not JSON, not a number that JSON has, contains NUL, or is too large.
+        NotStorable: it is not JSON, not a number that JSON has, contains NUL or a lone surrogate, or is too large.
     """
     try:
         text = kombu_json.dumps(value)
@@ -25,6 +25,8 @@ def to_stored(value: Any, *, largest: int | None = None) -> Any:
         raise NotStorable(f"it cannot be written as JSON: {error}") from error
     if "\\u0000" in text and _holds_nul(plain):
         raise NotStorable("it contains a NUL character, which PostgreSQL cannot store")
+    if "\\ud" in text and _holds_surrogate(plain):
+        raise NotStorable("it contains half of a surrogate pair, which is no character")
     if largest is not None and len(text.encode()) > largest:
         raise NotStorable(
             f"it takes {len(text.encode())} bytes as JSON, more than the {largest} that"
@@ -42,6 +44,14 @@ def from_stored(value: Any) -> Any:
 
 def _refuse_constant(name: str) -> Any:
     raise NotStorable(f"JSON has no {name}")
+
+
+def _holds_surrogate(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _holds_nul(value: Any) -> bool:

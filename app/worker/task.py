@@ -27,7 +27,7 @@ from app.worker.specs import spec_of
 
 logger = logging.getLogger(__name__)
 
-START_PATIENCE = 10.0
+START_PATIENCE = 3600.0
 
 # Celery keeps the request per thread; a body on the bridge's loop thread finds it here.
 current_request: ContextVar[Any] = ContextVar("current_request", default=None)

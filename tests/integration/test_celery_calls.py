@@ -403,3 +403,17 @@ def test_a_forked_process_waits_by_itself(
     environment = stack_environment(servers.postgres.url, database.name, redis_url, tmp_path / "ledger")
     done = subprocess.run([sys.executable, "-c", FORKED], env=environment, cwd=ROOT, timeout=60, check=False)
     assert done.returncode == 0
+
+
+def test_an_errback_that_cannot_be_called_does_not_keep_a_run_from_failing() -> None:
+    failing = calls.break_down.apply_async(link_error=calls.without_arguments.s())
+    with pytest.raises(Exception, match="broken"):
+        failing.get(timeout=PATIENCE)
+    waiting = calls.break_down.apply_async(countdown=600, link_error=calls.without_arguments.s())
+    waiting.revoke()
+    # The sweep meets it, and goes on with what others owe.
+    chained = chain(calls.break_down.s(), calls.identity.s()).apply_async()
+    with pytest.raises(Exception, match="broken"):
+        chained.parent.get(timeout=PATIENCE)
+    with pytest.raises(TaskRevokedError):
+        waiting.get(timeout=PATIENCE)

@@ -181,3 +181,8 @@ def adds_a_part(self: Any, x: float) -> float:
     """A part of a chord that makes another one."""
     self.add_to_chord(add.s(x, 100))
     return x
+
+
+@app.task(name="calls.without_arguments")
+def without_arguments() -> None:
+    """Not what an errback looks like, which gets a task id."""

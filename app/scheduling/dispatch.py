@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
+from app import failpoints
 from app.db.partitions import ensure_partitions
 from app.scheduling import drift, liveness, runs, statements, waiting
 from app.scheduling.catalogue import Catalogue
@@ -135,6 +136,8 @@ class Dispatcher:
                 return 0
             due = [Due(row.schedule_id, row.next_run_at, row.run_count) for row in claimed]
             messages = self._firer.fire(session, due, claimed[0].now)
+            failpoints.reach("beat.fired")
+        failpoints.reach("beat.committed")
         self._publish(messages)
         return len(claimed)
 

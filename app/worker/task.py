@@ -13,6 +13,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app import failpoints
 from app.scheduling import requeue, runs
 from app.scheduling.canvas import as_run_id
 from app.scheduling.catalogue import TaskSpec
@@ -126,11 +127,13 @@ class Task(CeleryTask):  # type: ignore[misc]
             )
 
         try:
-            return bookkeeping.transact(work, patience=START_PATIENCE)
+            started = bookkeeping.transact(work, patience=START_PATIENCE)
         except SQLAlchemyError as error:
             # The run is still queued in PostgreSQL, and is woken again when that is back.
             logger.warning("not started: %s", bookkeeping.first_line(error), extra={"action": "start_failed"})
             raise Ignore("the database is away") from error
+        failpoints.reach("start.committed")
+        return started
 
     def apply_async(
         self,

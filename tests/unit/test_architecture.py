@@ -15,7 +15,7 @@ LONGEST_FILE = 600
 # Each layer imports itself and the layers before it. `api` and `cli` stand side by side. A module's
 # routes are HTTP, so they stand with `api`; `main` alone imports them.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("settings", "errors"),
+    ("settings", "errors", "failpoints"),
     ("db", "outbound", "sealing"),
     ("scheduling",),
     ("worker",),

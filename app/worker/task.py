@@ -19,6 +19,7 @@ from app.scheduling.canvas import as_run_id
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.declarations import TaskSchedule
 from app.scheduling.ids import new_id
+from app.scheduling.liveness import renew_expired_lease
 from app.scheduling.messages import DEFAULT_QUEUE, RunMessage
 from app.scheduling.policies import Reason
 from app.settings import get_settings
@@ -111,10 +112,10 @@ class Task(CeleryTask):  # type: ignore[misc]
 
     @staticmethod
     def _start(run_id: Any, attempt: int, request: Any) -> runs.Started | None:
-        worker_id, token = liveness.worker_id(), new_id()
+        worker_id, token, lease = liveness.worker_id(), new_id(), get_settings().worker.lease
         published = getattr(request, "upbeat_published_at", None)
 
-        def work(session: Session) -> runs.Started | None:
+        def start(session: Session) -> runs.Started | None:
             return runs.start(
                 session,
                 run_id,
@@ -125,6 +126,13 @@ class Task(CeleryTask):  # type: ignore[misc]
                 published_at=None if published is None else datetime.fromtimestamp(published, UTC),
                 task=request.task,
             )
+
+        def work(session: Session) -> runs.Started | None:
+            started = start(session)
+            # After an outage the first message may come before the lease is renewed; it must not wait for its repeat.
+            if started is None and renew_expired_lease(session, worker_id, lease):
+                return start(session)
+            return started
 
         try:
             started = bookkeeping.transact(work, patience=START_PATIENCE)

@@ -144,3 +144,16 @@ def test_an_outage_of_the_database_makes_nothing_lost(stack: Stack, servers: Ser
     assert sorted((entry.run, entry.attempt) for entry in ledger.starts()) == sorted(
         [(steady.id, 1), (risky.id, 1), (risky.id, 2)]
     )
+
+
+def test_a_run_starts_though_the_lease_ran_out_unrenewed(stack: Stack, database: Database) -> None:
+    """As after an outage: its wake-up must not be dropped because it came before the next renewal."""
+    stack.worker(*QUIET, env={"UPBEAT_WORKER_LEASE": "1", "UPBEAT_WORKER_LEASE_RENEWAL": "600"})
+    query = "SELECT count(*) FROM celery_workers WHERE stopped_at IS NULL AND lease_expires_at > clock_timestamp()"
+
+    def expired() -> bool:
+        with psycopg.connect(database.url) as connection:
+            return connection.execute(query).fetchone() == (0,)
+
+    eventually(expired, 40, "the leases to run out")
+    assert calls.add.delay(1, 2).get(15) == 3

@@ -36,6 +36,8 @@ BUSY_SLEEP = 0.01
 BROKER_RETRY = 1.0
 HARD_LIMIT_GRACE = 30.0
 PARTITIONS_EVERY = 3600.0
+# Of a lease: how far the database's clock may run ahead of ours between two passes before it is called a jump.
+CLOCK_JUMP = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class Dispatcher:
         self._name = name
         self._lost_messages = LostMessages(sessions, publisher, settings.beat)
         self._in_contact_since: float | None = None
+        self._clock_ahead: float | None = None
         self._next = {"sweep": 0.0, "survey": 0.0, "heartbeat": 0.0, "partitions": 0.0}
 
     def run_pass(self) -> float:
@@ -114,6 +117,7 @@ class Dispatcher:
         if self._is_time("survey", self._settings.sweep_every):
             self._lost_messages.look()
         before = self._peek()
+        self._mind_the_clock(before.now)
         claimed = self.fire() if before.schedules_due else 0
         woken = self.dispatch() if before.runs_due else 0
         if self._is_time("sweep", self._settings.sweep_every):
@@ -185,7 +189,8 @@ class Dispatcher:
     def _sweep(self) -> None:
         """Find what died, once contact with the database has outlasted a lease.
 
-        Before that, an outage may be why leases look expired: their owners could not renew them.
+        Before that, an outage, or a jump of the clock, may be why leases look expired: their owners could not
+        renew them.
         """
         if self._in_contact_since is None or time.monotonic() - self._in_contact_since <= self._lease:
             return
@@ -201,6 +206,16 @@ class Dispatcher:
                 run_id,
                 f"is {state}" if state else "had ended",
                 extra={"action": "swept", "run_id": str(run_id), "reason": outcome.reason},
+            )
+
+    def _mind_the_clock(self, now: datetime) -> None:
+        """When the database's clock has jumped, leases look expired as they do after an outage."""
+        ahead, before = now.timestamp() - time.monotonic(), self._clock_ahead
+        self._clock_ahead = ahead
+        if before is not None and abs(ahead - before) > CLOCK_JUMP * self._lease:
+            self._in_contact_since = None
+            logger.warning(
+                "the database's clock jumped by %.1f s", ahead - before, extra={"action": "clock_jumped"}
             )
 
     def _complete(self) -> None:

@@ -127,7 +127,8 @@ class Proxy:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._pump(link, reader, link.server, to_server=True))
                 both.create_task(self._pump(link, answers, writer, to_server=False))
-        except (OSError, ExceptionGroup):
+        except (OSError, ExceptionGroup, asyncio.CancelledError):
+            # A connection that ended, one way or another, also with the proxy.
             pass
         finally:
             self._links.discard(link)

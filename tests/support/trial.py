@@ -148,7 +148,11 @@ class Trial:
         With ``epsilon``, no run was made later than that many seconds after its tick.
         """
         late = None if epsilon is None else timedelta(seconds=epsilon)
-        violations = checker.check_starts(self.ledger.entries(), runs)
+        entries, own_ids = self.ledger.entries(), {run.id for run in runs}
+        concerned = own_ids | {entry.run for entry in entries}
+        violations = checker.check_starts(
+            entries, [run for run in checker.read_runs(self.url) if run.id in concerned]
+        )
         for schedule in self.schedules:
             own = [run for run in runs if run.schedule == schedule]
             ticks = sorted(run.scheduled_for for run in own if run.scheduled_for is not None)

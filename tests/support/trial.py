@@ -138,7 +138,7 @@ class Trial:
     def waiting(self) -> int:
         """Messages in the queues."""
         with redis.Redis.from_url(self.redis_url) as client:
-            return sum(client.llen(queue) for queue in QUEUES)  # type: ignore[misc]
+            return sum(client.llen(queue) for queue in QUEUES)
 
     def verdict(
         self, runs: Sequence[checker.RunRow], epsilon: float | None = None, *, every: timedelta = SECOND

@@ -47,6 +47,7 @@ def test_beats_killed_around_their_commit(stack: Stack, trial: Trial, record_pro
     assert {run.state for run in runs} == {"succeeded"}
 
 
+@pytest.mark.full
 def test_a_beat_killed_in_mid_publish(stack: Stack, trial: Trial, record_property: Report) -> None:
     """Of 700 wake-ups 500 were sent; the others are sent by another beat."""
     doomed = stack.beat(env={"UPBEAT_BEAT_BATCH": "1000", "UPBEAT_FAILPOINTS": "publish.pushed=kill"})

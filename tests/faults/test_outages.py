@@ -17,6 +17,7 @@ from support.stack import BOOT, Stack
 from support.trial import FULL, QUICK, Trial, soon
 
 Report = Callable[[str, object], None]
+QUEUED = 1000 if FULL else 200
 OUTAGE = 60.0 if FULL else 4.0
 
 
@@ -28,10 +29,10 @@ def quick(stack: Stack) -> None:
 def test_redis_killed_without_persistence(
     stack: Stack, trial: Trial, servers: Servers, record_property: Report
 ) -> None:
-    """With 1,000 queued: all run, once."""
+    """With many queued: all run, once."""
     stack.beat()
-    trial.create(soon(4), count=1000)
-    eventually(lambda: trial.waiting() == 1000, 20, "the messages")
+    trial.create(soon(4), count=QUEUED)
+    eventually(lambda: trial.waiting() == QUEUED, 20, "the messages")
     servers.stop("redis", signal.SIGKILL)
     servers.start_redis()
     assert trial.waiting() == 0
@@ -44,7 +45,7 @@ def test_redis_killed_without_persistence(
     record_property("all had run, s", time.monotonic() - began)
     assert trial.verdict(runs) == []
     assert {run.state for run in runs} == {"succeeded"}
-    assert len(trial.ledger.starts()) == 1000
+    assert len(trial.ledger.starts()) == QUEUED
 
 
 @pytest.mark.timeout(400)
@@ -105,7 +106,7 @@ def test_postgresql_restarted_immediately(
     assert slowest < 10
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.timeout(300)
 def test_postgresql_away_with_fifty_running(
     stack: Stack, trial: Trial, servers: Servers, record_property: Report

@@ -37,7 +37,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/coverage report
 
 faults: $(VENV)/.installed-dev
-	@UPBEAT_TEST_FAULTS=full $(BIN)/python -m pytest $(PARALLEL) tests/faults tests/integration/test_proxy.py $(ARGS)
+	@UPBEAT_TEST_FAULTS=full $(BIN)/python -m pytest $(PARALLEL) --timeout 900 tests/faults tests/integration/test_proxy.py $(ARGS)
 
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(ARGS)

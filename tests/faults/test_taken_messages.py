@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+import redis
 
 from app.settings import Settings
 from support import calls, checker
@@ -35,6 +36,7 @@ def test_a_message_taken_by_a_worker_that_is_killed(
     slowest = 0.0
     for _ in range(3 if FULL else 1):
         doomed = stack.worker(*THREADS)
+        eventually(lambda: _somebody_waits(trial), 10, "the worker to wait for a message")
         doomed.freeze()
         trial.create(soon(0.5))
         eventually(lambda: len(trial.runs()) == len(trial.schedules), 10, "the run")
@@ -73,3 +75,9 @@ def test_a_worker_killed_around_its_commits(stack: Stack, trial: Trial, record_p
     runs = [run for run in checker.read_runs(trial.url) if run.id in {entry.run for entry in entries}]
     assert checker.check_starts(entries, runs) == []
     assert {run.state for run in runs} == {"succeeded"}
+
+
+def _somebody_waits(trial: Trial) -> bool:
+    """Whether a client is blocked in its wait for a message."""
+    with redis.Redis.from_url(trial.redis_url) as client:
+        return bool(client.info("clients")["blocked_clients"])

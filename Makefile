@@ -1,6 +1,6 @@
 # Everything starts here: `make up` and `make test` need Python 3.11 or newer, and nothing else.
 .DEFAULT_GOAL := help
-.PHONY: help up test check faults bench lock install
+.PHONY: help up test check faults bench lock install audit sdk
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,6 +18,7 @@ help:
 	@echo 'make check   what CI runs: lint, types, tests with coverage'
 	@echo 'make faults  every fault with the real leases (15 minutes); UPBEAT_TEST_SEED repeats one'
 	@echo 'make bench   measure, beside the peers (20 minutes; ARGS=--quick 4); ONLY=engine is a part'
+	@echo 'make sdk     write the generated part of sdk/ from openapi.json'
 	@echo 'make lock    compile requirements/ from pyproject.toml and bench.in'
 
 up: $(VENV)/.installed-embedded
@@ -42,7 +43,15 @@ faults: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
+# After a change of openapi.json; a test says when it is due.
+sdk: $(VENV)/.installed-dev
+	@PYTHONPATH=sdk:sdk/src $(BIN)/python -m codegen
+
 install: $(VENV)/.installed-dev
+
+# Against the known advisories; --strict: a package that could not be looked up is a failure too.
+audit: $(VENV)/.installed-dev
+	@$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements/server.txt
 
 # A changed lock is installed at the next call; the development set contains the embedded one.
 $(VENV)/.installed-dev: requirements/dev.txt | $(BIN)/pip
@@ -70,7 +79,7 @@ $(BIN)/pip:
 
 lock:
 	@test -x .venv-lock/bin/uv || { $(BIN)/python -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv==$(UV_VERSION); }
-	@for set in server 'embedded --extra embedded' 'dev --extra embedded --extra dev'; do \
+	@for set in server 'embedded --extra embedded' 'dev --extra embedded --extra dev --extra otel'; do \
 	    set -- $$set; name=$$1; shift; \
 	    .venv-lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	        "$$@" pyproject.toml --output-file requirements/$$name.txt; \

@@ -23,6 +23,8 @@ from app.cli.embedded import LOOPBACK, Postgres, Redis, launcher
 from app.settings import Settings
 
 LOGS = Path("logs")
+# After a worker has drained, it accounts for what it gave up.
+ACCOUNTING = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def service_programs(run: Path, settings: Settings) -> list[Program]:
     return [
         Program(
             "worker", 30, python("worker", *celery, "worker"), LOGS / "celery" / "worker.log",
-            stop_seconds=20, start_seconds=2,
+            stop_seconds=int(settings.worker.drain_timeout) + ACCOUNTING, start_seconds=2,
         ),
         Program("beat", 40, python("beat", *celery, "beat"), LOGS / "celery" / "beat.log", start_seconds=2),
         Program(

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app import failpoints
 from app.db.partitions import ensure_partitions
-from app.scheduling import drift, liveness, runs, statements, waiting
+from app.scheduling import drift, liveness, runs, statements, tally, waiting
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.firing import Due, Firer
 from app.scheduling.ids import new_id
@@ -76,10 +76,12 @@ class Dispatcher:
         settings: Settings,
         *,
         name: str,
+        version: str | None = None,
         sweeps: Sequence[Callable[[Session], Sequence[RunMessage]]] = (),
     ) -> None:
         """``sweeps`` are asked now and then to complete what others left open, each in a transaction."""
         self.id = new_id()
+        self._version = version
         self._sweeps = sweeps
         self._sessions = sessions
         self._publisher = publisher
@@ -106,7 +108,9 @@ class Dispatcher:
             delay = self._pass()
         except Exception:
             self._in_contact_since = None
+            tally.count("beat_pass", label="failed")
             raise
+        tally.count("beat_pass", label="done")
         if self._in_contact_since is None:
             self._in_contact_since = time.monotonic()
         return delay
@@ -142,6 +146,7 @@ class Dispatcher:
             messages = self._firer.fire(session, due, claimed[0].now)
             failpoints.reach("beat.fired")
         failpoints.reach("beat.committed")
+        tally.count("fired", len(claimed))
         self._publish(messages)
         return len(claimed)
 
@@ -162,9 +167,15 @@ class Dispatcher:
         for run_id in [row.id for row in found if row.apart]:
             with self._sessions.begin() as session:
                 runs.end_queued(session, run_id, RunState.EXPIRED, Reason.DEADLINE, late=True)
+        tally.count("dispatched", sum(row.state == "queued" for row in rows))
+        for row in rows:
+            if row.state != "queued":
+                tally.tell(tally.Ended(row.task, row.queue, row.state))
         self._publish(
             [
-                RunMessage.of(row.id, row.task, row.queue, row.attempt, row.options)
+                RunMessage.of(
+                    row.id, row.task, row.queue, row.attempt, row.options, traceparent=row.traceparent
+                )
                 for row in rows
                 if row.state == "queued"
             ]
@@ -226,7 +237,7 @@ class Dispatcher:
 
     def _heartbeat(self) -> None:
         with self._sessions.begin() as session:
-            liveness.heartbeat(session, self.id, name=self._name, pid=os.getpid())
+            liveness.heartbeat(session, self.id, name=self._name, pid=os.getpid(), version=self._version)
 
     def _ensure_partitions(self) -> None:
         with self._sessions.begin() as session:

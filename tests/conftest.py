@@ -22,10 +22,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is marked `full` belongs to `make faults`."""
-    if os.environ.get("UPBEAT_TEST_FAULTS") != "full":
-        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("full")])
-        items[:] = [item for item in items if not item.get_closest_marker("full")]
+    """What is marked `full` belongs to `make faults`, and what is marked `root` needs root to mount a disk."""
+    away = [] if os.environ.get("UPBEAT_TEST_FAULTS") == "full" else ["full"]
+    away += [] if os.geteuid() == 0 else ["root"]
+    left_out = [item for item in items if any(item.get_closest_marker(mark) for mark in away)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
+import pytest
 from alembic import command
 from sqlalchemy import create_engine, exc
 
@@ -58,6 +59,7 @@ def _invalid(trial: Trial) -> str:
     return "" if row is None else str(row[0])
 
 
+@pytest.mark.full
 def test_processes_are_replaced_and_the_schema_is_migrated_under_load(
     stack: Stack, trial: Trial, settings: Settings, tmp_path: Path, record_property: Report
 ) -> None:

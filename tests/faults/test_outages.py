@@ -48,6 +48,7 @@ def test_redis_killed_without_persistence(
     assert len(trial.ledger.starts()) == QUEUED
 
 
+@pytest.mark.full
 @pytest.mark.timeout(400)
 def test_redis_away(
     stack: Stack, trial: Trial, servers: Servers, settings: Settings, record_property: Report

@@ -36,8 +36,10 @@ BUSY_SLEEP = 0.01
 BROKER_RETRY = 1.0
 HARD_LIMIT_GRACE = 30.0
 PARTITIONS_EVERY = 3600.0
-# Of a lease: how far the database's clock may run ahead of ours between two passes before it is called a jump.
+# How far the database's clock may run away from ours between two passes before it is called a jump: a share of a
+# lease, and more than a slow answer explains.
 CLOCK_JUMP = 0.25
+SMALLEST_JUMP = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class Dispatcher:
         self._lost_messages = LostMessages(sessions, publisher, settings.beat)
         self._in_contact_since: float | None = None
         self._clock_ahead: float | None = None
+        self._jumped = 0.0
         self._next = {"sweep": 0.0, "survey": 0.0, "heartbeat": 0.0, "partitions": 0.0}
 
     def run_pass(self) -> float:
@@ -206,7 +209,7 @@ class Dispatcher:
         if self._in_contact_since is None or time.monotonic() - self._in_contact_since <= self._lease:
             return
         with self._sessions.begin() as session:
-            ended = runs.overdue(session, HARD_LIMIT_GRACE)
+            ended = runs.overdue(session, HARD_LIMIT_GRACE + self._jumped)
             session.execute(statements.FORGET_DEAD)
             waiting.unstick(session)
         for run_id, attempt, outcome in ended:
@@ -220,11 +223,12 @@ class Dispatcher:
             )
 
     def _mind_the_clock(self, now: datetime) -> None:
-        """When the database's clock has jumped, leases look expired as they do after an outage."""
+        """When the database's clock has jumped, leases look expired as they do after an outage, and runs look old."""
         ahead, before = now.timestamp() - time.monotonic(), self._clock_ahead
         self._clock_ahead = ahead
-        if before is not None and abs(ahead - before) > CLOCK_JUMP * self._lease:
+        if before is not None and abs(ahead - before) > max(SMALLEST_JUMP, CLOCK_JUMP * self._lease):
             self._in_contact_since = None
+            self._jumped = max(0.0, self._jumped + ahead - before)
             logger.warning(
                 "the database's clock jumped by %.1f s", ahead - before, extra={"action": "clock_jumped"}
             )

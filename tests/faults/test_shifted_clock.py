@@ -32,7 +32,7 @@ def test_the_clock_jumps_while_runs_are_running(stack: Stack, trial: Trial, reco
         "support.block",
         count=2,
         task_args=[4 * LEASE + 3],
-        task_extra_config={"on_worker_lost": "retry"},
+        task_extra_config={"on_worker_lost": "retry", "time_limit": 600},
     )
     eventually(lambda: _running(trial) == 2 and trial.ledger.ends(), 20, "runs to start")
 

@@ -9,8 +9,8 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
@@ -96,6 +96,7 @@ class Dispatcher:
         self._in_contact_since: float | None = None
         self._clock_ahead: float | None = None
         self._jumped = 0.0
+        self._broker_away_until: float | None = None
         self._next = {"sweep": 0.0, "survey": 0.0, "heartbeat": 0.0, "partitions": 0.0}
 
     def run_pass(self) -> float:
@@ -154,9 +155,13 @@ class Dispatcher:
         return len(claimed)
 
     def dispatch(self) -> int:
-        """Wake the queued runs that are due (again), expire those past their deadline."""
+        """Wake the queued runs that are due (again), expire those past their deadline.
+
+        While the broker is away a single one finds out whether it is back.
+        """
+        batch = self._settings.batch if self._broker_away_until is None else 1
         with self._sessions.begin() as session:
-            found = session.execute(statements.due_for_dispatch(self._settings.batch)).all()
+            found = session.execute(statements.due_for_dispatch(batch)).all()
             if not found:
                 return 0
             rows = session.execute(
@@ -190,7 +195,9 @@ class Dispatcher:
             return
         try:
             self._publisher.publish(messages)
+            self._broker_away_until = None
         except BrokerUnavailable as error:
+            self._broker_away_until = time.monotonic() + BROKER_RETRY
             logger.warning(
                 "broker is away, %d runs wait: %s", len(messages), error, extra={"action": "publish_failed"}
             )
@@ -250,7 +257,13 @@ class Dispatcher:
 
     def _peek(self) -> "_Peek":
         with self._sessions() as session:
-            return _Peek(*session.execute(statements.PEEK).one())
+            peek = _Peek(*session.execute(statements.PEEK).one())
+        rest = 0.0 if self._broker_away_until is None else self._broker_away_until - time.monotonic()
+        if rest > 0 and peek.next_dispatch_at is not None:
+            # Nobody is woken before the broker is tried again, so those that are due are not looked at either.
+            not_before = peek.now + timedelta(seconds=rest)
+            peek = replace(peek, next_dispatch_at=max(peek.next_dispatch_at, not_before))
+        return peek
 
     def _is_time(self, what: str, every: float) -> bool:
         now = time.monotonic()

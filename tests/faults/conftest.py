@@ -8,6 +8,8 @@ import random
 from collections.abc import Callable, Iterator
 
 import pytest
+import redis
+from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.db import sync_engine, sync_sessions
@@ -37,7 +39,12 @@ def sessions(settings: Settings) -> Iterator[sessionmaker[Session]]:
 
 @pytest.fixture
 def trial(sessions: sessionmaker[Session], database: Database, redis_url: str, ledger: Ledger) -> Trial:
-    """Schedules under load, and the verdict about them."""
+    """Schedules under load, and the verdict about them; what another test left queued is gone."""
+    with sessions.begin() as session:
+        session.execute(text("UPDATE celery_periodic_task_clocks SET next_run_at = NULL"))
+        session.execute(text("DELETE FROM celery_task_runs WHERE state IN ('queued', 'running')"))
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushdb()
     return Trial(sessions, database.url, redis_url, ledger)
 
 

@@ -151,5 +151,6 @@ def running_servers(*, quick: bool = True, folder: Path | None = None) -> Iterat
         yield servers
     finally:
         for name in list(servers._processes):
-            servers.stop(name)
+            # A process started in a shell's background inherits that SIGQUIT is ignored, and Redis leaves it so.
+            servers.stop(name, signal.SIGQUIT if name == "postgres" else signal.SIGTERM)
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,6 @@
 # Everything starts here: `make up` and `make test` need Python 3.11 or newer, and nothing else.
 .DEFAULT_GOAL := help
-.PHONY: help up test check bench lock install audit sdk
+.PHONY: help up test check faults bench lock install audit sdk
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,6 +16,7 @@ help:
 	@echo 'make up      start everything in the foreground; Ctrl-C stops it'
 	@echo 'make test    run the tests; ARGS=tests/unit chooses, UPBEAT_TEST_POSTGRES=16 the older server'
 	@echo 'make check   what CI runs: lint, types, tests with coverage'
+	@echo 'make faults  every fault with the real leases (15 minutes); UPBEAT_TEST_SEED repeats one'
 	@echo 'make bench   measure, beside the peers (20 minutes; ARGS=--quick 4); ONLY=engine is a part'
 	@echo 'make sdk     write the generated part of sdk/ from openapi.json'
 	@echo 'make lock    compile requirements/ from pyproject.toml and bench.in'
@@ -35,6 +36,9 @@ check: $(VENV)/.installed-dev
 	UPBEAT_TEST_POSTGRES=16 $(BIN)/coverage run -m pytest -q $(ON_POSTGRES_16)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+faults: $(VENV)/.installed-dev
+	@UPBEAT_TEST_FAULTS=full $(BIN)/python -m pytest $(PARALLEL) --timeout 900 tests/faults tests/integration/test_proxy.py $(ARGS)
 
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(ARGS)

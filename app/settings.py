@@ -310,6 +310,14 @@ WELL_KNOWN = frozenset(
 )
 
 
+class FailpointSettings(BaseSettings):
+    """Where the fault tests kill or freeze a process; nothing for anybody else."""
+
+    model_config = _group("UPBEAT_")
+
+    armed: str = Field("", validation_alias="UPBEAT_FAILPOINTS")
+
+
 class Settings(BaseModel):
     """Everything that can be set, read once."""
 
@@ -328,6 +336,7 @@ class Settings(BaseModel):
     secret: SecretSettings = Field(default_factory=SecretSettings)
     outbound: OutboundSettings = Field(default_factory=OutboundSettings)
     log: LogSettings = Field(default_factory=LogSettings)
+    failpoints: FailpointSettings = Field(default_factory=FailpointSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
     tracing: TracingSettings = Field(default_factory=TracingSettings)
 

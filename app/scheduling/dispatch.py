@@ -10,13 +10,14 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from app import failpoints
 from app.db.partitions import ensure_partitions
 from app.scheduling import drift, liveness, runs, statements, tally, waiting
 from app.scheduling.catalogue import Catalogue
@@ -37,6 +38,10 @@ BUSY_SLEEP = 0.01
 BROKER_RETRY = 1.0
 HARD_LIMIT_GRACE = 30.0
 PARTITIONS_EVERY = 3600.0
+# How far the database's clock may run away from ours between two passes before it is called a jump: a share of a
+# lease, and more than a slow answer explains.
+CLOCK_JUMP = 0.25
+SMALLEST_JUMP = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,9 @@ class Dispatcher:
         self._name = name
         self._lost_messages = LostMessages(sessions, publisher, settings.beat)
         self._in_contact_since: float | None = None
+        self._clock_ahead: float | None = None
+        self._jumped = 0.0
+        self._broker_away_until: float | None = None
         self._next = {"sweep": 0.0, "survey": 0.0, "heartbeat": 0.0, "partitions": 0.0}
 
     def run_pass(self) -> float:
@@ -120,6 +128,7 @@ class Dispatcher:
         if self._is_time("survey", self._settings.sweep_every):
             self._lost_messages.look()
         before = self._peek()
+        self._mind_the_clock(before.now)
         claimed = self.fire() if before.schedules_due else 0
         woken = self.dispatch() if before.runs_due else 0
         if self._is_time("sweep", self._settings.sweep_every):
@@ -142,14 +151,20 @@ class Dispatcher:
                 return 0
             due = [Due(row.schedule_id, row.next_run_at, row.run_count) for row in claimed]
             messages = self._firer.fire(session, due, claimed[0].now)
+            failpoints.reach("beat.fired")
+        failpoints.reach("beat.committed")
         tally.count("fired", len(claimed))
         self._publish(messages)
         return len(claimed)
 
     def dispatch(self) -> int:
-        """Wake the queued runs that are due (again), expire those past their deadline."""
+        """Wake the queued runs that are due (again), expire those past their deadline.
+
+        While the broker is away a single one finds out whether it is back.
+        """
+        batch = self._settings.batch if self._broker_away_until is None else 1
         with self._sessions.begin() as session:
-            found = session.execute(statements.due_for_dispatch(self._settings.batch)).all()
+            found = session.execute(statements.due_for_dispatch(batch)).all()
             if not found:
                 return 0
             rows = session.execute(
@@ -193,7 +208,9 @@ class Dispatcher:
             return
         try:
             self._publisher.publish(messages)
+            self._broker_away_until = None
         except BrokerUnavailable as error:
+            self._broker_away_until = time.monotonic() + BROKER_RETRY
             logger.warning(
                 "broker is away, %d runs wait: %s", len(messages), error, extra={"action": "publish_failed"}
             )
@@ -206,12 +223,13 @@ class Dispatcher:
     def _sweep(self) -> None:
         """Find what died, once contact with the database has outlasted a lease.
 
-        Before that, an outage may be why leases look expired: their owners could not renew them.
+        Before that, an outage, or a jump of the clock, may be why leases look expired: their owners could not
+        renew them.
         """
         if self._in_contact_since is None or time.monotonic() - self._in_contact_since <= self._lease:
             return
         with self._sessions.begin() as session:
-            ended = runs.overdue(session, HARD_LIMIT_GRACE)
+            ended = runs.overdue(session, HARD_LIMIT_GRACE + self._jumped)
             session.execute(statements.FORGET_DEAD)
             waiting.unstick(session)
         for run_id, attempt, outcome in ended:
@@ -224,6 +242,17 @@ class Dispatcher:
                     f"is {state}" if state else "had ended",
                     extra={"action": "swept", "run_id": str(run_id), "reason": outcome.reason},
                 )
+
+    def _mind_the_clock(self, now: datetime) -> None:
+        """When the database's clock has jumped, leases look expired as they do after an outage, and runs look old."""
+        ahead, before = now.timestamp() - time.monotonic(), self._clock_ahead
+        self._clock_ahead = ahead
+        if before is not None and abs(ahead - before) > max(SMALLEST_JUMP, CLOCK_JUMP * self._lease):
+            self._in_contact_since = None
+            self._jumped = max(0.0, self._jumped + ahead - before)
+            logger.warning(
+                "the database's clock jumped by %.1f s", ahead - before, extra={"action": "clock_jumped"}
+            )
 
     def _complete(self) -> None:
         for sweep in self._sweeps:
@@ -243,7 +272,13 @@ class Dispatcher:
 
     def _peek(self) -> "_Peek":
         with self._sessions() as session:
-            return _Peek(*session.execute(statements.PEEK).one())
+            peek = _Peek(*session.execute(statements.PEEK).one())
+        rest = 0.0 if self._broker_away_until is None else self._broker_away_until - time.monotonic()
+        if rest > 0 and peek.next_dispatch_at is not None:
+            # Nobody is woken before the broker is tried again, so those that are due are not looked at either.
+            not_before = peek.now + timedelta(seconds=rest)
+            peek = replace(peek, next_dispatch_at=max(peek.next_dispatch_at, not_before))
+        return peek
 
     def _is_time(self, what: str, every: float) -> bool:
         now = time.monotonic()

@@ -35,6 +35,12 @@ def renew_lease(session: Session, worker_id: UUID, lease: float) -> bool:
     return isinstance(result, CursorResult) and result.rowcount == 1
 
 
+def renew_expired_lease(session: Session, worker_id: UUID, lease: float) -> bool:
+    """As `renew_lease`, but only if it has run out; then what the worker ran before may have been given up."""
+    result = session.execute(statements.RENEW_EXPIRED_LEASE, {"id": worker_id, "lease": lease})
+    return isinstance(result, CursorResult) and result.rowcount == 1
+
+
 def retire_worker(session: Session, worker_id: UUID) -> None:
     """End the lease at once: whatever the worker still ran is lost."""
     session.execute(statements.RETIRE_WORKER, {"id": worker_id})

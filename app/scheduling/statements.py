@@ -286,6 +286,13 @@ SET lease_expires_at = clock_timestamp() + make_interval(secs => :lease)
 WHERE id = :id AND stopped_at IS NULL
 """)
 
+# Nothing unless it has run out, so that a message without a run to start costs no write.
+RENEW_EXPIRED_LEASE = text("""
+UPDATE celery_workers
+SET lease_expires_at = clock_timestamp() + make_interval(secs => :lease)
+WHERE id = :id AND stopped_at IS NULL AND lease_expires_at <= (SELECT clock_timestamp())
+""")
+
 RETIRE_WORKER = text("""
 UPDATE celery_workers SET state = 'stopped', stopped_at = clock_timestamp(), lease_expires_at = clock_timestamp()
 WHERE id = :id

@@ -10,6 +10,7 @@ from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, Worker
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app import failpoints
 from app.scheduling import canvas, run_logs, runs
 from app.scheduling.canvas import as_run_id
 from app.scheduling.ids import new_id
@@ -75,6 +76,7 @@ def finish(
             if running is not None:
                 _keep_late(session, late_id, run_id, attempt, outcome, worker_id)
             return _Ended()
+        failpoints.reach("finish.written")
         if not state.terminal:
             runs.wake_beats(session, run_id, within=get_settings().beat.max_sleep)
             return _Ended(state)
@@ -102,6 +104,7 @@ def finish(
             return None
     else:
         ended = bookkeeping.transact(work, patience=PATIENCE)
+        failpoints.reach("finish.committed")
     if running is not None:
         running.settled = True
     _after(app, ended)

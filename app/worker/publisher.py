@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 
 from celery.utils.nodenames import anon_nodename
 
+from app import failpoints
 from app.scheduling import tally
 from app.scheduling.messages import QUEUES, BrokerUnavailable, RunMessage, Survey
 from app.worker.broker import BrokerClient
@@ -93,6 +94,7 @@ class CeleryPublisher:
                 for queue, pushed in values.items():
                     pipeline.lpush(queue, *pushed)
                 pipeline.execute()
+            failpoints.reach("publish.pushed")
 
 
 def _survey(client: Any) -> list[Any]:

@@ -13,11 +13,13 @@ from celery.exceptions import Ignore, Reject, Retry
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app import failpoints
 from app.scheduling import requeue, run_logs, runs
 from app.scheduling.canvas import as_run_id
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.declarations import TaskSchedule
 from app.scheduling.ids import new_id
+from app.scheduling.liveness import renew_expired_lease
 from app.scheduling.messages import DEFAULT_QUEUE, RunMessage
 from app.scheduling.policies import Reason
 from app.settings import get_settings
@@ -117,10 +119,10 @@ class Task(CeleryTask):  # type: ignore[misc]
 
     @staticmethod
     def _start(run_id: Any, attempt: int, request: Any) -> runs.Started | runs.Held | None:
-        worker_id, token = liveness.worker_id(), new_id()
+        worker_id, token, lease = liveness.worker_id(), new_id(), get_settings().worker.lease
         published = getattr(request, "upbeat_published_at", None)
 
-        def work(session: Session) -> runs.Started | runs.Held | None:
+        def start(session: Session) -> runs.Started | runs.Held | None:
             return runs.start(
                 session,
                 run_id,
@@ -132,12 +134,21 @@ class Task(CeleryTask):  # type: ignore[misc]
                 task=request.task,
             )
 
+        def work(session: Session) -> runs.Started | runs.Held | None:
+            started = start(session)
+            # After an outage the first message may come before the lease is renewed; it must not wait for its repeat.
+            if started is None and renew_expired_lease(session, worker_id, lease):
+                return start(session)
+            return started
+
         try:
-            return bookkeeping.transact(work, patience=START_PATIENCE)
+            started = bookkeeping.transact(work, patience=START_PATIENCE)
         except SQLAlchemyError as error:
             # The run is still queued in PostgreSQL, and is woken again when that is back.
             logger.warning("not started: %s", bookkeeping.first_line(error), extra={"action": "start_failed"})
             raise Ignore("the database is away") from error
+        failpoints.reach("start.committed")
+        return started
 
     def apply_async(
         self,

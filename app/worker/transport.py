@@ -126,6 +126,14 @@ def _json(raw: bytes, problem: str) -> Any:
 class Channel(redis.Channel):  # type: ignore[misc]
     """Reads one message at a time, and outlives those that are rubbish."""
 
+    @property
+    def do_restore(self) -> bool:
+        """Whether taken messages are given back at the end: not where the connection is lost, its address with it.
+
+        kombu would try all the same, and the worker would end with an error that is no connection's.
+        """
+        return self.connection is not None and self.connection.client is not None
+
     def _brpop_read(self, **options: Any) -> bool:
         # As the method that it replaces, with `read_envelope` where that one has `loads`.
         try:

@@ -1,7 +1,8 @@
 """The main path with real processes, and what becomes of it when they are killed."""
 
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -10,16 +11,15 @@ import pytest
 import redis
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.db import sync_engine, sync_sessions
 from app.scheduling import schedules
 from app.scheduling.catalogue import Catalogue, TaskSpec
 from app.scheduling.config import ScheduleCreate, ScheduleUpdate
-from app.settings import Settings
 from support import checker
 from support.ledger import Ledger
 from support.polling import eventually
 from support.servers import Database
 from support.stack import BOOT, Stack
+from support.trial import FULL, QUICK
 
 TICKING = float(os.environ.get("UPBEAT_TEST_TICKING", "8"))
 CATALOGUE = Catalogue(
@@ -28,23 +28,9 @@ CATALOGUE = Catalogue(
         for name in ("instant", "first_try_hangs")
     ]
 )
+FOUND = 45.0 if FULL else 30.0
 EVERY_SECOND = {"type": "interval", "every": 1, "unit": "seconds"}
-QUICK = {
-    "UPBEAT_WORKER_LEASE": "3",
-    "UPBEAT_WORKER_LEASE_RENEWAL": "0.5",
-    "UPBEAT_BEAT_SWEEP_EVERY": "0.5",
-    "UPBEAT_BEAT_MAX_SLEEP": "0.5",
-    "UPBEAT_BEAT_REDISPATCH_DELAY": "2",
-}
-
 Create = Callable[..., UUID]
-
-
-@pytest.fixture
-def sessions(settings: Settings) -> Iterator[sessionmaker[Session]]:
-    engine = sync_engine(settings.database, name="test")
-    yield sync_sessions(engine)
-    engine.dispose()
 
 
 @pytest.fixture
@@ -107,7 +93,11 @@ def test_every_second_makes_one_run_a_second_though_one_of_two_beats_is_killed(
 
 
 def test_a_worker_killed_in_mid_run_is_accounted_for(
-    stack: Stack, create: Create, database: Database, ledger: Ledger
+    stack: Stack,
+    create: Create,
+    database: Database,
+    ledger: Ledger,
+    record_property: Callable[[str, object], None],
 ) -> None:
     stack.environment.update(QUICK)
     stack.beat(wait=False)
@@ -132,7 +122,9 @@ def test_a_worker_killed_in_mid_run_is_accounted_for(
         assert checker.unfinished([run for found in rows.values() for run in found]) == []
         return {policy: run for policy, (run,) in rows.items()}
 
-    runs = eventually(ended, 30, "the runs to be accounted for")
+    began = time.monotonic()
+    runs = eventually(ended, FOUND, "the runs to be accounted for")
+    record_property("both accounted for after, s", time.monotonic() - began)
     assert {policy: (run.state, run.attempt) for policy, run in runs.items()} == {
         "fail": ("lost", 1),
         "retry": ("succeeded", 2),
@@ -154,7 +146,7 @@ def test_a_lost_message_is_sent_again(
     stack.worker("-P", "threads")
     eventually(
         lambda: [run.state for run in checker.read_runs(database.url, schedule)] == ["succeeded"],
-        20,
+        45,
         "the run to succeed",
     )
     assert len(ledger.starts()) == 1

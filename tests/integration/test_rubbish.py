@@ -155,3 +155,13 @@ def test_rubbish_on_the_control_channels(broker: redis.Redis, worker: Process, c
     assert instant.delay("next").get(timeout=RUNS) == "next"
     eventually(lambda: celery_app.control.ping(timeout=1.0, limit=1), 20, "an answer to a ping")
     assert "Unrecoverable" not in worker.output()
+
+
+def test_a_lost_connection_is_given_up_though_a_message_was_not_acknowledged(settings: Settings) -> None:
+    with calling(settings), celery_app.connection_for_read() as connection:
+        channel = connection.default_channel
+        channel.qos._delivered["tag"] = object()
+        # As kombu leaves it when it tries to connect anew.
+        connection.transport.client = None
+        connection.release()
+        assert channel.closed

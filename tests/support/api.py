@@ -1,12 +1,15 @@
 """The HTTP service in this process, on the tests' own servers, spoken to through its real routes."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
+from app.db import async_engine, async_sessions
 from app.main import create_app
 from app.modules.auth import service
 from app.settings import Settings, get_settings
@@ -62,4 +65,23 @@ async def connected(app: FastAPI, role: str = "admin") -> AsyncIterator[httpx.As
     else:
         await service.create_user(sessions, username=username, password=password, role=role)
     async with connect(app, await log_in(app, username, password)) as client:
+        yield client
+
+
+@contextmanager
+def client_of(url: str, settings: Settings) -> Iterator[httpx.Client]:
+    """A client of an API process on this database, logged in as its administrator."""
+
+    async def make() -> None:
+        engine = async_engine(settings.database, name="test")
+        await service.ensure_admin(async_sessions(engine), *ADMIN)
+        await engine.dispose()
+
+    # In a thread: the caller may be inside a loop.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, make()).result()
+    username, password = ADMIN
+    with httpx.Client(base_url=url, timeout=30) as client:
+        answer = client.post("/api/v1/auth/login", data={"username": username, "password": password})
+        client.headers["Authorization"] = f"Bearer {answer.raise_for_status().json()['access_token']}"
         yield client

@@ -73,6 +73,10 @@ class Servers:
         process.send_signal(number)
         process.wait(30)
 
+    def alive(self, name: str) -> bool:
+        """Whether ``postgres`` or ``redis`` has not ended by itself."""
+        return self._processes[name].poll() is None
+
     def pid(self, name: str) -> int:
         return self._processes[name].pid
 
@@ -122,12 +126,13 @@ class Servers:
 
 
 @contextmanager
-def running_servers(*, quick: bool = True) -> Iterator[Servers]:
-    """Fresh servers for the time of the context; their data goes with them.
+def running_servers(*, quick: bool = True, folder: Path | None = None) -> Iterator[Servers]:
+    """Fresh servers for the time of the context; their data, in ``folder`` or a temporary one, goes with them.
 
     ``quick`` gives up durability; measurements must not.
     """
-    folder = Path(tempfile.mkdtemp(prefix="upbeat-test-"))
+    folder = folder or Path(tempfile.mkdtemp(prefix="upbeat-test-"))
+    folder.mkdir(exist_ok=True)
     major = int(os.environ.get("UPBEAT_TEST_POSTGRES", "18"))
     postgres = Postgres(
         folder / "postgres",
@@ -146,5 +151,6 @@ def running_servers(*, quick: bool = True) -> Iterator[Servers]:
         yield servers
     finally:
         for name in list(servers._processes):
-            servers.stop(name)
+            # A process started in a shell's background inherits that SIGQUIT is ignored, and Redis leaves it so.
+            servers.stop(name, signal.SIGQUIT if name == "postgres" else signal.SIGTERM)
         shutil.rmtree(folder, ignore_errors=True)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from app.cli.daemons import daemons
 from app.cli.schedules import schedules
 from app.errors import UpbeatError
 from app.settings import get_settings
@@ -12,11 +13,14 @@ from app.settings import get_settings
 app = typer.Typer(
     name="upbeat",
     help="The schedule-and-run service for Celery.",
+    epilog="Exit status: 0 done; 1 not done, and a line says why; 2 wrong usage, and of `schedules plan` and `check`:"
+    " something would change, or does not fit; 3 of `status`: a service does not run, of `doctor`: a check failed;"
+    " 130 stopped by Ctrl-C. `--install-completion` completes verbs in your shell.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 users = typer.Typer(help="People who may log in.", no_args_is_help=True)
+app.add_typer(daemons)
 app.add_typer(users, name="users")
 app.add_typer(schedules, name="schedules")
 
@@ -24,11 +28,34 @@ app.add_typer(schedules, name="schedules")
 def run() -> int:
     """The exit status: 1 for a problem that was told on stderr; typer exits by itself otherwise."""
     try:
-        app()
-    except UpbeatError as error:
-        print(f"upbeat: {error.detail}", file=sys.stderr)
+        app(prog_name="upbeat")
+    except Exception as error:
+        told = explanation(error)
+        if told is None:
+            raise
+        print(f"upbeat: {told}", file=sys.stderr)
         return 1
     return 0
+
+
+def explanation(error: Exception) -> str | None:
+    """What a user can do about it; None for a fault of the program, which deserves its trace."""
+    from sqlalchemy.exc import DBAPIError, ProgrammingError
+
+    from app.scheduling.messages import BrokerUnavailable
+
+    if isinstance(error, UpbeatError):
+        return error.detail
+    if isinstance(error, BrokerUnavailable):
+        return f"Redis cannot be used: {error}. `upbeat doctor` looks for the cause."
+    if isinstance(error, ProgrammingError) and "does not exist" in str(error.orig):
+        return "The database is not migrated. Run `upbeat migrate`."
+    if isinstance(error, DBAPIError):
+        reason = str(error.orig).strip().splitlines()[0].rstrip(".")
+        return f"The database cannot be used: {reason}. `upbeat doctor` looks for the cause."
+    if isinstance(error, ConnectionError):
+        return f"A server does not answer: {error}. `upbeat doctor` looks for the cause."
+    return None
 
 
 @app.command()
@@ -42,6 +69,14 @@ def up(
     from app.cli.up import up as run_stack
 
     run_stack(attached=attached)
+
+
+@app.command(hidden=True)
+def keep(names: list[str]) -> None:
+    """Run services in the background; `upbeat start` calls this."""
+    from app.cli.keeper import keep as keep_running
+
+    keep_running(names)
 
 
 @users.command("create")

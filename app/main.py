@@ -20,6 +20,7 @@ from app.api import (
     openapi,
     previews,
     problems,
+    run_actions,
     runs,
     schedule_actions,
     schedules,
@@ -93,6 +94,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         drift.router,
         previews.router,
         runs.router,
+        run_actions.router,
         tasks.router,
         calendars.router,
     )

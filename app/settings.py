@@ -134,6 +134,8 @@ class WorkerSettings(BaseSettings):
     lease: Seconds = 30.0
     lease_renewal: Seconds = 10.0
     watchdog: Seconds = 60.0
+    cancel_grace: Seconds = Field(10.0, gt=0, description="Between asking a run to stop and making it.")
+    drain: Seconds = Field(30.0, gt=0, description="What other runs get when the worker must be replaced.")
     max_result_bytes: int = Field(262_144, ge=1024)
 
 

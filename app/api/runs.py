@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
 from app.api.dependencies import SchedulerOf
 from app.api.pagination import FilterText, PageQuery, encode
@@ -14,6 +14,7 @@ from app.api.routing import resource_router
 from app.scheduling.config import QueueName
 from app.scheduling.models import RunRow
 from app.scheduling.runs import Origin, RunState
+from app.scheduling.selecting import RunFilter
 from app.worker.results import CELERY_STATES
 
 router = resource_router("/runs", "Runs")
@@ -46,6 +47,7 @@ class Run(BaseModel):
     result: Any | None
     error: dict[str, Any] | None
     requested_by: str | None
+    replay_of: UUID | None = Field(description="The run that this one repeats.")
     created_at: datetime
 
     @classmethod
@@ -72,6 +74,20 @@ class RunQuery(PageQuery):
     state: RunState | None = None
     task: FilterText | None = Field(None, description="Registered name.")
     queue: QueueName | None = None
+    exception: FilterText | None = Field(
+        None, description="Type of the error of a failed run: `ValueError`, `package.module.Name`."
+    )
+    since: AwareDatetime | None = Field(
+        None, description="Nominal time of a scheduled run, else of its making; included."
+    )
+    until: AwareDatetime | None = Field(None, description="Excluded.")
+
+    def filter(self) -> RunFilter:
+        """The domain's form."""
+        fields = {"schedule_id", "task", "queue", "exception", "since", "until"}
+        return RunFilter(
+            states=() if self.state is None else (self.state,), **self.model_dump(include=fields)
+        )
 
 
 def run_location(run: RunRow) -> str:
@@ -81,15 +97,8 @@ def run_location(run: RunRow) -> str:
 
 @router.get("", responses=READS, summary="List runs")
 async def list_runs(query: Annotated[RunQuery, Query()], scheduler: SchedulerOf) -> RunPage:
-    """Runs, newest first, filtered by schedule, state, task and queue."""
-    page = await scheduler.list_runs(
-        limit=query.limit,
-        before=query.position(),
-        schedule_id=query.schedule_id,
-        state=query.state,
-        task=query.task,
-        queue=query.queue,
-    )
+    """Runs, newest first, filtered by schedule, state, task, queue, error and time."""
+    page = await scheduler.list_runs(limit=query.limit, before=query.position(), which=query.filter())
     return RunPage(items=[Run.of(row) for row in page.items], next_cursor=encode(page.next))
 
 

@@ -51,10 +51,14 @@ class Listener:
 
     def drain(self) -> bool:
         """Take what has arrived, without waiting; True if there was a notification."""
+        return bool(self.payloads())
+
+    def payloads(self) -> list[str]:
+        """As `drain`, but answers what the notifications say."""
         if self._connection is None:
-            return False
+            return []
         try:
-            return bool(list(self._connection.notifies(timeout=0)))
+            return [notification.payload for notification in self._connection.notifies(timeout=0)]
         except psycopg.Error:
             self.close()
             raise

@@ -8,7 +8,7 @@ forbids a second one. The cost of a pass depends on what is due, never on how ma
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -73,8 +73,11 @@ class Dispatcher:
         settings: Settings,
         *,
         name: str,
+        sweeps: Sequence[Callable[[Session], Sequence[RunMessage]]] = (),
     ) -> None:
+        """``sweeps`` are asked now and then to complete what others left open, each in a transaction."""
         self.id = new_id()
+        self._sweeps = sweeps
         self._sessions = sessions
         self._publisher = publisher
         self._settings = settings.beat
@@ -114,6 +117,7 @@ class Dispatcher:
         woken = self.dispatch() if before.runs_due else 0
         if self._is_time("sweep", self._settings.sweep_every):
             self._sweep()
+            self._complete()
         if self._is_time("heartbeat", self._settings.heartbeat_every):
             self._heartbeat()
         if max(claimed, woken) >= self._settings.batch or self._drift.step(self._sessions):
@@ -195,6 +199,12 @@ class Dispatcher:
                 f"is {state}" if state else "had ended",
                 extra={"action": "swept", "run_id": str(run_id), "reason": outcome.reason},
             )
+
+    def _complete(self) -> None:
+        for sweep in self._sweeps:
+            with self._sessions.begin() as session:
+                messages = sweep(session)
+            self._publish(messages)
 
     def _heartbeat(self) -> None:
         with self._sessions.begin() as session:

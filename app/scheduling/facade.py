@@ -11,13 +11,23 @@ from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
 from app.db.migrate import current, head
 from app.errors import Conflict, NotFound
-from app.scheduling import backfill, explaining, on_demand, pausing, resuming, runs, schedules, statements
+from app.scheduling import (
+    backfill,
+    canvas,
+    explaining,
+    on_demand,
+    pausing,
+    resuming,
+    runs,
+    schedules,
+    statements,
+)
 from app.scheduling.backfill import Backfill
 from app.scheduling.calendars import Calendars
 from app.scheduling.catalogue import Catalogue
@@ -30,7 +40,9 @@ from app.scheduling.models import NOW, BeatRow, ClockRow, RunRow, ScheduleRow, S
 from app.scheduling.policies import CatchUp, Overlap
 from app.scheduling.previews import Previews
 from app.scheduling.resuming import Resumption
+from app.scheduling.run_operations import RunOperations
 from app.scheduling.schedules import ScheduleView
+from app.scheduling.selecting import RunFilter
 from app.settings import Settings
 
 __all__ = ["Page", "Readiness", "ScheduleView", "Scheduler"]
@@ -38,6 +50,7 @@ __all__ = ["Page", "Readiness", "ScheduleView", "Scheduler"]
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 BROKER_RETRY = 1.0
+EVERY_RUN = RunFilter()
 PEOPLE = "people"
 
 
@@ -58,7 +71,7 @@ class Readiness:
     last_beat_pass_age: float | None
 
 
-class Scheduler:
+class Scheduler(RunOperations):
     """Schedules and runs, as methods."""
 
     def __init__(
@@ -261,13 +274,17 @@ class Scheduler:
         return await self._publishing(work)
 
     async def get_run(self, run_id: UUID) -> RunRow:
-        """One run.
+        """One run, by its own id or by the task id that a Celery client gave it.
 
         Raises:
             NotFound: there is none with this id.
         """
+        task_id = str(run_id)
         async with self._sessions() as session:
             row = await session.run_sync(runs.read, run_id)
+            if row is None:
+                named = await session.run_sync(lambda sync: canvas.read_many(sync, [task_id]))
+                row = named.get(task_id)
         if row is None:
             raise NotFound("There is no run with this id. GET /api/v1/runs lists them.")
         return row
@@ -277,21 +294,10 @@ class Scheduler:
         *,
         limit: int,
         before: UUID | None = None,
-        schedule_id: UUID | None = None,
-        state: str | None = None,
-        task: str | None = None,
-        queue: str | None = None,
+        which: RunFilter = EVERY_RUN,
     ) -> Page[RunRow]:
         """Runs, newest first."""
-        query: Select[RunRow] = select(RunRow).order_by(RunRow.id.desc())
-        for column, value in (
-            (RunRow.schedule_id, schedule_id),
-            (RunRow.state, state),
-            (RunRow.task, task),
-            (RunRow.queue, queue),
-        ):
-            if value is not None:
-                query = query.where(column == value)
+        query = select(RunRow).where(*which.conditions()).order_by(RunRow.id.desc())
         if before is not None:
             query = query.where(RunRow.id < before)
         async with self._sessions() as session:

@@ -19,7 +19,10 @@ class BrokerUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RunMessage:
-    """One wake-up: which run, on which queue; limits in seconds."""
+    """One wake-up: which run, on which queue; limits in seconds.
+
+    ``restartable``: another worker may start it again when its own is lost.
+    """
 
     run_id: UUID
     task: str
@@ -27,11 +30,20 @@ class RunMessage:
     attempt: int = 1
     soft_time_limit: float | None = None
     time_limit: float | None = None
+    restartable: bool = False
 
     @classmethod
     def of(cls, run_id: UUID, task: str, queue: str, attempt: int, options: Mapping[str, Any]) -> Self:
         """The wake-up of a stored run, whose limits are in its options."""
-        return cls(run_id, task, queue, attempt, options.get("soft_time_limit"), options.get("time_limit"))
+        return cls(
+            run_id,
+            task,
+            queue,
+            attempt,
+            options.get("soft_time_limit"),
+            options.get("time_limit"),
+            options.get("on_worker_lost") == "retry",
+        )
 
 
 @dataclass(frozen=True, slots=True)

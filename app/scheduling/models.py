@@ -164,6 +164,17 @@ class RunRow(Base):
             "id",
             postgresql_where=text("schedule_id IS NOT NULL"),
         ),
+        Index("ix_celery_task_runs_replay", "replay_of", postgresql_where=text("replay_of IS NOT NULL")),
+        Index(
+            "ix_celery_task_runs_canvas",
+            "id",
+            postgresql_where=text("canvas_open AND finished_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_celery_task_runs_failed",
+            "id",
+            postgresql_where=text("state IN ('failed', 'timed_out', 'lost')"),
+        ),
         Index("ix_celery_task_runs_waiting", "blocked_by", postgresql_where=text("blocked_by IS NOT NULL")),
         Index(
             "ix_celery_task_runs_backfill",
@@ -206,6 +217,11 @@ class RunRow(Base):
     requested_by: Mapped[str | None]
     replay_of: Mapped[UUID | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    canvas: Mapped[dict[str, Any] | None]
+    canvas_open: Mapped[bool] = mapped_column(server_default="false")
+    watched: Mapped[bool] = mapped_column(server_default="false")
+    cancel_forced: Mapped[bool] = mapped_column(server_default="false")
+    cancel_note: Mapped[str | None]
 
 
 class AttemptRow(Base):
@@ -223,6 +239,22 @@ class AttemptRow(Base):
     error: Mapped[dict[str, Any] | None]
 
 
+class LateOutcomeRow(Base):
+    """What a fenced worker reported when its attempt had been decided without it."""
+
+    __tablename__ = "celery_task_late_outcomes"
+    __table_args__ = (Index(None, "run_id"),)
+
+    id: Mapped[PrimaryId]
+    run_id: Mapped[UUID]
+    attempt: Mapped[int] = mapped_column(SmallInteger)
+    outcome: Mapped[str]
+    worker_id: Mapped[UUID | None]
+    result: Mapped[Any | None] = mapped_column(type_=Base.type_annotation_map[dict[str, Any]])
+    error: Mapped[dict[str, Any] | None]
+    reported_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
 class LogRow(Base):
     """One line that a run wrote."""
 
@@ -236,6 +268,47 @@ class LogRow(Base):
     level: Mapped[str]
     logger: Mapped[str]
     message: Mapped[str]
+
+
+class TaskIdRow(Base):
+    """A task id that somebody else made (Celery's `freeze`, a caller), and the run that it means now."""
+
+    __tablename__ = "celery_task_ids"
+    __table_args__ = (Index(None, "run_id"),)
+
+    task_id: Mapped[str] = mapped_column(primary_key=True)
+    run_id: Mapped[UUID]
+
+
+class ChordRow(Base):
+    """A chord that waits for its header: how many parts it has, and how many have ended."""
+
+    __tablename__ = "celery_task_chords"
+    __table_args__ = (
+        Index(
+            "ix_celery_task_chords_complete",
+            "group_id",
+            postgresql_where=text("fired_at IS NULL AND counted >= size"),
+        ),
+    )
+
+    group_id: Mapped[str] = mapped_column(primary_key=True)
+    body: Mapped[dict[str, Any]]
+    header: Mapped[list[Any]]
+    size: Mapped[int | None]
+    counted: Mapped[int] = mapped_column(server_default="0")
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    fired_at: Mapped[datetime | None]
+
+
+class GroupRow(Base):
+    """A group result that somebody saved, to restore it elsewhere."""
+
+    __tablename__ = "celery_task_groups"
+
+    group_id: Mapped[str] = mapped_column(primary_key=True)
+    members: Mapped[list[Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
 class WorkerRow(Base):

@@ -84,12 +84,16 @@ class Reason(StrEnum):
     """Somebody cancelled it."""
     PURGED = "purged"
     """Its queue was purged."""
+    UPSTREAM_FAILED = "upstream_failed"
+    """A run that it was to follow, in a chain or chord, did not succeed."""
 
     # Decided while it was running.
     WORKER_LOST = "worker_lost"
     """Its worker died or lost contact, and no attempt was left."""
     HARD_LIMIT = "hard_limit"
     """It ran past its hard time limit."""
+    TASK_REPLACED = "task_replaced"
+    """The task put another one in its place, which goes on under its Celery id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

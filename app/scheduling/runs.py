@@ -20,6 +20,7 @@ from sqlalchemy import TextClause, func, insert, select
 from sqlalchemy.orm import Session
 
 from app.scheduling import settlement, statements
+from app.scheduling.canvas import columns_of
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.config import RunOptions
 from app.scheduling.ids import new_id
@@ -56,6 +57,7 @@ class Started:
     options: dict[str, Any]
     schedule_id: UUID | None
     scheduled_for: datetime | None
+    canvas: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +87,16 @@ def submit(
     schedule: tuple[UUID, int] | None = None,
     queue: str | None = None,
     blocked_by: UUID | None = None,
+    expires: datetime | float | None = None,
+    canvas: Mapping[str, Any] | None = None,
+    replay_of: UUID | None = None,
+    scheduled_for: datetime | None = None,
 ) -> RunMessage | None:
     """Insert a queued run; answers the wake-up to publish after the commit, None if it is due later.
 
     ``due_at`` is an instant, ``due_in`` seconds from the database's now; with ``blocked_by`` it is due when that
-    run has ended.
+    run has ended. ``expires`` is the start deadline, an instant or seconds from now; ``canvas`` is what
+    `app.scheduling.canvas` says of it.
     """
     now = func.statement_timestamp()  # one reading: a wake-up must not come before the run is due
     later = due_at is not None or due_in > 0
@@ -98,6 +105,8 @@ def submit(
     stored = options.stored(task)
     identifier = run_id or new_id()
     chosen = queue or options.queue or task.queue
+    deadline: Any = now + timedelta(seconds=expires) if isinstance(expires, float | int) else expires
+    dispatch: Any = eligible if later else now + timedelta(seconds=redispatch_delay)
     session.execute(
         insert(RunRow).values(
             id=identifier,
@@ -108,11 +117,13 @@ def submit(
             schedule_id=schedule[0] if schedule else None,
             schedule_version=schedule[1] if schedule else None,
             due_at=eligible if later else now,
+            scheduled_for=scheduled_for,
+            start_deadline=deadline,
             next_dispatch_at=None
             if waits
-            else eligible
-            if later
-            else now + timedelta(seconds=redispatch_delay),
+            else dispatch
+            if deadline is None
+            else func.least(dispatch, deadline),
             dispatches=0 if later or waits else 1,
             blocked_by=blocked_by,
             settles=waits,
@@ -120,6 +131,8 @@ def submit(
             kwargs=dict(kwargs),
             options=stored,
             requested_by=requested_by,
+            replay_of=replay_of,
+            **columns_of(canvas),
         )
     )
     return None if later or waits else RunMessage.of(identifier, task.name, chosen, 1, stored)
@@ -177,6 +190,8 @@ def finish(
         row = session.execute(statements.ATTEMPT, guard).one_or_none()
         if row is None:
             return None
+        if row.cancel_reason is not None:
+            outcome = Outcome(RunState.CANCELLED, error=outcome.error, reason=Reason(row.cancel_reason))
         delay = _next_delay(run_id, attempt, outcome, row.options)
         if delay is not None:
             again = guard | {"delay": delay.total_seconds(), "error": error}
@@ -259,6 +274,8 @@ def _end(session: Session, statement: TextClause, values: Mapping[str, Any]) -> 
 
 def _next_delay(run_id: UUID, attempt: int, outcome: Outcome, stored: Mapping[str, Any]) -> timedelta | None:
     options = RunOptions.model_validate(stored)
+    if outcome.state is RunState.CANCELLED:
+        return None
     if outcome.state is RunState.LOST:
         wanted = (options.max_attempts or LOST_ATTEMPTS) if options.on_worker_lost == "retry" else 1
         return timedelta(0) if attempt < wanted else None

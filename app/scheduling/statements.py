@@ -164,7 +164,7 @@ WHERE id = :id AND attempt = :attempt AND (CAST(:task AS text) IS NULL OR task =
        OR state = 'running' AND start_token = :token)
   AND EXISTS (SELECT 1 FROM celery_workers w
               WHERE w.id = :worker_id AND w.lease_expires_at > clock_timestamp())
-RETURNING args, kwargs, attempt, options, schedule_id, scheduled_for
+RETURNING args, kwargs, attempt, options, schedule_id, scheduled_for, canvas
 """)
 
 _ENDED = "id, schedule_id, origin, state, attempt, started_at, finished_at, blocked_by, settles"
@@ -202,7 +202,7 @@ RETURNING id
 """)
 
 # The worker that executes the run listens.
-NOTIFY_CANCEL = text("SELECT pg_notify('upbeat_cancels', CAST(:id AS text))")
+NOTIFY_CANCEL = text("SELECT pg_notify('upbeat_cancels', CAST(CAST(:id AS uuid) AS text))")
 
 LOCK_CLOCK_OF = text("""
 SELECT c.schedule_id
@@ -212,7 +212,7 @@ FOR NO KEY UPDATE
 """)
 
 ATTEMPT = text("""
-SELECT options, worker, started_at
+SELECT options, worker, started_at, cancel_reason
 FROM celery_task_runs
 WHERE id = :id AND attempt = :attempt AND state = 'running'
   AND (CAST(:worker_id AS uuid) IS NULL OR worker_id = :worker_id)
@@ -231,7 +231,7 @@ SET state = 'queued', attempt = attempt + 1, dispatches = 0,
     next_dispatch_at = statement_timestamp() + make_interval(secs => :delay),
     start_deadline = statement_timestamp() + make_interval(secs => :delay) + (start_deadline - due_at),
     worker = NULL, worker_id = NULL, start_token = NULL, started_at = NULL, error = CAST(:error AS jsonb)
-WHERE id = :id AND attempt = :attempt AND state = 'running'
+WHERE id = :id AND attempt = :attempt AND state = 'running' AND cancel_requested_at IS NULL
   AND (CAST(:worker_id AS uuid) IS NULL OR worker_id = :worker_id)
 RETURNING id
 """)

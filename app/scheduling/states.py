@@ -29,3 +29,4 @@ class Origin(StrEnum):
     BACKFILL = "backfill"
     SUBMIT = "submit"
     CODE = "code"
+    REPLAY = "replay"

@@ -5,20 +5,33 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from billiard.exceptions import TimeLimitExceeded
 from celery import Celery, signals
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore, Reject, Retry
 
-from app.scheduling.catalogue import Catalogue
+from app.scheduling.catalogue import Catalogue, TaskSpec
 from app.scheduling.messages import DEFAULT_QUEUE
 from app.settings import get_settings
-from app.worker import bookkeeping, bridge, liveness, logs, pools, transport
+from app.worker import (
+    bookkeeping,
+    bridge,
+    calls,
+    cancellation,
+    execution,
+    limits,
+    liveness,
+    logs,
+    outcomes,
+    pools,
+    remote,
+    transport,
+)
 from app.worker.broker import BrokerClient
 from app.worker.config import celery_configuration
 from app.worker.publisher import CeleryPublisher
-from app.worker.specs import spec_of
-from app.worker.task import OutcomeWithheld, current_request
+from app.worker.task import current_request, refuse_withheld, send
 
-__all__ = ["Upbeat", "app", "catalogue", "liveness", "logs"]
+__all__ = ["Upbeat", "app", "cancellation", "catalogue", "liveness", "logs", "remote"]
 
 
 class Upbeat(Celery):  # type: ignore[misc]
@@ -28,6 +41,8 @@ class Upbeat(Celery):  # type: ignore[misc]
     def Beat(self) -> type:  # noqa: N802 - Celery's name
         """What `celery beat` runs."""
         return self.subclass_with_self("app.worker.beat:Beat")  # type: ignore[no-any-return]
+
+    control_cls = "app.worker.remote:Control"
 
     @functools.cached_property
     def publisher(self) -> CeleryPublisher:
@@ -43,7 +58,7 @@ class Upbeat(Celery):  # type: ignore[misc]
     def catalogue(self) -> Catalogue:
         """All tasks of this code, Celery's own left out."""
         self.loader.import_default_modules()
-        return Catalogue(spec_of(task) for name, task in self.tasks.items() if not name.startswith("celery."))
+        return Catalogue(task.spec() for name, task in self.tasks.items() if not name.startswith("celery."))
 
     def connection_for_read(self, url: str | None = None, **kwargs: Any) -> Any:
         """Raises ConfigurationError when no broker is set."""
@@ -59,6 +74,28 @@ class Upbeat(Celery):  # type: ignore[misc]
         """The arguments are those of the function that the user wrote."""
         return super().type_checker(inspect.unwrap(fun), bound=bound)
 
+    def send_task(
+        self,
+        name: str,
+        args: Any = None,
+        kwargs: Any = None,
+        task_id: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """A run of a task by its name, also when it is not registered here; as `Task.apply_async`."""
+        task = self.tasks.get(name)
+        if task is not None:
+            return task.apply_async(args, kwargs, task_id=task_id, **options)
+        spec = TaskSpec(name=name, path=name)
+        return send(self, calls.call(spec, args, kwargs, task_id, options), options)
+
+    def register_task(self, task: Any, **options: Any) -> Any:
+        """A task written as a class; its `run` may be a coroutine function too."""
+        task = task() if inspect.isclass(task) else task
+        task.name = task.name or self.gen_task_name(type(task).__name__, type(task).__module__)
+        task.run = self._body(task.run, task.name)
+        return super().register_task(task, **options)
+
     def _task_from_fun(self, fun: Callable[..., Any], name: str | None = None, **options: Any) -> Any:
         name = name or self.gen_task_name(fun.__name__, fun.__module__)
         # Celery's own attribute of this name is deprecated, and its router is not asked here.
@@ -68,17 +105,30 @@ class Upbeat(Celery):  # type: ignore[misc]
     @functools.cache  # noqa: B019 - Celery registers a function more than once, and compares by identity
     def _body(self, fun: Callable[..., Any], name: str) -> Callable[..., Any]:
         """``fun`` as a plain function that always has an outcome."""
-        call = self._bridged(fun, name) if inspect.iscoroutinefunction(fun) else fun
+        awaits = inspect.iscoroutinefunction(fun)
+        call = self._bridged(fun, name) if awaits else fun
 
         @functools.wraps(fun)
         def body(*args: Any, **kwargs: Any) -> Any:
-            try:
+            task = self._tasks[name]
+            running = execution.of_request(task.request)
+            if running is None:
                 return call(*args, **kwargs)
+            try:
+                with running.body(), limits.watched(self, running, task, awaits=awaits):
+                    return call(*args, **kwargs)
+            except (bridge.RunCancelled, TimeLimitExceeded) as error:
+                # Final, whatever `autoretry_for` may say.
+                outcomes.finish(self, running.run_id, running.attempt, outcomes.outcome_of(error), running)
+                raise Ignore(str(error)) from error
             except (Ignore, Reject) as error:
-                raise OutcomeWithheld(
-                    f"The task raised {type(error).__name__}, which would leave its run without an outcome;"
-                    " return, or raise an error, instead."
-                ) from error
+                if running.settled:
+                    raise
+                refuse_withheld(error)
+            except Retry as error:
+                if not running.settled:
+                    task.give_back(running, error)
+                raise
 
         return body
 
@@ -86,13 +136,15 @@ class Upbeat(Celery):  # type: ignore[misc]
         def call(*args: Any, **kwargs: Any) -> Any:
             task = self._tasks[name]
             request = task.request
-            hard, soft = getattr(request, "timelimit", None) or (None, None)
+            hard, soft = limits.of(request, task)
+            running = execution.of_request(request)
             token = current_request.set(request)
             try:
                 return bridge.run_async(
                     fun(*args, **kwargs),
-                    soft_time_limit=soft or task.soft_time_limit,
-                    time_limit=hard or task.time_limit,
+                    soft_time_limit=soft,
+                    time_limit=hard,
+                    key=None if running is None else (running.run_id, running.attempt),
                 )
             finally:
                 current_request.reset(token)

@@ -94,6 +94,7 @@ class DatabaseScheduler(Scheduler):  # type: ignore[misc]
             self.app.catalogue(),
             settings,
             name=f"beat@{os.uname().nodename}",
+            sweeps=(self.app.backend.sweep,),
         )
 
     def _database_away(self, error: Exception) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TypeVar
+from uuid import UUID
 
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from billiard.pool import soft_timeout_sighandler
@@ -32,8 +33,23 @@ T = TypeVar("T")
 CLEAN_UP = 5.0
 
 
+Key = tuple[UUID, int]
+
+
 class CoroutineCancelled(Exception):
     """A coroutine ended as cancelled although no limit was reached: an ordinary failure of its task."""
+
+
+class RunCancelled(Exception):
+    """Somebody cancelled the run; its coroutine has been cancelled and has cleaned up.
+
+    ``reason`` is one of `app.scheduling.policies.Reason`, ``note`` what that somebody said.
+    """
+
+    def __init__(self, reason: str, note: str | None = None) -> None:
+        super().__init__(note or reason)
+        self.reason = reason
+        self.note = note
 
 
 class _Call:
@@ -91,6 +107,7 @@ class Bridge:
         self._thread: threading.Thread | None = None
         self._engine: AsyncEngine | None = None
         self._sessions: async_sessionmaker[AsyncSession] | None = None
+        self._calls: dict[Key, tuple[asyncio.AbstractEventLoop, _Call]] = {}
 
     def run(
         self,
@@ -98,14 +115,17 @@ class Bridge:
         *,
         soft_time_limit: float | None = None,
         time_limit: float | None = None,
+        key: Key | None = None,
     ) -> T:
         """Run ``coroutine`` to its end and give back its result.
 
-        The limits (seconds) are armed here only where the pool cannot send a signal.
+        The limits (seconds) are armed here only where the pool cannot send a signal. ``key`` is run and
+        attempt, under which `cancel` finds it.
 
         Raises:
             RuntimeError: called from inside a running loop: await the coroutine instead.
             CoroutineCancelled: the coroutine was cancelled by itself.
+            RunCancelled: somebody cancelled the run.
             SoftTimeLimitExceeded: the soft limit passed; the coroutine has been cancelled.
             TimeLimitExceeded: the hard limit passed, in a pool without processes.
         """
@@ -115,12 +135,29 @@ class Bridge:
                 raise RuntimeError(
                     "run_async was called inside a running event loop: await the coroutine instead"
                 )
-            if threading.current_thread() is threading.main_thread():
-                return self._run_here(call, soft_time_limit, time_limit)  # type: ignore[no-any-return]
-            return self._run_in_thread(call, soft_time_limit, time_limit)  # type: ignore[no-any-return]
+            here = threading.current_thread() is threading.main_thread()
+            if key is not None:
+                self._calls[key] = (self._own_loop() if here else self._shared_loop(), call)
+            run = self._run_here if here else self._run_in_thread
+            return run(call, soft_time_limit, time_limit)  # type: ignore[no-any-return]
         finally:
+            if key is not None:
+                self._calls.pop(key, None)
             if call.task is None:
                 coroutine.close()
+
+    def cancel(self, key: Key, error: BaseException) -> bool:
+        """Cancel a coroutine of this process, which then ends with ``error``; False if it does not run here."""
+        found = self._calls.get(key)
+        if found is None:
+            return False
+        loop, call = found
+        loop.call_soon_threadsafe(call.exceed, error)
+        return True
+
+    def running(self) -> list[tuple[Key, asyncio.AbstractEventLoop]]:
+        """The coroutines of this process, with their loop."""
+        return [(key, loop) for key, (loop, _) in list(self._calls.items())]
 
     def _run_here(self, call: _Call, soft: float | None, hard: float | None) -> Any:
         loop = self._own_loop()
@@ -279,9 +316,20 @@ def run_async(
     *,
     soft_time_limit: float | None = None,
     time_limit: float | None = None,
+    key: Key | None = None,
 ) -> T:
     """Run a coroutine from synchronous code on this process's event loop; see `Bridge.run`."""
-    return _bridge.run(coroutine, soft_time_limit=soft_time_limit, time_limit=time_limit)
+    return _bridge.run(coroutine, soft_time_limit=soft_time_limit, time_limit=time_limit, key=key)
+
+
+def cancel(key: Key, error: BaseException) -> bool:
+    """Cancel the coroutine of this run and attempt in this process; see `Bridge.cancel`."""
+    return _bridge.cancel(key, error)
+
+
+def running() -> list[tuple[Key, asyncio.AbstractEventLoop]]:
+    """The coroutines that run in this process; see `Bridge.running`."""
+    return _bridge.running()
 
 
 def task_sessions() -> async_sessionmaker[AsyncSession]:

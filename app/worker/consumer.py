@@ -8,7 +8,7 @@ from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.worker import bookkeeping, counters, results
+from app.worker import bookkeeping, counters, outcomes
 from app.worker.transport import NONSENSE
 
 FIRST_RETRY = 0.5
@@ -31,7 +31,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
         self._refuse(message, "unknown task")
         headers = message.headers
         try:
-            results.record_unregistered(headers["id"], headers["task"], (headers.get("retries") or 0) + 1)
+            outcomes.record_unregistered(headers["id"], headers["task"], (headers.get("retries") or 0) + 1)
         except SQLAlchemyError as error:
             self._log_away(error)
 

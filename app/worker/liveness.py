@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 STARTUP_PAUSE = 1.0
 OUTAGE_PAUSE = 1.0
+# Of the lease: what is left of it when runs are stopped.
+ENDING_SHARE = 0.3
 
 Work = Callable[[Session], Any]
 
@@ -42,13 +44,18 @@ class Lease:
         self._settings = get_settings().worker
         self._stopping = threading.Event()
         self._postponed: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        self._ending: Callable[[], object] | None = None
+        self._ended = False
+        self._renewed_at = time.monotonic()
         self._thread = threading.Thread(target=self._keep, name="upbeat-lease", daemon=True)
 
     def take(self) -> None:
         """Register, waiting for the database if it is away, and keep the lease from then on."""
         while True:
             try:
+                asked_at = time.monotonic()
                 bookkeeping.transact(self._register)
+                self._renewed_at = asked_at
             except SQLAlchemyError as error:
                 if not bookkeeping.is_away(error):
                     raise
@@ -57,6 +64,12 @@ class Lease:
             else:
                 break
         self._thread.start()
+        # A thread of its own: a try to renew may hang for longer than the lease has left.
+        threading.Thread(target=self._mind, name="upbeat-lease-end", daemon=True).start()
+
+    def when_ending(self, work: Callable[[], object]) -> None:
+        """Do ``work`` once when the lease is about to end because it cannot be renewed."""
+        self._ending = work
 
     def postpone(self, work: Work) -> None:
         """Leave ``work`` to the thread, which tries until the database takes it."""
@@ -92,10 +105,28 @@ class Lease:
                 )
                 due = time.monotonic() + OUTAGE_PAUSE
 
+    def _mind(self) -> None:
+        """When the lease cannot be kept, what another worker may start again must stop before it ends."""
+        while not self._stopping.wait(min(OUTAGE_PAUSE, self._settings.lease / 20)):
+            self._mind_the_end()
+
+    def _mind_the_end(self) -> None:
+        left = self._renewed_at + self._settings.lease - time.monotonic()
+        if left > self._settings.lease * ENDING_SHARE:
+            self._ended = False
+        elif not self._ended and self._ending is not None:
+            self._ended = True
+            try:
+                self._ending()
+            except Exception:
+                logger.exception("runs were not stopped", extra={"action": "lease"})
+
     def _renew(self) -> None:
+        asked_at = time.monotonic()
         if not bookkeeping.transact(lambda session: renew_lease(session, self.id, self._settings.lease)):
             logger.warning("this worker was forgotten and registers again", extra={"action": "lease"})
             bookkeeping.transact(self._register)
+        self._renewed_at = asked_at
 
     def _record_postponed(self) -> None:
         for _ in range(self._postponed.qsize()):

@@ -1,8 +1,11 @@
-"""Celery's threads pool, mended: it wakes the event loop when a thread has become free.
+"""Celery's threads and prefork pools, mended.
 
-With prefetch disabled, the worker asks for its next message only when a slot is free, and looks for
-that when its loop turns. Nothing turns the loop when a thread ends: a stock pool runs two tasks a
+Threads: with prefetch disabled, the worker asks for its next message only when a slot is free, and looks
+for that when its loop turns. Nothing turns the loop when a thread ends: a stock pool runs two tasks a
 second.
+
+Prefork: a child that is killed closes its files before it can be waited for. A stock pool looks once when
+they close, often finds nothing, and looks again up to five seconds later.
 """
 
 import os
@@ -10,7 +13,12 @@ from contextlib import suppress
 from typing import Any
 
 from celery import concurrency
+from celery.concurrency.asynpool import AsynPool
+from celery.concurrency.prefork import TaskPool as CeleryPrefork
 from celery.concurrency.thread import TaskPool as CeleryThreads
+
+# Seconds after a child's files were closed.
+LOOK_AGAIN = (0.02, 0.2, 1.0)
 
 
 class Threads(CeleryThreads):  # type: ignore[misc]
@@ -41,6 +49,20 @@ class Threads(CeleryThreads):  # type: ignore[misc]
                 pass
 
 
+class _Children(AsynPool):  # type: ignore[misc]
+    def _event_process_exit(self, hub: Any, proc: Any) -> None:
+        super()._event_process_exit(hub, proc)
+        for delay in LOOK_AGAIN:
+            hub.call_later(delay, self.maintain_pool)
+
+
+class Prefork(CeleryPrefork):  # type: ignore[misc]
+    """`celery worker -P prefork`, the default."""
+
+    Pool = _Children
+
+
 def register() -> None:
-    """Make `-P threads` mean this pool."""
-    concurrency.ALIASES["threads"] = f"{__name__}:{Threads.__name__}"
+    """Make `-P threads` and `-P prefork` mean these pools."""
+    for pool in (Threads, Prefork):
+        concurrency.ALIASES[pool.__name__.lower()] = f"{__name__}:{pool.__name__}"

@@ -6,17 +6,21 @@ by hand, and pushed through kombu's own client, it costs a fiftieth of one.
 
 import base64
 import json
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 from uuid import UUID, uuid4
 
 from celery.utils.nodenames import anon_nodename
 
-from app.scheduling.messages import QUEUES, RunMessage, Survey
+from app.scheduling.messages import QUEUES, BrokerUnavailable, RunMessage, Survey
 from app.worker.broker import BrokerClient
+
+logger = logging.getLogger(__name__)
 
 BATCH = 500
 MARK = "upbeat:mark"
@@ -41,6 +45,15 @@ class CeleryPublisher:
         """
         if messages:
             self._broker.use(lambda client: self._push(client, messages))
+
+    def try_publish(self, messages: Sequence[RunMessage]) -> None:
+        """As `publish`; a broker that is away is logged, the runs stay queued and are sent later."""
+        try:
+            self.publish(messages)
+        except BrokerUnavailable as error:
+            logger.warning(
+                "broker is away, %d runs wait: %s", len(messages), error, extra={"action": "publish_failed"}
+            )
 
     def ping(self) -> None:
         """Ask the broker for an answer.
@@ -109,24 +122,20 @@ def envelopes(messages: Sequence[RunMessage], published_at: float, origin: str) 
     """
     at, tag = repr(published_at), str(uuid4())[:24]
     return [
-        _template(each.task, each.queue, each.attempt, each.time_limit, each.soft_time_limit, origin)
-        % {"run": each.run_id, "at": at, "tag": f"{tag}{number:012x}"}
+        _template(_kind(each), origin) % {"run": each.run_id, "at": at, "tag": f"{tag}{number:012x}"}
         for number, each in enumerate(messages)
     ]
 
 
+def _kind(message: RunMessage) -> RunMessage:
+    """The same message, of no run."""
+    return replace(message, run_id=_NO_RUN)
+
+
 @lru_cache(maxsize=1024)
-def _template(
-    task: str,
-    queue: str,
-    attempt: int,
-    time_limit: float | None,
-    soft_time_limit: float | None,
-    origin: str,
-) -> str:
-    """`envelope` with places for what differs from message to message."""
-    message = RunMessage(_NO_RUN, task, queue, attempt, soft_time_limit, time_limit)
-    stored = envelope(message, 0.0, origin)
+def _template(kind: RunMessage, origin: str) -> str:
+    """`envelope` with places for what differs from message to message of a kind."""
+    stored = envelope(kind, 0.0, origin)
     # No task, queue or host has NUL in its name.
     stored["headers"] |= {"id": "\0run", "root_id": "\0run", "upbeat_published_at": "\0at"}
     stored["properties"] |= {"correlation_id": "\0run", "delivery_tag": "\0tag"}
@@ -167,6 +176,7 @@ def envelope(message: RunMessage, published_at: float, origin: str) -> dict[str,
             "stamped_headers": None,
             "stamps": {},
             "upbeat_published_at": published_at,
+            **({"upbeat_restartable": True} if message.restartable else {}),
         },
         "properties": {
             "correlation_id": run_id,

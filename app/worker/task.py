@@ -1,26 +1,29 @@
 """The class of every `@app.task`: calls become run rows first, runs start by a guarded update."""
 
+import functools
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, ClassVar
-from uuid import UUID
+from typing import Any, ClassVar, NoReturn
 
 from celery import Task as CeleryTask
-from celery.exceptions import Ignore, Retry
-from celery.result import AsyncResult
+from celery.exceptions import Ignore, Reject, Retry
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.scheduling import runs
+from app.scheduling import requeue, runs
+from app.scheduling.canvas import as_run_id
 from app.scheduling.catalogue import TaskSpec
-from app.scheduling.config import RunOptions
 from app.scheduling.declarations import TaskSchedule
 from app.scheduling.ids import new_id
-from app.scheduling.messages import DEFAULT_QUEUE, BrokerUnavailable, RunMessage
+from app.scheduling.messages import DEFAULT_QUEUE, RunMessage
+from app.scheduling.policies import Reason
 from app.settings import get_settings
-from app.worker import bookkeeping, codec, counters, liveness, logs, results
+from app.worker import bookkeeping, calls, codec, counters, execution, liveness, logs, outcomes
+from app.worker.execution import Execution, collecting
+from app.worker.specs import spec_of
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +32,11 @@ START_PATIENCE = 10.0
 # Celery keeps the request per thread; a body on the bridge's loop thread finds it here.
 current_request: ContextVar[Any] = ContextVar("current_request", default=None)
 
-# What a message could add to the run that it wakes.
-_SUCCESSORS = ("callbacks", "errbacks", "chain", "chord", "group")
-_LATER = ("expires", "link", "link_error", "chain", "chord")
+# Parts of a canvas that Celery's own code reads from the request; what a message says of them is nothing.
+_REQUEST = (
+    *("callbacks", "errbacks", "chain", "chord", "group", "group_index", "root_id", "parent_id"),
+    *("shadow", "headers", "stamped_headers", "stamps"),
+)
 
 
 class OutcomeWithheld(Exception):
@@ -41,7 +46,15 @@ class OutcomeWithheld(Exception):
 class Task(CeleryTask):  # type: ignore[misc]
     """``aliases`` are names under which callers may also know the task (a path it had before);
     ``default_queue`` is what the decorator's ``queue`` says;
-    ``max_attempts`` and ``on_worker_lost`` ("fail" or "retry") are the defaults of its runs."""
+    ``max_attempts`` and ``on_worker_lost`` ("fail" or "retry") are the defaults of its runs.
+
+    Two rules can start a further attempt, and count the same attempts. Celery's own: `self.retry` and
+    `autoretry_for`, up to Celery's ``max_retries``, after Celery's countdown. The run's: an error that
+    leaves the body while ``attempt < max_attempts``, after the run's back-off. Celery's comes first,
+    because it is the body that asks; when it gives up, its error leaves the body, and the run's rule is
+    asked. So a run has at most ``max(max_retries + 1, max_attempts)`` attempts. Every attempt that
+    ended is kept in the history, and all delay lives in PostgreSQL.
+    """
 
     abstract = True
     aliases: ClassVar[tuple[str, ...]] = ()
@@ -60,7 +73,7 @@ class Task(CeleryTask):  # type: ignore[misc]
     request = property(_get_request)
 
     def before_start(self, task_id: str, args: list[Any], kwargs: dict[str, Any]) -> None:
-        """Start the attempt and fill in the arguments that the run row keeps.
+        """Start the attempt and fill in what the run row keeps: arguments, and the canvas.
 
         Raises:
             Ignore: there is nothing to start.
@@ -68,28 +81,35 @@ class Task(CeleryTask):  # type: ignore[misc]
         request = self.request
         if request.is_eager or request.called_directly:
             return
-        started = self._start(task_id, (request.retries or 0) + 1, request)
-        if started is None:
+        execution.current.set(None)
+        run_id = as_run_id(task_id)
+        started = None if run_id is None else self._start(run_id, (request.retries or 0) + 1, request)
+        if run_id is None or started is None:
             counters.nothing_to_start(task_id)
             raise Ignore("nothing to start")
         logs.current_run.set(task_id)
+        canvas: dict[str, Any] = codec.from_stored(started.canvas or {})
         args[:] = codec.from_stored(started.args)
         kwargs.clear()
         kwargs.update(codec.from_stored(started.kwargs))
+        celery_id = canvas.get("id", task_id)
         request.update(
-            dict.fromkeys(_SUCCESSORS),
+            {name: canvas.get(name) for name in _REQUEST},
+            id=celery_id,
+            root_id=canvas.get("root_id", celery_id),
+            replaced_task_nesting=canvas.get("replaced_task_nesting", 0),
             args=args,
             kwargs=kwargs,
             attempt=started.attempt,
+            run_id=task_id,
+            ignore_result=canvas.get("ignore_result", self.ignore_result),
             schedule_id=None if started.schedule_id is None else str(started.schedule_id),
             scheduled_for=None if started.scheduled_for is None else started.scheduled_for.isoformat(),
         )
+        execution.current.set(Execution(run_id, started.attempt, request, canvas))
 
     @staticmethod
-    def _start(task_id: str, attempt: int, request: Any) -> runs.Started | None:
-        run_id = results.run_id_of(task_id)
-        if run_id is None:
-            return None
+    def _start(run_id: Any, attempt: int, request: Any) -> runs.Started | None:
         worker_id, token = liveness.worker_id(), new_id()
         published = getattr(request, "upbeat_published_at", None)
 
@@ -119,106 +139,133 @@ class Task(CeleryTask):  # type: ignore[misc]
         task_id: str | None = None,
         **options: Any,
     ) -> Any:
-        """Insert a queued run, commit, then wake a worker; ``countdown`` is kept in PostgreSQL.
+        """Insert a queued run, commit, then wake a worker; `countdown`, `eta` and `expires` are kept there.
 
-        A broker that is away is logged: the run stays queued and is sent later.
+        Called inside a run under its own id by `self.retry`, it gives the run back instead. A broker
+        that is away is logged: the run stays queued and is sent later.
 
         Raises:
             TypeError: the arguments do not fit the task.
             NotStorable: they cannot be written as JSON.
-            NotImplementedError: an option that runs do not have yet.
+            ValueError: an option has a value that cannot be used.
         """
         if self.app.conf.task_always_eager:
             return super().apply_async(args, kwargs, task_id=task_id, **options)
-        if self.typing:
+        if self.typing and hasattr(self, "__header__"):
             self.__header__(*(args or ()), **(kwargs or {}))
-        for name in _LATER:
-            if options.get(name):
-                raise NotImplementedError(f"{name} is not supported for runs yet")
-        run_id = new_id() if task_id is None else results.run_id_of(task_id)
-        if run_id is None:
-            raise ValueError("task_id must be a UUID")
-        self._publish(self._insert(run_id, args, kwargs, options), run_id)
-        return AsyncResult(str(run_id), app=self.app)
+        if self._dump_pydantic_arguments is not None:
+            args, kwargs = self._dump_pydantic_arguments(args, kwargs)
+        running = execution.current.get()
+        if running is not None and task_id == running.request.id and "retries" in options:
+            self._give_back(running, args, kwargs, options)
+            return self.AsyncResult(task_id)
+        own = {key: value for key, value in self._get_exec_options().items() if value is not None}
+        own.pop("queue", None)
+        options = {**own, "ignore_result": self.ignore_result, **options}
+        return send(self.app, calls.call(self.spec(), args, kwargs, task_id, options), options, self.trail)
 
-    def _insert(
+    def _give_back(
         self,
-        run_id: UUID,
+        running: Execution,
         args: Sequence[Any] | None,
         kwargs: Mapping[str, Any] | None,
         options: Mapping[str, Any],
-    ) -> RunMessage | None:
-        stored_args, stored_kwargs = codec.to_stored(list(args or ())), codec.to_stored(dict(kwargs or {}))
-        chosen = RunOptions(
-            queue=_queue_name(options.get("queue")),
-            soft_time_limit=options.get("soft_time_limit"),
-            time_limit=options.get("time_limit"),
+    ) -> None:
+        """The run's next attempt, as `self.retry` wants it; a worker that lost the run changes nothing."""
+        delay, due_at = calls.due(options)
+        limits = {name: options.get(name) for name in ("soft_time_limit", "time_limit")}
+        error = running.retry_error
+        wish = requeue.GiveBack(
+            delay=delay,
+            due_at=due_at,
+            args=codec.to_stored(list(args or ())),
+            kwargs=codec.to_stored(dict(kwargs or {})),
+            queue=calls.queue_name(options.get("queue")),
+            options={name: value for name, value in limits.items() if value is not None},
+            error=None if error is None else outcomes.error_of(error),
         )
-        due_at = options.get("eta")
-        if due_at is not None and due_at.tzinfo is None:
-            raise ValueError("eta needs a time zone")
-        due_in = float(options.get("countdown") or 0.0)
+        worker_id, beat = liveness.worker_id(), get_settings().beat
 
-        task, settings, repeated = self.spec(), get_settings().beat, False
-
-        def work(session: Session) -> RunMessage | None:
-            nonlocal repeated
-            if repeated and (row := runs.read(session, run_id)) is not None:
-                # The commit was done after all; only its reply was lost.
-                return RunMessage.of(row.id, row.task, row.queue, row.attempt, row.options)
-            repeated = True
-            message = runs.submit(
+        def work(session: Session) -> tuple[bool, RunMessage | None]:
+            return requeue.give_back(
                 session,
-                task=task,
-                args=stored_args,
-                kwargs=stored_kwargs,
-                options=chosen,
-                origin=runs.Origin.CODE,
-                redispatch_delay=settings.redispatch_delay,
-                due_at=due_at,
-                due_in=due_in,
-                run_id=run_id,
-            )
-            if message is None:
-                runs.wake_beats(session, run_id, within=settings.max_sleep)
-            return message
-
-        return bookkeeping.transact(work)
-
-    def _publish(self, message: RunMessage | None, run_id: UUID) -> None:
-        if message is None:
-            return
-        try:
-            self.app.publisher.publish([message])
-        except BrokerUnavailable as error:
-            logger.warning(
-                "broker is away, run %s waits: %s",
-                run_id,
-                error,
-                extra={"action": "publish_failed", "run_id": str(run_id)},
+                running.run_id,
+                attempt=running.attempt,
+                worker_id=worker_id,
+                wish=wish,
+                redispatch_delay=beat.redispatch_delay,
+                beat_sleep=beat.max_sleep,
             )
 
-    def retry(self, *args: Any, exc: BaseException | None = None, throw: bool = True, **options: Any) -> Any:
-        """Give the run back for another attempt, if its own retry policy has one left.
+        done, message = bookkeeping.transact(work, patience=outcomes.PATIENCE)
+        if not done:
+            # Fenced, or asked to stop: the failure of this attempt is the end, if it is anything.
+            failed = runs.Outcome(runs.RunState.FAILED, error=wish.error, retryable=True)
+            outcomes.finish(self.app, running.run_id, running.attempt, failed, running)
+        running.settled = True
+        publish(self.app, [message])
 
-        When, and how often, is decided by the run's `max_attempts` and back-off alone.
-        """
-        request = self.request
-        if request.is_eager or request.called_directly:
-            return super().retry(*args, exc=exc, throw=throw, **options)
-        error = exc or RuntimeError("the task asked for a retry")
-        state = results.finish(request.id, (request.retries or 0) + 1, results.outcome_of(error))
-        if state is not runs.RunState.QUEUED:
-            raise error
-        again = Retry(f"later, as its policy says, after {error!r}", exc=error)
-        if throw:
-            raise again
-        return again
+    def give_back(self, running: Execution, error: Retry) -> None:
+        """The body raised Retry by itself, without `self.retry`: do what it asks for."""
+        running.retry_error = error.exc
+        when = error.when
+        options = {"countdown": when} if isinstance(when, int | float) else {"eta": when}
+        request = running.request
+        self._give_back(running, request.args, request.kwargs, options)
+
+    def retry(self, *args: Any, exc: BaseException | None = None, **options: Any) -> Any:
+        """Celery's own, with the error kept for the attempt's history."""
+        running = execution.of_request(self.request)
+        if running is not None:
+            running.retry_error = exc or sys.exc_info()[1]
+        return super().retry(*args, exc=exc, **options)
+
+    def on_replace(self, sig: Any) -> Any:
+        """End this run and let ``sig`` go on under its Celery id, in one transaction."""
+        running = execution.of_request(self.request)
+        if running is None:
+            return super().on_replace(sig)
+        with collecting() as writes:
+            sig.delay()
+        running.successors = writes
+        outcome = runs.Outcome(runs.RunState.SUCCEEDED, reason=Reason.TASK_REPLACED)
+        outcomes.finish(self.app, running.run_id, running.attempt, outcome, running)
+        raise Ignore("replaced by another task")
 
     def spec(self) -> TaskSpec:
         """What the catalogue says of this task."""
-        return self.app.catalogue().named(self.name)  # type: ignore[no-any-return]
+        return _spec(self)
 
 
-def _queue_name(queue: Any) -> Any:
-    return getattr(queue, "name", queue)
+@functools.lru_cache(maxsize=4096)
+def _spec(task: Task) -> TaskSpec:
+    return spec_of(task)
+
+
+def refuse_withheld(error: Ignore | Reject) -> NoReturn:
+    """A body's own Ignore or Reject becomes an error of its run.
+
+    Raises:
+        OutcomeWithheld: always.
+    """
+    raise OutcomeWithheld(
+        f"The task raised {type(error).__name__}, which would leave its run without an outcome;"
+        " return, or raise an error, instead."
+    ) from error
+
+
+def send(app: Any, made: calls.Call, options: Mapping[str, Any], trail: bool = True) -> Any:
+    """Write the call, or leave it to the transaction that ends the run; answers its AsyncResult."""
+    if not execution.kept(made.write):
+        publish(app, [bookkeeping.transact(made.write)])
+    result = app.AsyncResult(made.task_id)
+    result.ignored = made.ignored
+    running = execution.current.get()
+    if running is not None and trail and options.get("add_to_parent", True):
+        running.request.children.append(result)
+    return result
+
+
+def publish(app: Any, messages: Sequence[RunMessage | None]) -> None:
+    """Wake workers; a broker that is away is logged, and the runs are sent later."""
+    app.publisher.try_publish([message for message in messages if message is not None])

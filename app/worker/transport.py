@@ -72,6 +72,8 @@ def _check_headers(headers: dict[str, Any]) -> None:
     published = headers.get("upbeat_published_at")
     if published is not None and not _is_number(published, below=1e11):
         raise Refused("bad upbeat_published_at")
+    if not isinstance(headers.get("upbeat_restartable"), bool | None):
+        raise Refused("bad upbeat_restartable")
 
 
 def _check_texts(headers: dict[str, Any]) -> None:

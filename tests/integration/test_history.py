@@ -18,10 +18,14 @@ from app.scheduling.models import (
     LOGS,
     RUNS,
     AttemptRow,
+    ChordRow,
+    GroupRow,
+    LateOutcomeRow,
     LogRow,
     MissedRangeRow,
     RunRow,
     ScheduleVersionRow,
+    TaskIdRow,
     WorkerRow,
 )
 from app.settings import Settings
@@ -218,3 +222,22 @@ async def test_other_history_goes_too(sessions: Sessions) -> None:
         versions = await session.execute(select(ScheduleVersionRow.schedule_id, ScheduleVersionRow.version))
         # The one of before the cut made runs that are still there.
         assert {tuple(row) for row in versions} == {(changed, 2), (changed, 3)}
+
+
+async def test_what_connected_the_runs_goes_with_them(sessions: Sessions) -> None:
+    old, young = NOW - 100 * DAY, NOW - 10 * DAY
+    (open_run,) = await _add(sessions, old, state="queued")
+    ids = {"old": tick_id(new_id(), old), "young": tick_id(new_id(), young), "open": open_run}
+    async with sessions.begin() as session:
+        session.add_all(TaskIdRow(task_id=name, run_id=run_id) for name, run_id in ids.items())
+        session.add_all(
+            LateOutcomeRow(id=new_id(), run_id=run_id, attempt=1, outcome="succeeded")
+            for run_id in (ids["old"], ids["young"])
+        )
+        for at in (old, young):
+            session.add(ChordRow(group_id=f"{at}", body={}, header=[], created_at=at))
+            session.add(GroupRow(group_id=f"{at}", members=[], created_at=at))
+    done = await clean_up(sessions, KEEP)
+    assert done.canvas == 4
+    async with sessions() as session:
+        assert set(await session.scalars(select(TaskIdRow.task_id))) == {"young", "open"}

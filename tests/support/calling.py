@@ -13,6 +13,7 @@ from app.scheduling.ids import new_id
 from app.scheduling.messages import RunMessage
 from app.settings import Settings, get_settings
 from app.worker import bookkeeping, celery_app
+from app.worker.waiting import waiters
 
 
 @contextmanager
@@ -68,3 +69,7 @@ def _start_anew() -> None:
     bookkeeping.close()
     celery_app.publisher.close()
     celery_app.broker_client.close()
+    # Celery keeps the connections to the broker that it was first used with.
+    celery_app._pool = celery_app.amqp._producer_pool = None
+    celery_app.backend._cache.clear()
+    waiters.close()

@@ -9,7 +9,7 @@ from app.modules.agents.config import AgentCreate, AgentUpdate, Credential, same
 from app.modules.agents.errors import AgentBroken, AgentError, AgentRefused
 from app.modules.agents.records import MAX_REPLY, REDACTED, estimate_tokens, keep, redact
 from app.outbound import OutboundRefused
-from app.worker.results import outcome_of
+from app.worker.outcomes import outcome_of
 
 CHAT = {"name": "a", "kind": "chat", "url": "https://models.example.com/v1", "model": "m"}
 

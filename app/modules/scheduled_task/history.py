@@ -38,7 +38,7 @@ _CHILDREN = (ATTEMPTS, LOGS)
 class CleanUp:
     """What one cleaning did.
 
-    ``busy``: another one is at work, nothing was done. ``months_kept`` have runs that are open;
+    ``canvas`` are task ids of others, chords, saved groups and late outcomes. ``busy``: another one is at work, nothing was done. ``months_kept`` have runs that are open;
     ``months_busy``: somebody has looked at one for too long, the dropping goes on the next time.
     """
 
@@ -50,6 +50,7 @@ class CleanUp:
     missed_ranges: int = 0
     schedule_versions: int = 0
     workers: int = 0
+    canvas: int = 0
 
 
 async def clean_up(
@@ -85,10 +86,11 @@ def _clean_up(connection: Connection, keep: timedelta, rows: bool, batch: int) -
         for month in partitions(connection, RUNS):
             if month.attached and month.start < before:
                 done.runs += _delete_runs(connection, month.start, min(month.end, before), batch)
-    limits = {"before": before, "batch": batch}
+    limits = {"before": before, "before_id": id_at(before), "batch": batch}
     done.missed_ranges = _repeat(connection, _MISSED, limits)
     done.schedule_versions = _repeat(connection, _VERSIONS, limits)
     done.workers = _repeat(connection, _WORKERS, limits) + _repeat(connection, _BEATS, limits)
+    done.canvas = sum(_repeat(connection, statement, limits) for statement in _CANVAS)
     return done
 
 
@@ -163,3 +165,13 @@ _VERSIONS = _batched(
 )
 _WORKERS = _batched("celery_workers", "id", "lease_expires_at < :before")
 _BEATS = _batched("celery_beats", "id", "last_pass_at < :before")
+_CANVAS = (
+    _batched(
+        "celery_task_ids",
+        "task_id",
+        f"run_id < :before_id AND NOT EXISTS (SELECT FROM {RUNS} AS r WHERE r.id = old.run_id AND {_OPEN})",
+    ),
+    _batched("celery_task_late_outcomes", "id", "run_id < :before_id"),
+    _batched("celery_task_chords", "group_id", "created_at < :before"),
+    _batched("celery_task_groups", "group_id", "created_at < :before"),
+)

@@ -1,0 +1,158 @@
+"""Stopping runs that somebody cancelled: first by asking, then by force.
+
+The worker's main process listens, and looks now and then, for cancellations of its own runs. A coroutine
+is cancelled in its loop and cleans up, in the threads and solo pools here, in a prefork child by a signal
+to that. What still runs after `UPBEAT_WORKER_CANCEL_GRACE` seconds is recorded as cancelled, and then its
+child is killed; in the other pools, where a plain function cannot be stopped, the worker is replaced.
+"""
+
+import logging
+import os
+import select
+import signal
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from celery import signals
+from celery.worker import state
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.db.listen import Listener
+from app.scheduling import cancelling
+from app.scheduling.cancelling import Asked
+from app.settings import get_settings
+from app.worker import bookkeeping, bridge, liveness, outcomes, replacement
+
+logger = logging.getLogger(__name__)
+
+CHANNEL = "upbeat_cancels"
+SIGNAL = signal.SIGUSR2
+ASK_AGAIN = 1.0
+LONGEST_PAUSE = 5.0
+
+
+class Cancellations(threading.Thread):
+    """Watches for cancellations of the runs of this worker."""
+
+    def __init__(self, app: Any) -> None:
+        super().__init__(name="upbeat-cancels", daemon=True)
+        self._app = app
+        self._settings = get_settings()
+        self._listener = Listener(self._settings.database, channel=CHANNEL, name="upbeat-worker-listen")
+
+    def run(self) -> None:
+        pause, look_at = 0.0, 0.0
+        while True:
+            try:
+                look = self._listener.connect()
+                pause = 0.0
+                wait = max(0.0, look_at - time.monotonic())
+                ready, _, _ = select.select([self._listener], [], [], 0.0 if look else wait)
+                heard = self._listener.payloads() if ready else []
+                if look or time.monotonic() >= look_at or any(each in state.requests for each in heard):
+                    look_at = time.monotonic() + self._look()
+            except (psycopg.Error, SQLAlchemyError) as error:
+                logger.debug("cancellations are not heard: %s", bookkeeping.first_line(error))
+                self._listener.close()
+                pause = min(LONGEST_PAUSE, max(0.2, pause * 2))
+                time.sleep(pause)
+            except Exception:
+                logger.exception("a cancellation failed", extra={"action": "cancel_failed"})
+                look_at = time.monotonic() + ASK_AGAIN
+
+    def _look(self) -> float:
+        """Do what is asked for; answers in how many seconds to look again."""
+        worker_id = liveness.worker_id()
+        asked = bookkeeping.transact(lambda session: cancelling.asked(session, worker_id))
+        grace = self._settings.worker.cancel_grace
+        for each in asked:
+            if each.forced or each.seconds >= grace:
+                self._force(each)
+            else:
+                self._ask(each)
+        if not asked:
+            return self._settings.worker.lease_renewal
+        return min(ASK_AGAIN, *(max(0.05, grace - each.seconds) for each in asked))
+
+    def _ask(self, asked: Asked) -> None:
+        pid = _child_of(asked.run_id)
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, SIGNAL)
+        else:
+            bridge.cancel((asked.run_id, asked.attempt), _error(asked))
+
+    def _force(self, asked: Asked) -> None:
+        outcome = outcomes.outcome_of(_error(asked))
+        if outcomes.finish(self._app, asked.run_id, asked.attempt, outcome) is None:
+            return
+        logger.warning(
+            "run %s is stopped by force",
+            asked.run_id,
+            extra={"action": "run_killed", "run_id": str(asked.run_id)},
+        )
+        pid = _child_of(asked.run_id)
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        elif str(asked.run_id) in state.requests:
+            bridge.cancel((asked.run_id, asked.attempt), _error(asked))
+            replacement.begin(f"run {asked.run_id} cannot be stopped", {str(asked.run_id)})
+
+
+def stop_restartable() -> None:
+    """Stop, without asking the database, the runs that another worker is about to start again."""
+    for request in list(state.requests.values()):
+        if not request.request_dict.get("upbeat_restartable"):
+            continue
+        logger.warning(
+            "run %s is stopped: this worker's lease ends, and another one may start it",
+            request.id,
+            extra={"action": "run_given_up", "run_id": request.id},
+        )
+        pid = _child_of(request.id)
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        else:
+            key = (UUID(request.id), (request.request_dict.get("retries") or 0) + 1)
+            if not bridge.cancel(key, bridge.CoroutineCancelled("the lease of its worker ended")):
+                replacement.begin(f"run {request.id} cannot be stopped", {request.id})
+
+
+def _error(asked: Asked) -> bridge.RunCancelled:
+    return bridge.RunCancelled(asked.reason, asked.note)
+
+
+def _child_of(run_id: UUID | str) -> int | None:
+    """The pool's process that executes the run; None if that is this process, or nobody any more."""
+    request = state.requests.get(str(run_id))
+    pid = None if request is None else request.worker_pid
+    return None if pid in (None, os.getpid()) else pid
+
+
+def _asked_in_child(_number: int, _frame: Any) -> None:
+    """A run of this child is to be stopped; the signal cannot say which, so the database is asked."""
+    for key, loop in bridge.running():
+        loop.call_soon_threadsafe(loop.run_in_executor, None, _cancel_if_asked, key)
+
+
+def _cancel_if_asked(key: bridge.Key) -> None:
+    found = bookkeeping.transact(lambda session: cancelling.asked_one(session, *key))
+    if found is not None:
+        bridge.cancel(key, bridge.RunCancelled(*found))
+
+
+@signals.worker_process_init.connect(weak=False)
+def _in_child(**_: Any) -> None:
+    signal.signal(SIGNAL, _asked_in_child)
+
+
+@signals.worker_ready.connect(weak=False)
+def _begin(sender: Any, **_: Any) -> None:
+    liveness.lease().when_ending(stop_restartable)
+    Cancellations(sender.app).start()

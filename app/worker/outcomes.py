@@ -1,0 +1,162 @@
+"""How an attempt ended, written once: the guarded finish and all that follows from it."""
+
+import json
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app.scheduling import canvas, runs
+from app.scheduling.canvas import as_run_id
+from app.scheduling.ids import new_id
+from app.scheduling.messages import RunMessage
+from app.scheduling.policies import Reason
+from app.scheduling.runs import Outcome, RunState
+from app.settings import get_settings
+from app.worker import bookkeeping, codec, liveness
+from app.worker.bridge import RunCancelled
+from app.worker.canvas import Errback, call_inline, draw
+from app.worker.errors import error_of
+from app.worker.execution import Execution
+
+__all__ = ["PATIENCE", "error_of", "finish", "outcome_of", "record_unregistered"]
+
+logger = logging.getLogger(__name__)
+
+# An outcome that was computed is worth waiting for: nothing else can start meanwhile anyway.
+PATIENCE = 3600.0
+
+
+@dataclass(slots=True)
+class _Ended:
+    state: RunState | None = None
+    messages: list[RunMessage] = field(default_factory=list)
+    inline: list[Errback] = field(default_factory=list)
+
+
+def outcome_of(error: BaseException, traceback: object = None) -> Outcome:
+    """What an exception means for the run; one with `retryable = False` ends it, attempts left or not."""
+    document = error_of(error, traceback)
+    if isinstance(error, TimeLimitExceeded):
+        seconds = error.args[0] if error.args else None
+        document["message"] = (
+            f"The hard time limit of {seconds} s passed." if seconds else document["message"]
+        )
+        return Outcome(RunState.TIMED_OUT, error=document, reason=Reason.HARD_LIMIT)
+    if isinstance(error, RunCancelled):
+        document = {"type": "Cancelled", "message": str(error), "traceback": None}
+        return Outcome(RunState.CANCELLED, error=document, reason=Reason(error.reason))
+    if isinstance(error, WorkerLostError):
+        document["type"] = "WorkerLost"
+        return Outcome(RunState.LOST, error=document, reason=Reason.WORKER_LOST)
+    if isinstance(error, SoftTimeLimitExceeded):
+        document["message"] = "The soft time limit passed."
+    return Outcome(RunState.FAILED, error=document, retryable=getattr(error, "retryable", True) is not False)
+
+
+def finish(
+    app: Any, run_id: UUID, attempt: int, outcome: Outcome, running: Execution | None = None
+) -> RunState | None:
+    """Record how an attempt of this worker ended, with all that follows.
+
+    ``running`` is given by the process that executed it. None means that it was fenced and nothing
+    changed, or that it is recorded later.
+    """
+    worker_id, late_id = liveness.worker_id(), new_id()
+
+    def work(session: Session) -> _Ended:
+        state = runs.finish(session, run_id, attempt=attempt, outcome=outcome, worker_id=worker_id)
+        if state is None:
+            if running is not None:
+                _keep_late(session, late_id, run_id, attempt, outcome, worker_id)
+            return _Ended()
+        if not state.terminal:
+            runs.wake_beats(session, run_id, within=get_settings().beat.max_sleep)
+            return _Ended(state)
+        document = running.canvas if running is not None else _canvas_of(session, run_id)
+        request = None if running is None else running.request
+        if not document and (running is None or not (running.successors or running.request.children)):
+            return _Ended(state)
+        successors = [] if running is None else running.successors
+        drawn = draw(app, session, run_id, outcome, document=document, successors=successors, request=request)
+        return _Ended(state, drawn.messages, drawn.inline)
+
+    if _called_by_parent(outcome):
+        # The main process must not wait for the database: it has a broker and children to look after.
+        try:
+            ended = bookkeeping.transact(work)
+        except SQLAlchemyError as error:
+            if not bookkeeping.is_away(error):
+                raise
+            # What this run owes to others is left to the sweep.
+            liveness.lease().postpone(
+                lambda session: runs.finish(
+                    session, run_id, attempt=attempt, outcome=outcome, worker_id=worker_id
+                )
+            )
+            return None
+    else:
+        ended = bookkeeping.transact(work, patience=PATIENCE)
+    if running is not None:
+        running.settled = True
+    _after(app, ended)
+    return ended.state
+
+
+def _after(app: Any, ended: _Ended) -> None:
+    app.publisher.try_publish(ended.messages)
+    call_inline(ended.inline)
+
+
+def _canvas_of(session: Session, run_id: UUID) -> dict[str, Any]:
+    row = runs.read(session, run_id)
+    document: dict[str, Any] = codec.from_stored({} if row is None else row.canvas or {})
+    return document
+
+
+def _keep_late(
+    session: Session, late_id: UUID, run_id: UUID, attempt: int, outcome: Outcome, worker_id: UUID
+) -> None:
+    canvas.keep_late(
+        session,
+        {
+            "id": late_id,
+            "run_id": run_id,
+            "attempt": attempt,
+            "outcome": outcome.state,
+            "worker_id": worker_id,
+            "result": None if outcome.result is None else json.dumps(outcome.result),
+            "error": None if outcome.error is None else json.dumps(outcome.error),
+        },
+    )
+
+
+def _called_by_parent(outcome: Outcome) -> bool:
+    return liveness.in_main_process() and outcome.state in (
+        RunState.TIMED_OUT,
+        RunState.LOST,
+        RunState.CANCELLED,
+    )
+
+
+def record_unregistered(task_id: object, task: str, attempt: int) -> bool:
+    """A queued run of a task that this worker does not know has failed; True if there was one."""
+    run_id = as_run_id(task_id)
+    if run_id is None:
+        return False
+    error = {"type": "NotRegistered", "message": f"No worker knows the task {task}.", "traceback": None}
+    return bookkeeping.transact(
+        lambda session: runs.end_queued(
+            session,
+            run_id,
+            RunState.FAILED,
+            Reason.TASK_NOT_REGISTERED,
+            attempt=attempt,
+            task=task,
+            error=error,
+        )
+    )

@@ -1,4 +1,4 @@
-"""The verbs of the user's own script: start, stop, restart, status, logs, purge, inspect."""
+"""The verbs of the user's own script: start, stop, restart, status, logs, purge, inspect; and doctor."""
 
 import sys
 from typing import Annotated
@@ -165,3 +165,21 @@ def inspect(
     from app.cli import inspection
 
     inspection.inspect(subject, limit=limit, seconds=timeout, as_json=as_json)
+
+
+@daemons.command()
+def doctor(
+    *,
+    canary: Annotated[bool, typer.Option(help="Send runs of a harmless task through every hop.")] = True,
+    timeout: Annotated[float, typer.Option(min=1, max=600, help="Seconds that these runs get.")] = 10.0,
+    as_json: Json = False,
+) -> None:
+    """Find out what is wrong, and say what to do: environment, servers, services, schedules, the way of a run, logs.
+
+    Exit status 3: a check failed.
+    """
+    from app.cli.doctor import examine, exit_status
+    from app.cli.doctor.report import report
+
+    found = report(examine(canary=canary, patience=timeout), as_json=as_json)
+    raise typer.Exit(exit_status(found))

@@ -69,13 +69,12 @@ def _those_of(session: Session, queues: Sequence[str]) -> dict[str, Any]:
 
 def _end(sessions: sessionmaker[Session], page: Sequence[tuple[UUID, bool]]) -> int:
     """Those that concern no schedule together; each other one alone, because it locks its schedule first."""
+    together = [run_id for run_id, settles in page if not settles]
+    alone = [[run_id] for run_id, settles in page if settles]
     ended = 0
-    with sessions.begin() as session:
-        for run_id, settles in page:
-            if not settles:
-                ended += runs.end_queued(session, run_id, runs.RunState.CANCELLED, Reason.PURGED)
-    for run_id, settles in page:
-        if settles:
-            with sessions.begin() as session:
-                ended += runs.end_queued(session, run_id, runs.RunState.CANCELLED, Reason.PURGED)
+    for batch in (together, *alone):
+        with sessions.begin() as session:
+            ended += sum(
+                runs.end_queued(session, each, runs.RunState.CANCELLED, Reason.PURGED) for each in batch
+            )
     return ended

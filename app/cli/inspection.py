@@ -158,7 +158,7 @@ def _ping(seconds: float, as_json: bool) -> None:  # noqa: FBT001
     with opened(get_settings(), "upbeat-inspect") as sessions, sessions() as session:
         leases = {each.name: each for each in inspecting.workers(session)}
     now = datetime.now(UTC)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "worker": name,
             "answer": "pong" if name in answers else "none",
@@ -168,6 +168,8 @@ def _ping(seconds: float, as_json: bool) -> None:  # noqa: FBT001
         }
         for name in sorted({*answers, *leases})
     ]
+    if not as_json:
+        rows = [{**row, "queues": ", ".join(row["queues"])} for row in rows]
     columns = {"worker": "worker", "answer": "answer", "lease": "lease", "up": "up", "queues": "queues"}
     show(rows, columns, as_json=as_json, empty=_SILENCE)
 

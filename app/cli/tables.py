@@ -43,7 +43,7 @@ def console(file: TextIO | None = None) -> Console:
 
 def cell(value: Any) -> str:
     """A value as one short line."""
-    if value is None or value == "":
+    if value is None or value in ("", [], {}):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -84,8 +84,6 @@ def _escaped(text: str) -> str:
 
 
 def _compact(value: Any) -> str:
-    if isinstance(value, list) and all(isinstance(each, str) for each in value):
-        return ", ".join(value)
     return (
         json.dumps(value, ensure_ascii=False, default=_plain)
         if isinstance(value, list | dict)

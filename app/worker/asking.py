@@ -6,6 +6,7 @@ from celery import current_app
 from kombu.exceptions import OperationalError
 
 from app.scheduling.messages import BrokerUnavailable
+from app.worker.publisher import CeleryPublisher
 
 QUESTIONS = ("ping", "registered", "stats")
 
@@ -17,10 +18,12 @@ def ask(question: str, *, seconds: float = 1.0) -> dict[str, Any]:
         BrokerUnavailable: nobody can be asked.
     """
     # Celery's own connection would be tried for a long time.
-    current_app.publisher.ping()
+    publisher = CeleryPublisher(current_app)
     try:
-        inspect = current_app.control.inspect(timeout=seconds)
-        answers = getattr(inspect, question)()
+        publisher.ping()
+        answers = getattr(current_app.control.inspect(timeout=seconds), question)()
     except (OperationalError, OSError) as error:
         raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
+    finally:
+        publisher.close()
     return dict(answers or {})

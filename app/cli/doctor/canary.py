@@ -21,13 +21,14 @@ from app.scheduling import inspecting
 from app.scheduling.config import RunOptions, RunRequest, ScheduleCreate
 from app.scheduling.facade import Scheduler
 from app.scheduling.inspecting import KnownBeat, LivingWorker
-from app.scheduling.messages import BrokerUnavailable, Publisher, RunMessage, Survey
+from app.scheduling.messages import BrokerUnavailable, RunMessage, Survey
 from app.scheduling.models import RunRow
 from app.scheduling.selecting import RunFilter
 from app.scheduling.states import RunState
 from app.settings import Settings
 from app.worker import catalogue, celery_app
 from app.worker.asking import ask
+from app.worker.publisher import CeleryPublisher
 
 TASK = "scheduled_task.test_task"
 ACTOR = "upbeat doctor"
@@ -41,7 +42,7 @@ PAUSE = 0.05
 class _Watched:
     """A publisher that remembers why it was refused."""
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: CeleryPublisher) -> None:
         self._publisher = publisher
         self.refused: str | None = None
 
@@ -49,11 +50,15 @@ class _Watched:
         try:
             self._publisher.publish(messages)
         except BrokerUnavailable as error:
-            self.refused = str(error)
+            # What follows the first refusal is not tried again for a while.
+            self.refused = self.refused or str(error).rpartition("caused error: ")[2]
             raise
 
     def survey(self) -> Survey:
         return self._publisher.survey()
+
+    def close(self) -> None:
+        self._publisher.close()
 
 
 @dataclass
@@ -75,7 +80,7 @@ async def _send(
     settings: Settings, queues: Collection[str], *, through_beat: bool, patience: float
 ) -> list[Finding]:
     engine = async_engine(settings.database, name="upbeat-doctor")
-    publisher = _Watched(celery_app.publisher)
+    publisher = _Watched(CeleryPublisher(celery_app))
     sessions = async_sessions(engine)
     scheduler = Scheduler(sessions, publisher, catalogue(), settings)
     flock = _Flock({})
@@ -91,7 +96,7 @@ async def _send(
             workers = await session.run_sync(inspecting.workers)
             beats = await session.run_sync(inspecting.beats)
         late = any(row is None or row.state != RunState.SUCCEEDED for row in found.values())
-        lengths, answering = await asyncio.to_thread(_ask_around) if late else ({}, set[str]())
+        lengths, answering = await asyncio.to_thread(_ask_around, publisher) if late else ({}, set[str]())
         around = {
             queue: _surroundings(
                 queue,
@@ -107,6 +112,7 @@ async def _send(
         return list(_told(found, around, patience, alive))
     finally:
         await _clear(scheduler, flock)
+        publisher.close()
         await engine.dispose()
 
 
@@ -142,10 +148,10 @@ async def _await(scheduler: Scheduler, flock: _Flock, patience: float) -> dict[s
         await asyncio.sleep(PAUSE)
 
 
-def _ask_around() -> tuple[Mapping[str, int], set[str]]:
+def _ask_around(publisher: _Watched) -> tuple[Mapping[str, int], set[str]]:
     """How long the queues are, and who answers; nothing when the broker is away."""
     try:
-        return celery_app.publisher.survey().lengths, set(ask("ping"))
+        return publisher.survey().lengths, set(ask("ping"))
     except BrokerUnavailable:
         return {}, set()
 

@@ -16,6 +16,8 @@ SHOWN = 3
 LONGEST = 160
 _LINE = re.compile(r"^(\d{4}-\d\d-\d\dT\S+) +\[?(ERROR|CRITICAL|error|critical)\b\s*\]?\s*(.*)$")
 
+_CAUSE = re.compile(r"^[A-Za-z_][\w.]*\.?[A-Za-z_]\w*: ")
+
 
 def errors(now: datetime | None = None) -> Finding:
     """Errors within a day in the ends of the three logs."""
@@ -42,11 +44,20 @@ def errors(now: datetime | None = None) -> Finding:
 
 def recent_errors(lines: Iterable[str], since: datetime) -> list[tuple[datetime, str]]:
     """Lines of level error or higher, in either format of logs."""
-    found = []
+    found: list[tuple[datetime, str]] = []
+    open_trace = False  # the last error has no cause yet
     for line in lines:
         read = _json(line) if line.startswith("{") else _console(line)
-        if read is not None and read[0] >= since:
-            found.append((read[0], read[1][:LONGEST]))
+        if read is not None:
+            open_trace = read[0] >= since
+            if open_trace:
+                found.append((read[0], read[1][:LONGEST]))
+        elif open_trace and _CAUSE.match(line):
+            at, words = found.pop()
+            found.append((at, f"{words} ({line[:LONGEST]})"))
+            open_trace = False
+        elif line[:2] == "20":
+            open_trace = False
     return found
 
 

@@ -106,19 +106,19 @@ def _not_started(check: str, journey: Journey, around: Surroundings) -> Finding:
         )
     names = ", ".join(sorted(around.listening))
     silent = sorted(set(around.listening) - set(around.answering))
-    if around.length == 0:
-        return fail(
-            check,
-            "hop worker: the wake-up was taken from the queue, and the run was not started",
-            "A worker that uses another database took it, or one that could not reach this one: compare DATABASE_URL"
-            f" and CELERY_DATABASE_NAME of {names} with those here, and look at `upbeat logs worker 50`.",
-        )
     if silent:
         return fail(
             check,
             f"hop worker: {', '.join(silent)} holds a lease and does not answer over this broker: it is frozen, or"
             " connected to another Redis",
             "Compare REDIS_URL and CELERY_BROKER_URL of the worker with those here; then `upbeat restart worker`.",
+        )
+    if around.length == 0:
+        return fail(
+            check,
+            "hop worker: the wake-up was taken from the queue, and the run was not started",
+            "A worker that uses another database took it, or one that could not reach this one: compare DATABASE_URL"
+            f" and CELERY_DATABASE_NAME of {names} with those here, and look at `upbeat logs worker 50`.",
         )
     return fail(
         check,

@@ -1,6 +1,6 @@
 # Everything starts here: `make up` and `make test` need Python 3.11 or newer, and nothing else.
 .DEFAULT_GOAL := help
-.PHONY: help up test check bench lock install
+.PHONY: help up test check bench lock install audit
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -40,6 +40,10 @@ bench: $(VENV)/.installed-dev
 
 install: $(VENV)/.installed-dev
 
+# Against the known advisories; --strict: a package that could not be looked up is a failure too.
+audit: $(VENV)/.installed-dev
+	@$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements/server.txt
+
 # A changed lock is installed at the next call; the development set contains the embedded one.
 $(VENV)/.installed-dev: requirements/dev.txt | $(BIN)/pip
 	@echo 'Installing the pinned packages of $< into $(VENV) …'
@@ -66,7 +70,7 @@ $(BIN)/pip:
 
 lock:
 	@test -x .venv-lock/bin/uv || { $(BIN)/python -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv==$(UV_VERSION); }
-	@for set in server 'embedded --extra embedded' 'dev --extra embedded --extra dev'; do \
+	@for set in server 'embedded --extra embedded' 'dev --extra embedded --extra dev --extra otel'; do \
 	    set -- $$set; name=$$1; shift; \
 	    .venv-lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	        "$$@" pyproject.toml --output-file requirements/$$name.txt; \

@@ -6,7 +6,10 @@
     ├── Forbidden                   403  forbidden
     ├── NotFound                    404  not_found
     ├── Conflict                    409  conflict
+    ├── PreconditionFailed          412  precondition_failed
     ├── InvalidInput                422  invalid_input   (names the fields)
+    ├── PreconditionRequired        428  precondition_required
+    ├── TooManyRequests             429  too_many_requests   (says when to try again)
     └── Unavailable                 503  unavailable
 
 Errors know nothing of HTTP beyond their status number; `app.api.problems` gives them their form.
@@ -80,6 +83,14 @@ class Conflict(UpbeatError):
     title = "The current state does not allow this"
 
 
+class PreconditionFailed(UpbeatError):
+    """What was named is no longer as the caller has seen it; nothing was changed."""
+
+    code = "precondition_failed"
+    status = 412
+    title = "It was changed in the meantime"
+
+
 class InvalidInput(UpbeatError):
     """The input was understood and is wrong; nothing was changed."""
 
@@ -90,6 +101,26 @@ class InvalidInput(UpbeatError):
     def __init__(self, errors: Sequence[FieldError] | FieldError) -> None:
         self.errors: tuple[FieldError, ...] = (errors,) if isinstance(errors, FieldError) else tuple(errors)
         super().__init__("; ".join(f"{error.field}: {error.message}" for error in self.errors))
+
+
+class PreconditionRequired(UpbeatError):
+    """The caller must say which version it means to change."""
+
+    code = "precondition_required"
+    status = 428
+    title = "Say which version you mean"
+
+
+class TooManyRequests(UpbeatError):
+    """The caller is too fast; ``retry_after`` is the number of whole seconds to wait."""
+
+    code = "too_many_requests"
+    status = 429
+    title = "Too many requests"
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = max(1, retry_after)
 
 
 class Unavailable(UpbeatError):

@@ -10,38 +10,54 @@ from fastapi import APIRouter, Depends, FastAPI
 
 from app import modules
 from app.api import (
+    api_keys,
+    audit,
     auth,
     calendars,
     docs,
     drift,
+    headers,
     health,
     logs,
+    metrics,
     middleware,
     openapi,
     previews,
     problems,
     run_actions,
+    run_logs,
     runs,
     schedule_actions,
     schedules,
+    sessions,
     tasks,
+    tracing,
+    upkeep,
+    users,
+    workers,
 )
-from app.api.dependencies import Services, authorize, caller
+from app.api.dependencies import Services, authorize
+from app.api.following import Following, announced_end
 from app.api.probe import Probe
+from app.api.ratelimit import Limiter
+from app.api.scrapes import Scrapes
 from app.db import async_engine, async_sessions
 from app.outbound import OutboundPolicy
 from app.scheduling.facade import Scheduler
+from app.scheduling.observing import Observer
 from app.sealing import Sealer
 from app.settings import Settings, get_settings
 from app.worker import app as celery_app
 from app.worker import catalogue
 from app.worker.beat import EmbeddedBeat
 from app.worker.publisher import CeleryPublisher
+from app.worker.tracing import flush as flush_traces
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application; its connections open when it is served, and close with it."""
     settings = settings or get_settings()
+    settings.require_production()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -49,29 +65,42 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         sealer = Sealer(settings.secret.each())
         outbound = OutboundPolicy.parse(settings.outbound.entries())
         engine = async_engine(settings.database)
-        sessions, publisher, known = async_sessions(engine), CeleryPublisher(celery_app), catalogue()
-        scheduler = Scheduler(sessions, publisher, known, settings)
+        units, publisher, known = async_sessions(engine), CeleryPublisher(celery_app), catalogue()
+        scheduler = Scheduler(units, publisher, known, settings)
+        limiter = Limiter(settings.rate, settings.broker.url())
         probe = Probe(scheduler, publisher)
+        observer = Observer(units)
+        following = Following(settings.database, observer)
         app.state.services = Services(
             settings=settings,
-            sessions=sessions,
+            sessions=units,
             catalogue=known,
             scheduler=scheduler,
             probe=probe,
+            limiter=limiter,
+            observer=observer,
+            following=following,
+            scrapes=Scrapes(observer, publisher),
             sealer=sealer,
             outbound=outbound,
         )
+        clearing = asyncio.create_task(upkeep.keep_clear(units))
         beat = EmbeddedBeat(celery_app) if settings.api.embedded_beat else None
         if beat is not None:
             beat.start()
         try:
-            yield
+            with announced_end(following.end):
+                yield
         finally:
+            clearing.cancel()
+            await following.close()
             if beat is not None:
                 await asyncio.to_thread(beat.stop)
             await probe.close()
+            await limiter.close()
             publisher.close()
             await engine.dispose()
+            await asyncio.to_thread(flush_traces)
 
     app = FastAPI(
         title="Upbeat",
@@ -86,19 +115,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.include_router(health.router)
+    app.include_router(metrics.router)
     app.include_router(auth.public, prefix="/api/v1")
-    app.include_router(auth.personal, prefix="/api/v1", dependencies=[Depends(caller)])
+    people = (auth.personal, sessions.router, api_keys.router, users.router, audit.router)
     resources = (
         schedules.router,
         schedule_actions.router,
         drift.router,
         previews.router,
         runs.router,
+        run_logs.router,
         run_actions.router,
         tasks.router,
         calendars.router,
+        workers.workers,
+        workers.beats,
     )
-    for router in (*resources, *module_routers()):
+    for router in (*people, *resources, *module_routers()):
         app.include_router(router, prefix="/api/v1", dependencies=[Depends(authorize)])
     if settings.api.docs_enabled:
         docs.install(app)
@@ -107,6 +140,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(middleware.Deadline, seconds=settings.database.statement_timeout)
     app.add_middleware(middleware.BodyLimit, max_bytes=settings.api.max_body_bytes)
     app.add_middleware(middleware.RequestContext)
+    app.add_middleware(headers.SecurityHeaders, https=settings.deployment.production)
+    tracing.install(app)
     return app
 
 

@@ -7,12 +7,15 @@ environment: `make up` leaves the addresses of its own servers there, so that a 
 `uvicorn` started by hand in the same checkout finds them.
 """
 
+import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
+from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+import limits
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -103,14 +106,56 @@ class ApiSettings(BaseSettings):
     embedded_beat: bool = Field(False, description="Run a beat inside each API process.")
 
 
+class DeploymentSettings(BaseSettings):
+    """Where this runs. In production every process refuses to start without what that needs."""
+
+    model_config = _group("UPBEAT_")
+
+    environment: Literal["development", "production"] = "development"
+    public_url: str | None = Field(
+        None, description="The address that browsers use, of the proxy that ends TLS: https://upbeat.example."
+    )
+
+    @property
+    def production(self) -> bool:
+        """Whether this is no place for leniency."""
+        return self.environment == "production"
+
+
 class AuthSettings(BaseSettings):
-    """Login sessions, and the first administrator that `make up` creates."""
+    """Login sessions, throttling, and the first administrator that `make up` creates."""
 
     model_config = _group("UPBEAT_")
 
     session_lifetime: Seconds = 12 * 3600.0
+    session_idle: Seconds = 2 * 3600.0
+    session_rotation: float = Field(
+        0.05, gt=0, lt=1, description="Share of the lifetime after which a token is replaced."
+    )
+    session_grace: Seconds = 60.0
+    login_attempts: int = Field(5, ge=1, description="Wrong passwords of one user before waiting begins.")
+    login_attempts_per_address: int = Field(30, ge=1)
+    login_wait: Seconds = 1.0
+    login_wait_cap: Seconds = 900.0
     admin_username: str = Field("admin", min_length=1, max_length=150)
     admin_password: SecretStr | None = None
+
+
+class RateSettings(BaseSettings):
+    """How fast callers may be, counted in Redis. Notation of `limits`: `600/minute`; empty for no limit."""
+
+    model_config = _group("UPBEAT_RATE_")
+
+    limit: str = Field("30000/minute", description="Requests of one caller.")
+    refused: str = Field("300/minute", description="Requests of one address without a valid credential.")
+    timeout: Seconds = 0.1
+
+    @field_validator("limit", "refused")
+    @classmethod
+    def _parses(cls, value: str) -> str:
+        if value:
+            limits.parse(value)
+        return value
 
 
 class BeatSettings(BaseSettings):
@@ -133,9 +178,11 @@ class WorkerSettings(BaseSettings):
 
     lease: Seconds = 30.0
     lease_renewal: Seconds = 10.0
-    watchdog: Seconds = 60.0
+    watchdog: Seconds = Field(60.0, gt=0, description="A main loop, or a beat, that hangs for so long ends.")
     cancel_grace: Seconds = Field(10.0, gt=0, description="Between asking a run to stop and making it.")
-    drain: Seconds = Field(30.0, gt=0, description="What other runs get when the worker must be replaced.")
+    drain_timeout: Seconds = Field(
+        30.0, gt=0, description="What runs get to end when their worker is stopped."
+    )
     max_result_bytes: int = Field(262_144, ge=1024)
 
 
@@ -190,12 +237,77 @@ class ScheduleSettings(BaseSettings):
 
 
 class LogSettings(BaseSettings):
-    """How the three kinds of process write their logs."""
+    """How the three kinds of process write their logs, and what is stored with a run."""
 
     model_config = _group("UPBEAT_LOG_")
 
     level: str = "INFO"
     format: str = Field("console", pattern="^(console|json)$")
+    runs: bool = Field(True, description="Store log records and output with the run that wrote them.")
+    run_lines: int = Field(10_000, ge=1, description="Lines of one attempt that are stored.")
+    run_bytes: int = Field(1_048_576, ge=1024, description="Bytes of one attempt that are stored.")
+    flush_every: Seconds = 0.5
+    redact: tuple[str, ...] = Field((), description="JSON list of regular expressions that are blacked out.")
+
+    @field_validator("redact")
+    @classmethod
+    def _expressions(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for number, expression in enumerate(given, 1):
+            try:
+                re.compile(expression)
+            except re.error:
+                raise ValueError(f"expression {number} is not a regular expression") from None
+        return given
+
+
+class MetricsSettings(BaseSettings):
+    """Prometheus metrics: a port of each worker and beat, and who may read the API's."""
+
+    model_config = _group("UPBEAT_METRICS_")
+
+    port: int | None = Field(None, ge=1, le=65535, description="Of this worker or beat; none by default.")
+    host: str = "127.0.0.1"
+    token: SecretStr | None = Field(
+        None, description="Also opens the API's /metrics, as a bearer token; a login does without it."
+    )
+
+
+class TracingSettings(BaseSettings):
+    """OpenTelemetry's own variables, of which only those that switch it on are read here."""
+
+    model_config = _group("OTEL_")
+
+    exporter_otlp_endpoint: str | None = None
+    exporter_otlp_traces_endpoint: str | None = None
+    traces_exporter: str | None = None
+    sdk_disabled: bool = False
+
+    @property
+    def enabled(self) -> bool:
+        """Whether spans are made and sent."""
+        named = self.exporter_otlp_endpoint or self.exporter_otlp_traces_endpoint or self.traces_exporter
+        return bool(named) and not self.sdk_disabled and self.traces_exporter != "none"
+
+
+# What documentation, images and habit suggest: no secret at all.
+WELL_KNOWN = frozenset(
+    [
+        "admin",
+        "changeme",
+        "default",
+        "guest",
+        "letmein",
+        "password",
+        "postgres",
+        "redis",
+        "root",
+        "secret",
+        "test",
+        "upbeat",
+        "123456",
+        "12345678",
+    ]
+)
 
 
 class Settings(BaseModel):
@@ -207,6 +319,8 @@ class Settings(BaseModel):
     broker: BrokerSettings = Field(default_factory=BrokerSettings)
     api: ApiSettings = Field(default_factory=ApiSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
+    deployment: DeploymentSettings = Field(default_factory=DeploymentSettings)
+    rate: RateSettings = Field(default_factory=RateSettings)
     beat: BeatSettings = Field(default_factory=BeatSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     task: TaskSettings = Field(default_factory=TaskSettings)
@@ -214,6 +328,49 @@ class Settings(BaseModel):
     secret: SecretSettings = Field(default_factory=SecretSettings)
     outbound: OutboundSettings = Field(default_factory=OutboundSettings)
     log: LogSettings = Field(default_factory=LogSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+    tracing: TracingSettings = Field(default_factory=TracingSettings)
+
+    def require_production(self) -> None:
+        """In production, insist on what that needs; elsewhere do nothing.
+
+        Raises:
+            ConfigurationError: something is missing; the message names all of it, and no value.
+        """
+        if not self.deployment.production:
+            return
+        lacking = [
+            *_server_lacks("DATABASE_URL", self.database.url),
+            *_server_lacks("REDIS_URL", self.broker.celery_url or self.broker.redis_url),
+        ]
+        if not (self.deployment.public_url or "").startswith("https://"):
+            lacking.append("UPBEAT_PUBLIC_URL must be the https:// address of the proxy that ends TLS")
+        if not self.secret.each():
+            lacking.append("UPBEAT_SECRET_KEYS is not set, and encrypts the credentials of agents")
+        given = self.auth.admin_password
+        if given is not None and (len(given.get_secret_value()) < 12 or _is_well_known(given)):
+            lacking.append("UPBEAT_ADMIN_PASSWORD must have 12 characters or more, and not be a usual one")
+        if lacking:
+            raise ConfigurationError(
+                "This is production (UPBEAT_ENVIRONMENT), and it does not start like this: "
+                f"{'; '.join(lacking)}."
+            )
+
+
+def _server_lacks(variable: str, url: SecretStr | None) -> list[str]:
+    if url is None or not url.get_secret_value():
+        return [f"{variable} is not set"]
+    try:
+        password = urlsplit(url.get_secret_value()).password
+    except ValueError:
+        return [f"{variable} is not an address"]
+    if not password or _is_well_known(SecretStr(unquote(password))):
+        return [f"{variable} must have a password, and not a usual one"]
+    return []
+
+
+def _is_well_known(password: SecretStr) -> bool:
+    return password.get_secret_value().lower() in WELL_KNOWN
 
 
 @lru_cache(maxsize=1)
@@ -225,10 +382,15 @@ def get_settings() -> Settings:
             never repeats the value, which may be a secret.
     """
     try:
+        settings = Settings()
         return Settings()
+    except SettingsError as error:
+        raise ConfigurationError(f"{error}. It takes JSON; correct it and start again.") from None
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
             for item in error.errors(include_input=False, include_url=False)
         )
         raise ConfigurationError(f"{error.title}: {wrong}. Correct the variable and start again.") from None
+    settings.require_production()
+    return settings

@@ -11,9 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from bench import engine
+from bench import engine, run_logs
 
-PARTS = {"engine": engine}
+PARTS = {"engine": engine, "run_logs": run_logs}
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.dependencies import SchedulerOf
 from app.api.examples import CALENDAR_EXAMPLE, CALENDAR_EXAMPLES, CALENDAR_UPDATE_EXAMPLES
+from app.api.guards import OPERATE, READ, guarded
 from app.api.pagination import FilterText, PageQuery, decode, encode
 from app.api.problems import ACTS_ON_ONE, READS, READS_ONE, WRITES, WRITES_ONE
 from app.api.routing import resource_router
@@ -82,6 +83,7 @@ class YearQuery(BaseModel):
 
 
 @router.get("", responses=READS, summary="List calendars")
+@guarded(READ)
 async def list_calendars(query: Annotated[PageQuery, Query()], scheduler: SchedulerOf) -> CalendarPage:
     """Calendars by name."""
     found, more = await scheduler.calendars.list(limit=query.limit, after=decode(query.cursor))
@@ -89,6 +91,7 @@ async def list_calendars(query: Annotated[PageQuery, Query()], scheduler: Schedu
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, responses=WRITES, summary="Create a calendar")
+@guarded(OPERATE)
 async def create_calendar(
     body: Annotated[CalendarCreate, Body(openapi_examples=CALENDAR_EXAMPLES)],
     response: Response,
@@ -101,12 +104,14 @@ async def create_calendar(
 
 
 @router.get("/{name}", responses=READS_ONE, summary="Read a calendar")
+@guarded(READ)
 async def get_calendar(name: CalendarName, scheduler: SchedulerOf) -> Calendar:
     """One calendar, by its name."""
     return Calendar.of(await scheduler.calendars.get(name))
 
 
 @router.patch("/{name}", responses=WRITES_ONE, summary="Change a calendar")
+@guarded(OPERATE)
 async def update_calendar(
     name: CalendarName,
     body: Annotated[CalendarUpdate, Body(openapi_examples=CALENDAR_UPDATE_EXAMPLES)],
@@ -119,12 +124,14 @@ async def update_calendar(
 @router.delete(
     "/{name}", status_code=status.HTTP_204_NO_CONTENT, responses=ACTS_ON_ONE, summary="Delete a calendar"
 )
+@guarded(OPERATE)
 async def delete_calendar(name: CalendarName, scheduler: SchedulerOf) -> None:
     """A calendar that a schedule names stays: take it out of the schedule first."""
     await scheduler.calendars.delete(name)
 
 
 @router.get("/{name}/dates", responses=READS_ONE, summary="Preview the excluded dates of a year")
+@guarded(READ)
 async def list_calendar_dates(
     name: str, query: Annotated[YearQuery, Query()], scheduler: SchedulerOf
 ) -> ExcludedDates:

@@ -1,7 +1,7 @@
 """What handlers are given: the services, the caller, and the rule who may do what.
 
-Everything is closed by default: `app.main` mounts every resource behind `authorize`, which asks
-for a viewer to read and for an operator to change.
+Everything is closed by default: `app.main` mounts every resource behind `authorize`, which asks the
+route's own guard (`app.api.guards`), and lets nobody through where there is none.
 """
 
 from dataclasses import dataclass
@@ -9,21 +9,23 @@ from typing import Annotated, cast
 
 import structlog
 from fastapi import Depends, Request
-from fastapi.security import OAuth2PasswordBearer
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from app.api.companion import arm
+from app.api.credentials import bearer, cookie, principal_of
+from app.api.following import Following
+from app.api.guards import guard_of_request, resource_of
 from app.api.probe import Probe
-from app.errors import Forbidden, Unauthenticated
-from app.modules.auth import service as auth
-from app.modules.auth.models import User
-from app.modules.auth.service import Role
+from app.api.ratelimit import Limiter
+from app.api.scrapes import Scrapes
+from app.errors import Unauthenticated
+from app.modules.auth.service import Principal
 from app.outbound import OutboundPolicy
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.facade import Scheduler
+from app.scheduling.observing import Observer
 from app.sealing import Sealer
 from app.settings import Settings
-
-READING = frozenset({"GET", "HEAD"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,10 @@ class Services:
     catalogue: Catalogue
     scheduler: Scheduler
     probe: Probe
+    limiter: Limiter
+    observer: Observer
+    following: Following
+    scrapes: Scrapes
     sealer: Sealer
     outbound: OutboundPolicy
 
@@ -54,45 +60,51 @@ def catalogue(request: Request) -> Catalogue:
     return services(request).catalogue
 
 
-bearer = OAuth2PasswordBearer(
-    tokenUrl="/api/v1/auth/login",
-    scheme_name="Password",
-    description="Log in with username and password; the client fields stay empty.",
-    auto_error=False,
-)
-
-
-async def caller(request: Request, token: Annotated[str | None, Depends(bearer)]) -> User:
-    """The user whose bearer token this request carries.
+async def caller(
+    request: Request,
+    token: Annotated[str | None, Depends(bearer)],
+    session_cookie: Annotated[str | None, Depends(cookie)],
+) -> Principal:
+    """Who calls: by bearer token, API key or a browser's cookie.
 
     Raises:
-        Unauthenticated: there is none, or it is not valid.
+        Unauthenticated: there is no credential, or it is not valid.
+        Forbidden: a cookie came without its CSRF token, or from another site.
+        TooManyRequests: too many requests without a valid credential came from this address.
     """
-    if not token:
-        raise Unauthenticated("Send a bearer token: POST /api/v1/auth/login gives one.")
-    user = await auth.authenticate(services(request).sessions, token)
-    structlog.contextvars.bind_contextvars(user=user.username)
-    return user
+    known: Principal | None = getattr(request.state, "caller", None)
+    if known is None:
+        limiter = services(request).limiter
+        try:
+            known = await principal_of(request, token, session_cookie)
+        except Unauthenticated:
+            await limiter.refused(request)
+            raise
+        request.state.caller = known
+        structlog.contextvars.bind_contextvars(user=known.username)
+    return known
 
 
-async def authorize(request: Request, user: Annotated[User, Depends(caller)]) -> None:
-    """Let viewers read and operators change.
+async def authorize(request: Request, user: Annotated[Principal, Depends(caller)]) -> None:
+    """Let those through whom the route's guard lets through; the rest of the request is theirs.
 
     Raises:
-        Forbidden: the caller's role is not enough for this method.
+        Forbidden: the caller may not call this route, or it declares no guard.
+        TooManyRequests: the caller is too fast.
     """
-    needed = Role.VIEWER if request.method in READING else Role.OPERATOR
-    if not Role(user.role).includes(needed):
-        raise Forbidden(f"Your role, {user.role}, may only read; this needs the role {needed}.")
+    guard = guard_of_request(request)
+    await services(request).limiter.count(request, user)
+    guard.check(user, resource_of(request))
+    arm(request, guard, user)
 
 
 async def authorize_request(request: Request) -> None:
     """`authorize`, outside of the framework's dependency resolution."""
-    await authorize(request, await caller(request, await bearer(request)))
+    await authorize(request, await caller(request, await bearer(request), await cookie(request)))
 
 
 SchedulerOf = Annotated[Scheduler, Depends(scheduler)]
 CatalogueOf = Annotated[Catalogue, Depends(catalogue)]
 ServicesOf = Annotated[Services, Depends(services)]
-Caller = Annotated[User, Depends(caller)]
-Token = Annotated[str, Depends(bearer)]
+Caller = Annotated[Principal, Depends(caller)]
+Token = Annotated[str | None, Depends(bearer)]

@@ -7,6 +7,7 @@ from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.dependencies import SchedulerOf
+from app.api.guards import OPERATE, guarded
 from app.api.pagination import decode_id, encode
 from app.api.problems import READS
 from app.api.routing import resource_router
@@ -60,6 +61,7 @@ class DriftCheck(BaseModel):
 
 
 @router.post("/check", responses=READS, summary="Check scheduled tasks against their tasks")
+@guarded(OPERATE)
 async def check_scheduled_tasks(query: Annotated[CheckQuery, Query()], scheduler: SchedulerOf) -> DriftCheck:
     """Find those whose task is gone, may not be scheduled, or takes other arguments, before their hour comes.
 

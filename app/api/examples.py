@@ -252,3 +252,33 @@ SIMULATION_EXAMPLE: dict[str, Any] = {
         },
     ],
 }
+
+PASSWORD_EXAMPLES: dict[str, Example] = {
+    "change": {
+        "summary": "A new password",
+        "value": {"current_password": "the old one", "new_password": "correct horse battery staple"},
+    }
+}
+
+USER_CREATE_EXAMPLES: dict[str, Example] = {
+    "operator": {
+        "summary": "Somebody who may change schedules",
+        "value": {"username": "ada", "password": "correct horse battery staple", "role": "operator"},
+    }
+}
+
+USER_UPDATE_EXAMPLES: dict[str, Example] = {
+    "role": {"summary": "Another role", "value": {"role": "viewer"}},
+    "leaver": {"summary": "Somebody who left", "value": {"active": False}},
+}
+
+API_KEY_EXAMPLES: dict[str, Example] = {
+    "ci": {
+        "summary": "A build that runs tasks, and sees what became of them",
+        "value": {"name": "build", "scopes": ["tasks:operate", "runs:read"]},
+    },
+    "reader": {
+        "summary": "Reads everything until the end of the century",
+        "value": {"name": "report", "scopes": ["read"], "expires_at": "2099-12-31T00:00:00Z"},
+    },
+}

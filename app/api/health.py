@@ -7,6 +7,7 @@ from fastapi import APIRouter, Response, status
 from pydantic import BaseModel, Field
 
 from app.api.dependencies import ServicesOf
+from app.api.guards import OPEN, guarded
 from app.scheduling.facade import Readiness
 
 router = APIRouter(tags=["Health"])
@@ -35,6 +36,7 @@ class ReadinessReport(BaseModel):
 
 
 @router.get("/livez", summary="Liveness")
+@guarded(OPEN)
 async def livez() -> Liveness:
     """200 as long as the process answers at all."""
     return Liveness()
@@ -45,6 +47,7 @@ async def livez() -> Liveness:
     summary="Readiness",
     responses={503: {"model": ReadinessReport, "description": "A part fails; `checks` names it."}},
 )
+@guarded(OPEN)
 async def readyz(services: ServicesOf, response: Response) -> ReadinessReport:
     """200 when database, schema, Redis and a beat are in order, else 503."""
     stored, redis = await asyncio.gather(services.probe.database(), services.probe.redis())

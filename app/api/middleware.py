@@ -43,7 +43,9 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[HEADER] = request_id
+                headers = MutableHeaders(scope=message)
+                headers[HEADER] = request_id
+                headers.update(scope["state"].get("rate_headers", {}))
             await send(message)
 
         structlog.contextvars.clear_contextvars()

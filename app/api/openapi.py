@@ -6,7 +6,9 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import iter_route_contexts
 
+from app.api.guards import guard_of
 from app.api.problems import Problem, ProblemField
 
 VERSION = "1.0.0"
@@ -21,10 +23,14 @@ TAGS = [
     {"name": "Tasks", "description": "What can be executed, and running it on demand."},
     {"name": "Agents", "description": "HTTP endpoints that do work on demand, within a daily budget."},
     {"name": "Calendars", "description": "Dates on which schedules skip their ticks."},
+    {"name": "Workers and beats", "description": "Who is there, and its last sign of life."},
     {
         "name": "Login",
         "description": "Sessions of users. Viewers read, operators change, admins manage users.",
     },
+    {"name": "API keys", "description": "Credentials for programs, narrowed by scopes."},
+    {"name": "Users", "description": "People who may log in."},
+    {"name": "Audit", "description": "Who changed what, when and how."},
     {"name": "Health", "description": "For load balancers and supervisors; open."},
 ]
 
@@ -53,8 +59,20 @@ def _document(app: FastAPI) -> dict[str, Any]:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schema.pop("$defs", None)
         schemas[model.__name__] = schema
+    _declare_access(app, document)
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     return document
+
+
+def _declare_access(app: FastAPI, document: dict[str, Any]) -> None:
+    """Say with each operation who may call it."""
+    for context in iter_route_contexts(app.routes):
+        endpoint = getattr(context, "endpoint", None)
+        guard = guard_of(endpoint)
+        for method in context.methods or ():
+            operation = document["paths"].get(context.path, {}).get(method.lower())
+            if operation is not None and guard is not None:
+                operation["x-access"] = guard.documented
 
 
 def render(document: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from app.api.dependencies import SchedulerOf
 from app.api.examples import DRAFT_EXAMPLES, PREVIEW_EXAMPLE, SIMULATION_EXAMPLE, SIMULATION_EXAMPLES
+from app.api.guards import READ, guarded
 from app.api.problems import WRITES, WRITES_ONE, problems
 from app.api.routing import resource_router
 from app.scheduling.config import ScheduleDraft
@@ -148,9 +149,10 @@ class SimulationRequest(BaseModel):
 
 @router.get(
     "/{schedule_id}/preview",
-    responses=problems(401, 403, 404, 409, 422, 503),
+    responses=problems(401, 403, 404, 409, 422, 429, 503),
     summary="Preview the next ticks of a scheduled task",
 )
+@guarded(READ)
 async def preview_scheduled_task(
     schedule_id: UUID, query: Annotated[PreviewQuery, Query()], scheduler: SchedulerOf
 ) -> SchedulePreview:
@@ -163,6 +165,7 @@ async def preview_scheduled_task(
 
 
 @router.post("/preview", responses=WRITES, summary="Preview a scheduled task that is not saved")
+@guarded(READ)
 async def preview_draft(
     body: Annotated[ScheduleDraft, Body(openapi_examples=DRAFT_EXAMPLES)],
     query: Annotated[PreviewQuery, Query()],
@@ -178,6 +181,7 @@ async def preview_draft(
 @router.post(
     "/{schedule_id}/simulate", responses=WRITES_ONE, summary="Simulate a scheduled task over a period"
 )
+@guarded(READ)
 async def simulate_scheduled_task(
     schedule_id: UUID,
     body: Annotated[SimulationRequest, Body(openapi_examples=SIMULATION_EXAMPLES)],

@@ -17,7 +17,7 @@ from starlette.types import Scope
 
 from app.api.outages import OUTAGES, is_outage
 from app.api.validation import field_errors
-from app.errors import InvalidInput, Unauthenticated, Unavailable, UpbeatError
+from app.errors import InvalidInput, TooManyRequests, Unauthenticated, Unavailable, UpbeatError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = "5"
@@ -120,6 +120,8 @@ def response(scope: Scope, error: UpbeatError, headers: Mapping[str, str] | None
         extra["WWW-Authenticate"] = "Bearer"
     if isinstance(error, Unavailable):
         extra["Retry-After"] = RETRY_AFTER
+    if isinstance(error, TooManyRequests):
+        extra["Retry-After"] = str(error.retry_after)
     body = document(
         scope,
         code=error.code,
@@ -215,18 +217,23 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 _DESCRIPTIONS = {
     400: "The body is not JSON that can be read.",
-    401: "No valid bearer token.",
-    403: "The role does not allow this.",
+    401: "No valid credential.",
+    403: "The role, or the scopes of the API key, do not allow this.",
     404: "It does not exist.",
     409: "The current state does not allow this.",
     413: "The body is too large.",
+    412: "It was changed since the version that `If-Match` names. Nothing was changed now.",
     415: "The body is not declared as JSON.",
     422: "The input is wrong; `errors` names the fields. Nothing was changed.",
+    428: "`If-Match` is missing.",
+    429: "Too many requests, or failed logins; `Retry-After` says how long to wait.",
     503: "The database cannot be reached now.",
 }
 
-READS = problems(401, 403, 422, 503)
-READS_ONE = problems(401, 403, 404, 422, 503)
-WRITES = problems(400, 401, 403, 409, 413, 415, 422, 503)
-WRITES_ONE = problems(400, 401, 403, 404, 409, 413, 415, 422, 503)
-ACTS_ON_ONE = problems(401, 403, 404, 409, 422, 503)
+READS = problems(401, 403, 422, 429, 503)
+READS_ONE = problems(401, 403, 404, 422, 429, 503)
+WRITES = problems(400, 401, 403, 409, 413, 415, 422, 429, 503)
+WRITES_ONE = problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 503)
+ACTS_ON_ONE = problems(401, 403, 404, 409, 422, 429, 503)
+EDITS_ONE = WRITES_ONE | problems(412, 428)
+REMOVES_ONE = ACTS_ON_ONE | problems(412, 428)

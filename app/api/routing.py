@@ -1,17 +1,68 @@
-"""Routers of resources: strict JSON bodies, and callers are checked before their bodies."""
+"""Routers of resources: strict JSON bodies, callers checked before their bodies, and what goes with each request."""
 
-from fastapi import APIRouter
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
 
 from app.api.bodies import StrictRoute
-from app.api.dependencies import authorize_request
+from app.api.companion import RequestCompanion, companion_of
+from app.api.credentials import set_cookies
+from app.api.dependencies import authorize_request, services
+from app.api.idempotency import Replay, answer_of, kept, replayed
+from app.db.companions import accompanied
+from app.errors import UpbeatError
+from app.modules.audit import service as audit
+from app.modules.idempotency import service as idempotency
 
 
 class ResourceRoute(StrictRoute):
-    """A route behind `app.api.dependencies.authorize`."""
+    """A route behind `app.api.dependencies.authorize`, whose changes are accompanied."""
 
     authorize = staticmethod(authorize_request)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler of `StrictRoute`, accompanied."""
+        handle = super().get_route_handler()
+
+        async def serve(request: Request) -> Response:
+            companion = companion_of(request.scope)
+            with accompanied(companion):
+                try:
+                    response = await handle(request)
+                except Replay as known:
+                    return replayed(known.answer)
+                except UpbeatError:
+                    # The other one of two requests with one key: its effect may be what this one ran into.
+                    if companion.claim is None or (first := await _first(request, companion)) is None:
+                        raise
+                    return first
+            await _settle(request, companion, response)
+            return response
+
+        return serve
 
 
 def resource_router(prefix: str, tag: str) -> APIRouter:
     """A router for one resource."""
     return APIRouter(prefix=prefix, tags=[tag], route_class=ResourceRoute)
+
+
+async def _first(request: Request, companion: RequestCompanion) -> Response | None:
+    claim = companion.claim
+    if claim is None or companion.done:
+        return None
+    found = await idempotency.known(services(request).sessions, claim.caller, claim.key)
+    return None if found is None else replayed(answer_of(found, claim))
+
+
+async def _settle(request: Request, companion: RequestCompanion, response: Response) -> None:
+    """What is left to store when the change is made: nothing, as a rule."""
+    sessions = services(request).sessions
+    if companion.entry is not None and not companion.done and response.status_code < 400:
+        # It changed something outside of the database, such as a queue in Redis.
+        await audit.record_apart(sessions, companion.entry)
+    if companion.claim is not None and companion.done and not companion.answered:
+        await idempotency.keep_answer(sessions, companion.claim, kept(response))
+    if (rotated := getattr(request.state, "rotated", None)) is not None:
+        set_cookies(request, response, rotated)

@@ -8,10 +8,12 @@ from fastapi import Body, Response, status
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from app.api.dependencies import Caller, SchedulerOf
+from app.api.guards import OPERATE, READ, guarded
+from app.api.idempotency import repeatable
 from app.api.pagination import FilterText
 from app.api.problems import READS_ONE, WRITES, WRITES_ONE
 from app.api.routing import resource_router
-from app.api.runs import Run, run_location
+from app.api.runs import Run, run_location, run_made
 from app.scheduling.config import QueueName
 from app.scheduling.run_operations import Attempts, Bulk
 from app.scheduling.selecting import FAILED, RunFilter
@@ -135,6 +137,7 @@ class RunAttempts(BaseModel):
 
 
 @router.post("/cancel", responses=WRITES, summary="Cancel many runs")
+@guarded(OPERATE)
 async def cancel_runs(body: BulkCancelRequest, scheduler: SchedulerOf, user: Caller) -> Done:
     """Cancel the runs that the filter finds, the oldest first, up to `limit`."""
     bulk = await scheduler.cancel_runs(
@@ -148,6 +151,7 @@ async def cancel_runs(body: BulkCancelRequest, scheduler: SchedulerOf, user: Cal
 
 
 @router.post("/replay", responses=WRITES, summary="Replay many runs")
+@guarded(OPERATE)
 async def replay_runs(body: BulkRequest, scheduler: SchedulerOf, user: Caller) -> Done:
     """Replay the runs that the filter finds and that were not replayed yet; failed ones when no state is given."""
     bulk = await scheduler.replay_runs(
@@ -162,6 +166,7 @@ async def replay_runs(body: BulkRequest, scheduler: SchedulerOf, user: Caller) -
     responses=WRITES_ONE,
     summary="Cancel a run",
 )
+@guarded(OPERATE)
 async def cancel_run(
     run_id: UUID,
     scheduler: SchedulerOf,
@@ -177,8 +182,10 @@ async def cancel_run(
     "/{run_id}/replay",
     status_code=status.HTTP_202_ACCEPTED,
     responses=WRITES_ONE,
+    dependencies=[repeatable(run_made)],
     summary="Replay a run",
 )
+@guarded(OPERATE)
 async def replay_run(
     run_id: UUID,
     response: Response,
@@ -194,6 +201,7 @@ async def replay_run(
 
 
 @router.get("/{run_id}/attempts", responses=READS_ONE, summary="Read the attempts of a run")
+@guarded(READ)
 async def get_attempts(run_id: UUID, scheduler: SchedulerOf) -> RunAttempts:
     """Every attempt with its worker and its error, and what came too late."""
     return RunAttempts.of(await scheduler.attempts(run_id))

@@ -4,10 +4,12 @@ from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from fastapi import Query
+from fastapi import Query, status
 from pydantic import AwareDatetime, BaseModel, Field
 
 from app.api.dependencies import SchedulerOf
+from app.api.guards import READ, guarded
+from app.api.idempotency import Answer, answer
 from app.api.pagination import FilterText, PageQuery, encode
 from app.api.problems import READS, READS_ONE
 from app.api.routing import resource_router
@@ -46,6 +48,9 @@ class Run(BaseModel):
     options: dict[str, Any]
     result: Any | None
     error: dict[str, Any] | None
+    progress: dict[str, Any] | None = Field(
+        description="What the body said last: `done`, `total`, `message`, `attempt`, `at`."
+    )
     requested_by: str | None
     replay_of: UUID | None = Field(description="The run that this one repeats.")
     created_at: datetime
@@ -95,7 +100,13 @@ def run_location(run: RunRow) -> str:
     return f"/api/v1/runs/{run.id}"
 
 
+def run_made(run: RunRow) -> Answer:
+    """The answer to what made a run."""
+    return answer(status.HTTP_202_ACCEPTED, Run.of(run), {"Location": run_location(run)})
+
+
 @router.get("", responses=READS, summary="List runs")
+@guarded(READ)
 async def list_runs(query: Annotated[RunQuery, Query()], scheduler: SchedulerOf) -> RunPage:
     """Runs, newest first, filtered by schedule, state, task, queue, error and time."""
     page = await scheduler.list_runs(limit=query.limit, before=query.position(), which=query.filter())
@@ -103,6 +114,7 @@ async def list_runs(query: Annotated[RunQuery, Query()], scheduler: SchedulerOf)
 
 
 @router.get("/{run_id}", responses=READS_ONE, summary="Read a run")
+@guarded(READ)
 async def get_run(run_id: UUID, scheduler: SchedulerOf) -> Run:
     """One run with its arguments, its outcome and, if it did not execute, the reason."""
     return Run.of(await scheduler.get_run(run_id))

@@ -9,10 +9,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from app.api.dependencies import Caller, SchedulerOf
 from app.api.examples import BACKFILL_EXAMPLES, PAUSE_EXAMPLES, RESUME_EXAMPLES
+from app.api.guards import OPERATE, READ, guarded
+from app.api.idempotency import Answer, answer, repeatable
 from app.api.pagination import PageQuery, decode_number, encode
 from app.api.problems import READS_ONE, WRITES_ONE
 from app.api.routing import resource_router
 from app.api.schedules import ScheduledTask
+from app.scheduling.backfill import Backfill
 from app.scheduling.config import BackfillRequest
 from app.scheduling.explaining import Explanation, Verdict
 from app.scheduling.models import ScheduleVersionRow
@@ -104,6 +107,19 @@ class Backfilled(BaseModel):
     )
     run_ids: list[UUID] = Field(description="In the order in which they run; empty for a dry run.")
 
+    @classmethod
+    def of(cls, done: Backfill, *, dry_run: bool) -> Self:
+        """The wire form."""
+        return cls(
+            dry_run=dry_run,
+            ticks=done.ticks,
+            runs=len(done.chosen),
+            first=done.chosen[0] if done.chosen else None,
+            last=done.chosen[-1] if done.chosen else None,
+            left_out=done.left_out,
+            run_ids=list(done.run_ids),
+        )
+
 
 class ScheduleVersion(BaseModel):
     """A schedule as it was after one change."""
@@ -174,7 +190,14 @@ class WhyQuery(BaseModel):
     at: AwareDatetime = Field(description="With an offset: 2026-03-01T09:00:00+01:00 (`+` is %2B in a URL).")
 
 
+def _backfilled(done: Backfill) -> Answer | None:
+    if not done.run_ids:
+        return None
+    return answer(status.HTTP_202_ACCEPTED, Backfilled.of(done, dry_run=False))
+
+
 @router.post("/{schedule_id}/pause", responses=WRITES_ONE, summary="Pause a scheduled task")
+@guarded(OPERATE)
 async def pause_scheduled_task(
     schedule_id: UUID,
     body: Annotated[PauseRequest, Body(openapi_examples=PAUSE_EXAMPLES)],
@@ -186,6 +209,7 @@ async def pause_scheduled_task(
 
 
 @router.post("/{schedule_id}/resume", responses=WRITES_ONE, summary="Resume a scheduled task")
+@guarded(OPERATE)
 async def resume_scheduled_task(
     schedule_id: UUID,
     body: Annotated[ResumeRequest, Body(openapi_examples=RESUME_EXAMPLES)],
@@ -203,8 +227,10 @@ async def resume_scheduled_task(
     "/{schedule_id}/backfill",
     status_code=status.HTTP_202_ACCEPTED,
     responses=WRITES_ONE,
+    dependencies=[repeatable(_backfilled)],
     summary="Backfill a scheduled task",
 )
+@guarded(OPERATE)
 async def backfill_scheduled_task(
     schedule_id: UUID,
     body: Annotated[BackfillRequest, Body(openapi_examples=BACKFILL_EXAMPLES)],
@@ -213,18 +239,11 @@ async def backfill_scheduled_task(
 ) -> Backfilled:
     """Runs for the ticks of `(start, end]`, with today's arguments. A tick whose run is on its way gets no other."""
     done = await scheduler.backfill(schedule_id, body, actor=user.username)
-    return Backfilled(
-        dry_run=body.dry_run,
-        ticks=done.ticks,
-        runs=len(done.chosen),
-        first=done.chosen[0] if done.chosen else None,
-        last=done.chosen[-1] if done.chosen else None,
-        left_out=done.left_out,
-        run_ids=list(done.run_ids),
-    )
+    return Backfilled.of(done, dry_run=body.dry_run)
 
 
 @router.get("/{schedule_id}/why", responses=READS_ONE, summary="Why didn't it run?")
+@guarded(READ)
 async def explain_scheduled_task(
     schedule_id: UUID, query: Annotated[WhyQuery, Query()], scheduler: SchedulerOf
 ) -> Why:
@@ -233,6 +252,7 @@ async def explain_scheduled_task(
 
 
 @router.get("/{schedule_id}/history", responses=READS_ONE, summary="History of a scheduled task")
+@guarded(READ)
 async def list_scheduled_task_versions(
     schedule_id: UUID, query: Annotated[PageQuery, Query()], scheduler: SchedulerOf
 ) -> ScheduleHistory:

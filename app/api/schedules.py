@@ -7,12 +7,15 @@ from uuid import UUID
 from fastapi import Body, Query, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.concurrency import IfMatch, etag, etag_header
 from app.api.dependencies import Caller, SchedulerOf
 from app.api.examples import CREATE_EXAMPLES, RUN_NOW_EXAMPLES, SCHEDULE_EXAMPLE, UPDATE_EXAMPLES
+from app.api.guards import OPERATE, READ, guarded
+from app.api.idempotency import Answer, answer, repeatable
 from app.api.pagination import FilterText, PageQuery, encode
-from app.api.problems import ACTS_ON_ONE, READS, READS_ONE, WRITES, WRITES_ONE
+from app.api.problems import ACTS_ON_ONE, EDITS_ONE, READS, READS_ONE, REMOVES_ONE, WRITES, WRITES_ONE
 from app.api.routing import resource_router
-from app.api.runs import Run, run_location
+from app.api.runs import Run, run_location, run_made
 from app.scheduling.config import ScheduleCreate, ScheduleUpdate
 from app.scheduling.facade import ScheduleView
 from app.scheduling.policies import Overlap
@@ -70,6 +73,18 @@ class ScheduledTaskPage(BaseModel):
     next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
 
 
+def scheduled_task_made(view: ScheduleView) -> Answer:
+    """The answer to a creation."""
+    headers = {"Location": f"/api/v1/scheduled-tasks/{view.row.id}", "ETag": etag(view.row.version)}
+    return answer(status.HTTP_201_CREATED, ScheduledTask.of(view), headers)
+
+
+def tagged(response: Response, view: ScheduleView) -> ScheduledTask:
+    """The wire form of a schedule, whose version becomes the answer's ETag."""
+    response.headers["ETag"] = etag(view.row.version)
+    return ScheduledTask.of(view)
+
+
 class RunNow(BaseModel):
     """How a run on demand relates to the others."""
 
@@ -88,7 +103,14 @@ class ScheduleQuery(PageQuery):
     )
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, responses=WRITES, summary="Create a scheduled task")
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    responses=WRITES | etag_header(201),
+    dependencies=[repeatable(scheduled_task_made)],
+    summary="Create a scheduled task",
+)
+@guarded(OPERATE)
 async def create_scheduled_task(
     body: Annotated[ScheduleCreate, Body(openapi_examples=CREATE_EXAMPLES)],
     response: Response,
@@ -101,10 +123,11 @@ async def create_scheduled_task(
     """
     view = await scheduler.create_schedule(body, actor=user.username)
     response.headers["Location"] = f"/api/v1/scheduled-tasks/{view.row.id}"
-    return ScheduledTask.of(view)
+    return tagged(response, view)
 
 
 @router.get("", responses=READS, summary="List scheduled tasks")
+@guarded(READ)
 async def list_scheduled_tasks(
     query: Annotated[ScheduleQuery, Query()], scheduler: SchedulerOf
 ) -> ScheduledTaskPage:
@@ -121,16 +144,21 @@ async def list_scheduled_tasks(
     )
 
 
-@router.get("/{schedule_id}", responses=READS_ONE, summary="Read a scheduled task")
-async def get_scheduled_task(schedule_id: UUID, scheduler: SchedulerOf) -> ScheduledTask:
+@router.get("/{schedule_id}", responses=READS_ONE | etag_header(200), summary="Read a scheduled task")
+@guarded(READ)
+async def get_scheduled_task(schedule_id: UUID, response: Response, scheduler: SchedulerOf) -> ScheduledTask:
     """One schedule, with the time of its next run."""
-    return ScheduledTask.of(await scheduler.get_schedule(schedule_id))
+    return tagged(response, await scheduler.get_schedule(schedule_id))
 
 
-@router.patch("/{schedule_id}", responses=WRITES_ONE, summary="Change a scheduled task")
+@router.patch("/{schedule_id}", responses=EDITS_ONE | etag_header(200), summary="Change a scheduled task")
+@guarded(OPERATE)
 async def update_scheduled_task(
     schedule_id: UUID,
     body: Annotated[ScheduleUpdate, Body(openapi_examples=UPDATE_EXAMPLES)],
+    *,
+    expected: IfMatch,
+    response: Response,
     scheduler: SchedulerOf,
     user: Caller,
 ) -> ScheduledTask:
@@ -138,27 +166,33 @@ async def update_scheduled_task(
 
     A declared one (see `owner`) is changed where it is declared; here only `task_enabled` is taken.
     """
-    return ScheduledTask.of(await scheduler.update_schedule(schedule_id, body, actor=user.username))
+    view = await scheduler.update_schedule(schedule_id, body, actor=user.username, expected=expected)
+    return tagged(response, view)
 
 
 @router.delete(
     "/{schedule_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=ACTS_ON_ONE,
+    responses=REMOVES_ONE,
     summary="Delete a scheduled task",
 )
-async def delete_scheduled_task(schedule_id: UUID, scheduler: SchedulerOf, user: Caller) -> None:
+@guarded(OPERATE)
+async def delete_scheduled_task(
+    schedule_id: UUID, expected: IfMatch, scheduler: SchedulerOf, user: Caller
+) -> None:
     """The schedule goes, its runs stay. A declared one (see `owner`) is deleted where it is declared."""
-    await scheduler.delete_schedule(schedule_id, actor=user.username)
+    await scheduler.delete_schedule(schedule_id, actor=user.username, expected=expected)
 
 
 @router.post("/{schedule_id}/enable", responses=ACTS_ON_ONE, summary="Enable a scheduled task")
+@guarded(OPERATE)
 async def enable_scheduled_task(schedule_id: UUID, scheduler: SchedulerOf, user: Caller) -> ScheduledTask:
     """From the next tick on; ticks that passed meanwhile are not made up for."""
     return ScheduledTask.of(await scheduler.set_enabled(schedule_id, True, actor=user.username))
 
 
 @router.post("/{schedule_id}/disable", responses=ACTS_ON_ONE, summary="Disable a scheduled task")
+@guarded(OPERATE)
 async def disable_scheduled_task(schedule_id: UUID, scheduler: SchedulerOf, user: Caller) -> ScheduledTask:
     """It fires no more until it is enabled; runs that exist are not touched."""
     return ScheduledTask.of(await scheduler.set_enabled(schedule_id, False, actor=user.username))
@@ -168,8 +202,10 @@ async def disable_scheduled_task(schedule_id: UUID, scheduler: SchedulerOf, user
     "/{schedule_id}/run",
     status_code=status.HTTP_202_ACCEPTED,
     responses=WRITES_ONE,
+    dependencies=[repeatable(run_made)],
     summary="Run a scheduled task now",
 )
+@guarded(OPERATE)
 async def run_scheduled_task(
     schedule_id: UUID,
     response: Response,

@@ -7,10 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.dependencies import Caller, CatalogueOf, SchedulerOf
 from app.api.examples import RUN_REQUEST_EXAMPLES, TASK_EXAMPLE
+from app.api.guards import OPERATE, READ, guarded
+from app.api.idempotency import repeatable
 from app.api.pagination import PageQuery, decode, encode
 from app.api.problems import READS, READS_ONE, WRITES_ONE
 from app.api.routing import resource_router
-from app.api.runs import Run, run_location
+from app.api.runs import Run, run_location, run_made
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.config import RunRequest
 
@@ -32,6 +34,9 @@ class Task(BaseModel):
     time_limit: float | None
     max_attempts: int
     on_worker_lost: str
+    concurrency_key: str | None = Field(description="What shares the limits below; null is its name.")
+    concurrency_limit: int | None
+    rate_limit: str | None
     parameters: dict[str, Any] | None = Field(
         description="JSON schema (2020-12) of the object of its keyword arguments, for a call that gives none by"
         " position. Null: anything is taken."
@@ -60,6 +65,7 @@ class TaskPage(BaseModel):
 
 
 @router.get("", responses=READS, summary="List tasks")
+@guarded(READ)
 async def list_tasks(query: Annotated[PageQuery, Query()], catalogue: CatalogueOf) -> TaskPage:
     """The tasks that are registered in this service's code, by name."""
     after = decode(query.cursor) or ""
@@ -70,6 +76,7 @@ async def list_tasks(query: Annotated[PageQuery, Query()], catalogue: CatalogueO
 
 
 @router.get("/{name}", responses=READS_ONE, summary="Read a task")
+@guarded(READ)
 async def get_task(name: str, catalogue: CatalogueOf) -> Task:
     """One task, by its registered name, dotted path or alias."""
     return Task.of(catalogue.named(name))
@@ -79,8 +86,10 @@ async def get_task(name: str, catalogue: CatalogueOf) -> Task:
     "/{name}/runs",
     status_code=status.HTTP_202_ACCEPTED,
     responses=WRITES_ONE,
+    dependencies=[repeatable(run_made)],
     summary="Run a task on demand",
 )
+@guarded(OPERATE)
 async def run_task(
     name: str,
     body: Annotated[RunRequest, Body(openapi_examples=RUN_REQUEST_EXAMPLES)],

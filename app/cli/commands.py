@@ -122,3 +122,21 @@ def migrate(
 
         for line in summary(deploy(settings)):
             print(line)
+
+
+@app.command()
+def grant(
+    *,
+    embedded_beat: Annotated[
+        bool,
+        typer.Option("--embedded-beat", help="The API runs a beat inside, and needs its privileges too."),
+    ] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the SQL, and do nothing.")] = False,
+) -> None:
+    """Give the database roles of API, workers and beats what each needs. Repeat it after each migration."""
+    from app.cli.roles import grant_roles
+
+    for statement in grant_roles(get_settings(), embedded_beat=embedded_beat, show=show):
+        print(f"{statement};")
+    if not show:
+        print("Granted. Set a password for each role that has none: ALTER ROLE upbeat_api PASSWORD '…'.")

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
+from app.cli.recorded import CommandLine
+from app.db.companions import accompanied
 from app.db.engines import async_engine, async_sessions
 from app.scheduling.declared import Action, Prune, Step
 from app.scheduling.deployment import Deployed, Deployment
@@ -123,7 +125,8 @@ def _run(settings: Settings, work: Callable[[Deployment], Awaitable[T]]) -> T:
     async def connected() -> T:
         engine = async_engine(settings.database, name="upbeat-schedules")
         try:
-            return await work(Deployment(async_sessions(engine), catalogue()))
+            with accompanied(CommandLine("deploy_schedules", "scheduled-tasks")):
+                return await work(Deployment(async_sessions(engine), catalogue()))
         finally:
             await engine.dispose()
 

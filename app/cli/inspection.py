@@ -180,7 +180,8 @@ def _summary(name: str, stats: dict[str, Any]) -> dict[str, Any]:
         "worker": name,
         "pid": stats.get("pid"),
         "up": span(stats.get("uptime")),
-        "pool": str(pool.get("implementation", "")).rpartition(":")[0].rpartition(".")[2] or None,
+        "pool": str(pool.get("implementation", "")).rpartition(":")[2].removesuffix("TaskPool").lower()
+        or None,
         "concurrency": pool.get("max-concurrency"),
         "executed": stats.get("total") or {},
         "memory_kb": (stats.get("rusage") or {}).get("maxrss"),

@@ -2,6 +2,8 @@
 
 import asyncio
 
+from app.cli.recorded import CommandLine
+from app.db.companions import accompanied
 from app.db.engines import async_engine, async_sessions
 from app.modules.auth.service import create_user
 from app.settings import Settings
@@ -18,7 +20,8 @@ def add_person(settings: Settings, username: str, password: str, role: str) -> N
     async def add() -> None:
         engine = async_engine(settings.database, name="upbeat-users")
         try:
-            await create_user(async_sessions(engine), username=username, password=password, role=role)
+            with accompanied(CommandLine("create_user", "users")):
+                await create_user(async_sessions(engine), username=username, password=password, role=role)
         finally:
             await engine.dispose()
 

@@ -8,6 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.cli.deployment import deploy, headlines
 from app.cli.embedded import new_password
+from app.cli.recorded import CommandLine
+from app.db.companions import accompanied
 from app.db.engines import async_engine, async_sessions
 from app.db.migrate import upgrade
 from app.modules.auth.service import ensure_admin
@@ -59,7 +61,8 @@ async def _first_steps(settings: Settings) -> Administrator:
         given = settings.auth.admin_password
         password = given.get_secret_value() if given else new_password()
         username = settings.auth.admin_username
-        created = await ensure_admin(sessions, username, password)
+        with accompanied(CommandLine("create_user", "users")):
+            created = await ensure_admin(sessions, username, password)
         if created:
             await _demonstrate(settings, sessions)
         return Administrator(username, password if created else None, generated=given is None)

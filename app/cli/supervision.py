@@ -30,6 +30,8 @@ SERVICE_LOGS = {
     "beat": LOGS / "celery" / "beat.log",
     "api": LOGS / "api.log",
 }
+# After a worker has drained, it accounts for what it gave up.
+ACCOUNTING = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def service_programs(run: Path, settings: Settings) -> list[Program]:
     return [
         Program(
             "worker", 30, python("worker", *celery, "worker"), SERVICE_LOGS["worker"],
-            stop_seconds=20, start_seconds=2,
+            stop_seconds=int(settings.worker.drain_timeout) + ACCOUNTING, start_seconds=2,
         ),
         Program("beat", 40, python("beat", *celery, "beat"), SERVICE_LOGS["beat"], start_seconds=2),
         Program(

@@ -3,12 +3,17 @@
 Bookkeeping sessions ask for generic plans (partition pruning by parameter is as good there, and
 planning eight partitions anew for each statement costs more than the statement) and set the
 timeouts that keep a frozen process from holding claimed rows.
+
+The makers are called by their modules' names: OpenTelemetry's instrumentation puts its own there.
 """
 
-from sqlalchemy import URL, Engine, create_engine
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+import sqlalchemy
+from sqlalchemy import URL, Engine
+from sqlalchemy.ext import asyncio as sqlalchemy_async
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.db.companions import UnitSession
 from app.settings import DatabaseSettings
 
 IDLE_IN_TRANSACTION_TIMEOUT = "5s"
@@ -38,7 +43,7 @@ def psycopg_arguments(settings: DatabaseSettings, name: str) -> dict[str, object
 
 def sync_engine(settings: DatabaseSettings, *, name: str, pool_size: int = 2) -> Engine:
     """An engine for sync sessions; ``name`` appears in `pg_stat_activity`."""
-    return create_engine(
+    return sqlalchemy.create_engine(
         settings.product_url().set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
         max_overflow=2,
@@ -50,7 +55,7 @@ def sync_engine(settings: DatabaseSettings, *, name: str, pool_size: int = 2) ->
 
 def async_engine(settings: DatabaseSettings, *, name: str = "upbeat-api") -> AsyncEngine:
     """An engine for async sessions; it belongs to the event loop that first uses it."""
-    return create_async_engine(
+    return sqlalchemy_async.create_async_engine(
         settings.product_url().set(drivername="postgresql+asyncpg"),
         pool_size=settings.pool_size,
         max_overflow=settings.pool_size,
@@ -69,13 +74,13 @@ def sync_sessions(engine: Engine) -> sessionmaker[Session]:
 
 
 def async_sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
-    """As `sync_sessions`, for async callers."""
-    return async_sessionmaker(engine, expire_on_commit=False)
+    """As `sync_sessions`, for async callers; what accompanies the caller joins what they commit."""
+    return async_sessionmaker(engine, expire_on_commit=False, sync_session_class=UnitSession)
 
 
 def maintenance_engine(url: URL) -> Engine:
     """An autocommitting engine for statements that refuse a transaction (CREATE DATABASE)."""
-    return create_engine(
+    return sqlalchemy.create_engine(
         url.set(drivername="postgresql+psycopg"),
         isolation_level="AUTOCOMMIT",
         pool_size=1,

@@ -95,6 +95,7 @@ def ensure_partitions(
             if name in present:
                 continue
             connection.execute(text(f"CREATE TABLE IF NOT EXISTS {name} (LIKE {parent} INCLUDING ALL)"))
+            _give_to_owner(connection, parent, name)
             _attach(connection, parent, name, start, end)
             made.append(name)
     return made
@@ -143,6 +144,19 @@ def drop_partition(
 
 def _alter(connection: Connection, partition: Partition, how: str) -> None:
     connection.execute(text(f"ALTER TABLE {partition.parent} DETACH PARTITION {partition.name} {how}"))
+
+
+def _give_to_owner(connection: Connection, parent: str, name: str) -> None:
+    """Whoever makes a month, another process may have to drop it: it belongs to whom its parent belongs."""
+    owner = connection.scalar(
+        text(
+            "SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class WHERE oid = CAST(:parent AS regclass)"
+            " AND pg_get_userbyid(relowner) <> current_user"
+        ),
+        {"parent": parent},
+    )
+    if owner is not None:
+        connection.execute(text(f"ALTER TABLE {name} OWNER TO {owner}"))
 
 
 def _attach(connection: Connection, parent: str, name: str, start: datetime, end: datetime) -> None:

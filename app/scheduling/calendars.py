@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
+from app.db.companions import produced
 from app.errors import Conflict, FieldError, InvalidInput, NotFound
 from app.scheduling.ids import new_id
 from app.scheduling.models import NOW, CalendarRow, ScheduleRow
@@ -265,7 +266,9 @@ class Calendars:
 
     async def _unit(self, work: Callable[[Session], T]) -> T:
         async with self._sessions() as session, session.begin():
-            return await session.run_sync(work)
+            made = await session.run_sync(work)
+            produced(session, made)
+            return made
 
 
 def _locked(session: Session, name: str) -> CalendarRow:

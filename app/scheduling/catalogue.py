@@ -37,6 +37,9 @@ class TaskSpec:
     time_limit: float | None = None
     max_attempts: int = 1
     on_worker_lost: str = "fail"
+    concurrency_key: str | None = None
+    concurrency_limit: int | None = None
+    rate_limit: str | None = None
     parameters: Parameters | None = None
 
     def require_fit(self, args: Sequence[Any], kwargs: Mapping[str, Any], *, prefix: str = "task_") -> None:

@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.errors import FieldError, InvalidInput
+from app.scheduling.bounds import Arguments, NamedArguments
 from app.scheduling.catalogue import TaskSpec
+from app.scheduling.limiting import RATE
 from app.scheduling.plan import Calendar, Jitter, Plan
 from app.scheduling.policies import CatchUp, Overlap, Policies, Retry
 from app.scheduling.timing import Timing
@@ -57,6 +59,23 @@ class RunOptions(BaseModel):
     on_worker_lost: Literal["fail", "retry"] | None = Field(
         None, description="`fail`: at most once. `retry`: started again when its worker died."
     )
+    concurrency_limit: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="How many runs of its key may be running, on all workers together.",
+    )
+    rate_limit: str | None = Field(
+        None,
+        pattern=RATE,
+        description="How often runs of its key may start: `5/s`, `10/m`, `100/h`, `1000/d`.",
+    )
+    concurrency_key: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="What shares the two limits; the task's name when absent.",
+    )
 
     @model_validator(mode="after")
     def _soft_before_hard(self) -> Self:
@@ -74,8 +93,15 @@ class RunOptions(BaseModel):
             "time_limit": task.time_limit,
             "max_attempts": task.max_attempts if task.max_attempts > 1 else None,
             "on_worker_lost": task.on_worker_lost if task.on_worker_lost != "fail" else None,
+            "concurrency_limit": task.concurrency_limit,
+            "rate_limit": task.rate_limit,
+            "concurrency_key": task.concurrency_key or task.name,
         }
-        return {key: value for key, value in own.items() if value is not None} | given
+        stored = {key: value for key, value in own.items() if value is not None} | given
+        if "concurrency_limit" not in stored and "rate_limit" not in stored:
+            # The key is what makes a run a limited one.
+            stored.pop("concurrency_key", None)
+        return stored
 
     def retry(self) -> Retry:
         """The back-off that these options name."""
@@ -213,8 +239,8 @@ class ScheduleCreate(ScheduleFields):
     )
     task_type: TaskType = "business"
     task_enabled: bool = True
-    task_args: list[Any] = Field(default_factory=list)
-    task_kwargs: dict[str, Any] = Field(default_factory=dict)
+    task_args: Arguments = Field(default_factory=list)
+    task_kwargs: NamedArguments = Field(default_factory=dict)
     task_extra_config: ExtraConfig = Field(default_factory=ExtraConfig)
 
 
@@ -225,8 +251,8 @@ class ScheduleUpdate(ScheduleFields):
     task_path: str | None = Field(None, min_length=1, max_length=300)
     task_type: TaskType | None = None
     task_enabled: bool | None = None
-    task_args: list[Any] | None = None
-    task_kwargs: dict[str, Any] | None = None
+    task_args: Arguments | None = None
+    task_kwargs: NamedArguments | None = None
     task_extra_config: ExtraConfig | None = None
 
 
@@ -241,8 +267,8 @@ class RunRequest(BaseModel):
 
     model_config = _CLOSED
 
-    args: list[Any] = Field(default_factory=list)
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    args: Arguments = Field(default_factory=list)
+    kwargs: NamedArguments = Field(default_factory=dict)
     options: RunOptions = Field(default_factory=RunOptions)
     countdown: Seconds | None = Field(None, ge=0, le=31_536_000, description="Seconds until it may start.")
 

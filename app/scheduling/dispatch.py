@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.db.partitions import ensure_partitions
-from app.scheduling import drift, liveness, runs, statements, waiting
+from app.scheduling import drift, liveness, runs, statements, tally, waiting
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.firing import Due, Firer
 from app.scheduling.ids import new_id
@@ -73,10 +73,12 @@ class Dispatcher:
         settings: Settings,
         *,
         name: str,
+        version: str | None = None,
         sweeps: Sequence[Callable[[Session], Sequence[RunMessage]]] = (),
     ) -> None:
         """``sweeps`` are asked now and then to complete what others left open, each in a transaction."""
         self.id = new_id()
+        self._version = version
         self._sweeps = sweeps
         self._sessions = sessions
         self._publisher = publisher
@@ -102,7 +104,9 @@ class Dispatcher:
             delay = self._pass()
         except Exception:
             self._in_contact_since = None
+            tally.count("beat_pass", label="failed")
             raise
+        tally.count("beat_pass", label="done")
         if self._in_contact_since is None:
             self._in_contact_since = time.monotonic()
         return delay
@@ -135,6 +139,7 @@ class Dispatcher:
                 return 0
             due = [Due(row.schedule_id, row.next_run_at, row.run_count) for row in claimed]
             messages = self._firer.fire(session, due, claimed[0].now)
+        tally.count("fired", len(claimed))
         self._publish(messages)
         return len(claimed)
 
@@ -155,9 +160,15 @@ class Dispatcher:
         for run_id in [row.id for row in found if row.apart]:
             with self._sessions.begin() as session:
                 runs.end_queued(session, run_id, RunState.EXPIRED, Reason.DEADLINE, late=True)
+        tally.count("dispatched", sum(row.state == "queued" for row in rows))
+        for row in rows:
+            if row.state != "queued":
+                tally.tell(tally.Ended(row.task, row.queue, row.state))
         self._publish(
             [
-                RunMessage.of(row.id, row.task, row.queue, row.attempt, row.options)
+                RunMessage.of(
+                    row.id, row.task, row.queue, row.attempt, row.options, traceparent=row.traceparent
+                )
                 for row in rows
                 if row.state == "queued"
             ]
@@ -208,7 +219,7 @@ class Dispatcher:
 
     def _heartbeat(self) -> None:
         with self._sessions.begin() as session:
-            liveness.heartbeat(session, self.id, name=self._name, pid=os.getpid())
+            liveness.heartbeat(session, self.id, name=self._name, pid=os.getpid(), version=self._version)
 
     def _ensure_partitions(self) -> None:
         with self._sessions.begin() as session:

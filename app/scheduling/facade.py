@@ -5,7 +5,7 @@ Every method is one unit of work: it commits before it returns, and publishes on
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
@@ -15,6 +15,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
+from app.db.companions import produced
 from app.db.migrate import current, head
 from app.errors import Conflict, NotFound
 from app.scheduling import (
@@ -135,10 +136,22 @@ class Scheduler(RunOperations):
         async with self._sessions() as session:
             return await session.run_sync(schedules.view, schedule_id)
 
-    async def update_schedule(self, schedule_id: UUID, body: ScheduleUpdate, *, actor: str) -> ScheduleView:
-        """Change what ``body`` gives; see `schedules.update` for what it raises."""
+    async def update_schedule(
+        self,
+        schedule_id: UUID,
+        body: ScheduleUpdate,
+        *,
+        actor: str,
+        expected: Collection[int] | None = None,
+    ) -> ScheduleView:
+        """Change what ``body`` gives, if the schedule is at one of the ``expected`` versions.
+
+        See `schedules.update` for what it raises.
+        """
         return await self._unit(
-            lambda session: schedules.update(session, self._catalogue, schedule_id, body, actor)
+            lambda session: schedules.update(
+                session, self._catalogue, schedule_id, body, actor, expected=expected
+            )
         )
 
     async def set_enabled(self, schedule_id: UUID, enabled: bool, *, actor: str) -> ScheduleView:  # noqa: FBT001
@@ -154,9 +167,11 @@ class Scheduler(RunOperations):
             return found
         return await self.update_schedule(schedule_id, ScheduleUpdate(task_enabled=enabled), actor=actor)
 
-    async def delete_schedule(self, schedule_id: UUID, *, actor: str) -> None:
-        """Delete a schedule; its runs and its history stay."""
-        await self._unit(lambda session: schedules.remove(session, schedule_id, actor))
+    async def delete_schedule(
+        self, schedule_id: UUID, *, actor: str, expected: Collection[int] | None = None
+    ) -> None:
+        """Delete a schedule at one of the ``expected`` versions; its runs and its history stay."""
+        await self._unit(lambda session: schedules.remove(session, schedule_id, actor, expected=expected))
 
     async def pause(self, schedule_id: UUID, note: str, *, actor: str) -> ScheduleView:
         """Let a schedule fire no more until it is resumed; see `pausing.pause` for what it raises."""
@@ -320,7 +335,10 @@ class Scheduler(RunOperations):
 
     async def _unit(self, work: Callable[[Session], T]) -> T:
         async with self._sessions() as session, session.begin():
-            return await session.run_sync(work)
+            made = await session.run_sync(work)
+            # What was made comes first, where wake-ups are answered with it.
+            produced(session, made[0] if isinstance(made, tuple) else made)
+            return made
 
     async def _publishing(self, work: Callable[[Session], tuple[RunRow, RunMessage | None]]) -> RunRow:
         row, message = await self._unit(work)

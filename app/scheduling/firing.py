@@ -7,6 +7,7 @@ reason, and stops nobody.
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from app.db.arrays import instant_array, int_array, uuid_array
 from app.errors import InvalidInput
-from app.scheduling import policies, statements, timing, waiting
+from app.scheduling import policies, statements, tally, timing, waiting
 from app.scheduling.calendars import CalendarLoader, NamedCalendar, chosen
 from app.scheduling.catalogue import Catalogue, Unfit
 from app.scheduling.config import ExtraConfig
@@ -107,6 +108,7 @@ class _Batch:
     clocks: list[tuple[UUID, datetime | None, int]] = field(default_factory=list)
     states: list[dict[str, Any]] = field(default_factory=list)
     awaited: list[tuple[UUID, UUID, Plan]] = field(default_factory=list)
+    skipped: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 class Firer:
@@ -272,6 +274,7 @@ class Firer:
     @staticmethod
     def _skip(batch: _Batch, schedule_id: UUID, decision: _Decision, tick: Tick) -> None:
         at, order = tick.scheduled_for, decision.order
+        batch.skipped[order.task, order.queue] += 1
         key = (decision, at, tick.reason)
         number = batch.numbers.get(key)
         if number is None:
@@ -307,6 +310,8 @@ class Firer:
 
     def _write(self, session: Session, batch: _Batch) -> list[RunMessage]:
         decided_before = self._insert(session, batch)
+        for (task, queue), number in batch.skipped.items():
+            tally.note(session, tally.Ended(task, queue, "skipped", number=number))
         if batch.missed:
             session.execute(statements.INSERT_MISSED, batch.missed)
         # A tick that had been decided before has no end to count from.

@@ -1,13 +1,15 @@
 """Who is alive: workers hold a lease, beats leave the time of their last good pass."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CursorResult
+from sqlalchemy import CursorResult, update
 from sqlalchemy.orm import Session
 
 from app.scheduling import statements
+from app.scheduling.models import WorkerRow
 
 
 def register_worker(
@@ -17,6 +19,13 @@ def register_worker(
     session.execute(
         statements.REGISTER_WORKER,
         {"id": worker_id, "name": name, "pid": pid, "queues": json.dumps(list(queues)), "lease": lease},
+    )
+
+
+def describe_worker(session: Session, worker_id: UUID, columns: Mapping[str, Any]) -> None:
+    """Write what a worker says of itself: state, pool, concurrency, version."""
+    session.execute(
+        update(WorkerRow).where(WorkerRow.id == worker_id, WorkerRow.stopped_at.is_(None)).values(**columns)
     )
 
 
@@ -31,6 +40,6 @@ def retire_worker(session: Session, worker_id: UUID) -> None:
     session.execute(statements.RETIRE_WORKER, {"id": worker_id})
 
 
-def heartbeat(session: Session, beat_id: UUID, *, name: str, pid: int) -> None:
+def heartbeat(session: Session, beat_id: UUID, *, name: str, pid: int, version: str | None = None) -> None:
     """Record a good pass of a beat."""
-    session.execute(statements.BEAT_HEARTBEAT, {"id": beat_id, "name": name, "pid": pid})
+    session.execute(statements.BEAT_HEARTBEAT, {"id": beat_id, "name": name, "pid": pid, "version": version})

@@ -31,10 +31,20 @@ class RunMessage:
     soft_time_limit: float | None = None
     time_limit: float | None = None
     restartable: bool = False
+    traceparent: str | None = None
 
     @classmethod
-    def of(cls, run_id: UUID, task: str, queue: str, attempt: int, options: Mapping[str, Any]) -> Self:
-        """The wake-up of a stored run, whose limits are in its options."""
+    def of(
+        cls,
+        run_id: UUID,
+        task: str,
+        queue: str,
+        attempt: int,
+        options: Mapping[str, Any],
+        *,
+        traceparent: str | None = None,
+    ) -> Self:
+        """The wake-up of a stored run, whose limits are in its options; ``traceparent`` names who asked for it."""
         return cls(
             run_id,
             task,
@@ -43,6 +53,7 @@ class RunMessage:
             options.get("soft_time_limit"),
             options.get("time_limit"),
             options.get("on_worker_lost") == "retry",
+            traceparent=traceparent,
         )
 
 

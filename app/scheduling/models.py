@@ -10,7 +10,7 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Date, ForeignKey, Index, PrimaryKeyConstraint, SmallInteger, text
+from sqlalchemy import ARRAY, Computed, Date, ForeignKey, Index, PrimaryKeyConstraint, SmallInteger, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import Base, PrimaryId
@@ -142,7 +142,10 @@ class RunRow(Base):
     """One intended execution, from its tick or request to its outcome.
 
     ``blocked_by`` is the run after whose end this one has its turn. ``settles``: its end changes what its schedule
-    does next, so whoever ends it locks the schedule's clock first (`app.scheduling.settlement`).
+    does next, so whoever ends it locks the schedule's clock first (`app.scheduling.settlement`). While
+    ``streamed_until`` lies ahead, somebody follows it, and is notified. ``limit_key`` is what its limits are
+    shared by, ``limit_slot_at`` the start that a rate limit reserved for it (`app.scheduling.limiting`).
+    ``traceparent`` names the span that asked for it.
     """
 
     __tablename__ = RUNS
@@ -181,6 +184,17 @@ class RunRow(Base):
             "schedule_id",
             "scheduled_for",
             postgresql_where=text("origin = 'backfill'"),
+        ),
+        Index(
+            "ix_celery_task_runs_limited",
+            "limit_key",
+            postgresql_where=text("limit_key IS NOT NULL AND state = 'running'"),
+        ),
+        Index(
+            "ix_celery_task_runs_held",
+            "limit_key",
+            "due_at",
+            postgresql_where=text("state = 'queued' AND reason = 'concurrency_limit'"),
         ),
         {"postgresql_partition_by": "RANGE (id)"},
     )
@@ -222,6 +236,11 @@ class RunRow(Base):
     watched: Mapped[bool] = mapped_column(server_default="false")
     cancel_forced: Mapped[bool] = mapped_column(server_default="false")
     cancel_note: Mapped[str | None]
+    progress: Mapped[dict[str, Any] | None]
+    streamed_until: Mapped[datetime | None]
+    limit_key: Mapped[str | None] = mapped_column(Computed("options ->> 'concurrency_key'", persisted=True))
+    limit_slot_at: Mapped[datetime | None]
+    traceparent: Mapped[str | None]
 
 
 class AttemptRow(Base):
@@ -268,6 +287,15 @@ class LogRow(Base):
     level: Mapped[str]
     logger: Mapped[str]
     message: Mapped[str]
+
+
+class LimitRow(Base):
+    """When the next start of a rate-limited key is free."""
+
+    __tablename__ = "celery_task_limits"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    next_free_at: Mapped[datetime]
 
 
 class TaskIdRow(Base):
@@ -323,6 +351,10 @@ class WorkerRow(Base):
     started_at: Mapped[datetime] = mapped_column(server_default=NOW)
     lease_expires_at: Mapped[datetime]
     stopped_at: Mapped[datetime | None]
+    state: Mapped[str] = mapped_column(server_default="ready")
+    pool: Mapped[str | None]
+    concurrency: Mapped[int | None]
+    version: Mapped[str | None]
 
 
 class CalendarRow(Base):
@@ -351,3 +383,4 @@ class BeatRow(Base):
     pid: Mapped[int]
     started_at: Mapped[datetime] = mapped_column(server_default=NOW)
     last_pass_at: Mapped[datetime]
+    version: Mapped[str | None]

@@ -87,6 +87,12 @@ class Reason(StrEnum):
     UPSTREAM_FAILED = "upstream_failed"
     """A run that it was to follow, in a chain or chord, did not succeed."""
 
+    # Why a run is still waiting; never of a run that has ended.
+    CONCURRENCY_LIMIT = "concurrency_limit"
+    """As many runs of its key as its `concurrency_limit` allows are running; it starts when one ends."""
+    RATE_LIMIT = "rate_limit"
+    """Its key's `rate_limit` has reserved a later start for it: `next_dispatch_at`."""
+
     # Decided while it was running.
     WORKER_LOST = "worker_lost"
     """Its worker died or lost contact, and no attempt was left."""

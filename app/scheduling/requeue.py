@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from app.scheduling import runs, statements
+from app.scheduling import limiting, runs, statements, tally
 from app.scheduling.messages import RunMessage
 from app.scheduling.states import RunState
 
@@ -27,7 +27,7 @@ SET state = 'queued', attempt = attempt + 1, reason = NULL, dispatches = CASE WH
     worker = NULL, worker_id = NULL, start_token = NULL, started_at = NULL, error = CAST(:error AS jsonb)
 WHERE id = :id AND attempt = :attempt AND state = 'running' AND worker_id = :worker_id
   AND cancel_requested_at IS NULL
-RETURNING task, queue, attempt, options
+RETURNING task, queue, attempt, options, traceparent, limit_key
 """)
 
 
@@ -66,6 +66,8 @@ def give_back(
     running = session.execute(statements.ATTEMPT, guard).one_or_none()
     if running is None:
         return False, None
+    if running.options.get("concurrency_key") is not None:
+        limiting.lock(session, running.options["concurrency_key"])
     error = None if wish.error is None else json.dumps(wish.error)
     at_once = wish.due_at is None and wish.delay <= 0
     row = session.execute(
@@ -85,6 +87,9 @@ def give_back(
     ).one_or_none()
     if row is None:
         return False, None
+    tally.note(session, tally.Requeued(row.task, row.queue, RunState.FAILED))
+    if row.limit_key is not None:
+        limiting.release(session, row.limit_key)
     session.execute(
         statements.KEEP_ATTEMPT,
         {
@@ -97,6 +102,8 @@ def give_back(
         },
     )
     if at_once:
-        return True, RunMessage.of(run_id, row.task, row.queue, row.attempt, row.options)
+        return True, RunMessage.of(
+            run_id, row.task, row.queue, row.attempt, row.options, traceparent=row.traceparent
+        )
     runs.wake_beats(session, run_id, within=beat_sleep)
     return True, None

@@ -19,7 +19,7 @@ from uuid import UUID
 from sqlalchemy import TextClause, func, insert, select
 from sqlalchemy.orm import Session
 
-from app.scheduling import settlement, statements
+from app.scheduling import limiting, run_logs, settlement, statements, tally, tracing
 from app.scheduling.canvas import columns_of
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.config import RunOptions
@@ -30,6 +30,7 @@ from app.scheduling.policies import Reason
 from app.scheduling.states import Origin, RunState
 
 __all__ = [
+    "Held",
     "Origin",
     "Outcome",
     "RunState",
@@ -49,7 +50,8 @@ LOST_ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What a worker needs to execute the attempt that it has just started."""
+    """What a worker needs to execute the attempt that it has just started. Lateness is in seconds: of the
+    start, and of the message that led to it."""
 
     args: list[Any]
     kwargs: dict[str, Any]
@@ -58,6 +60,18 @@ class Started:
     schedule_id: UUID | None
     scheduled_for: datetime | None
     canvas: dict[str, Any] | None
+    task: str
+    queue: str
+    start_lateness: float
+    dispatch_lateness: float | None
+    traceparent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The run is over a limit and stays queued; it is woken when its turn comes."""
+
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +116,7 @@ def submit(
     later = due_at is not None or due_in > 0
     waits = blocked_by is not None
     eligible: Any = due_at if due_at is not None else now + timedelta(seconds=due_in)
-    stored = options.stored(task)
+    stored, traceparent = options.stored(task), tracing.current()
     identifier = run_id or new_id()
     chosen = queue or options.queue or task.queue
     deadline: Any = now + timedelta(seconds=expires) if isinstance(expires, float | int) else expires
@@ -131,11 +145,16 @@ def submit(
             kwargs=dict(kwargs),
             options=stored,
             requested_by=requested_by,
+            traceparent=traceparent,
             replay_of=replay_of,
             **columns_of(canvas),
         )
     )
-    return None if later or waits else RunMessage.of(identifier, task.name, chosen, 1, stored)
+    return (
+        None
+        if later or waits
+        else RunMessage.of(identifier, task.name, chosen, 1, stored, traceparent=traceparent)
+    )
 
 
 def wake_beats(session: Session, run_id: UUID, *, within: float) -> None:
@@ -153,7 +172,7 @@ def start(
     token: UUID,
     published_at: datetime | None = None,
     task: str | None = None,
-) -> Started | None:
+) -> Started | Held | None:
     """Start this attempt, at most once.
 
     ``token`` is made for this call by the caller and repeated when the call itself must be repeated
@@ -161,19 +180,30 @@ def start(
     no more than a message. None means that there is nothing to start: a duplicate or forged
     message, a run that is not due, expired or cancelled, or a worker without a lease.
     """
-    row = session.execute(
-        statements.START,
-        {
-            "id": run_id,
-            "attempt": attempt,
-            "worker_id": worker_id,
-            "worker": worker,
-            "token": token,
-            "published_at": published_at,
-            "task": task,
-        },
-    ).one_or_none()
-    return None if row is None else Started(*row)
+    values = {
+        "id": run_id,
+        "attempt": attempt,
+        "worker_id": worker_id,
+        "worker": worker,
+        "token": token,
+        "published_at": published_at,
+        "task": task,
+    }
+    row = session.execute(statements.START, values).one_or_none()
+    if row is None:
+        limited = limiting.start(session, values)
+        if isinstance(limited, Reason):
+            tally.note(session, tally.Counted("held", label=limited))
+            return Held(limited)
+        row = limited
+    if row is None:
+        return None
+    started = Started(*row)
+    tally.note(
+        session,
+        tally.Began(started.task, started.queue, started.start_lateness, started.dispatch_lateness),
+    )
+    return started
 
 
 def finish(
@@ -194,9 +224,16 @@ def finish(
             outcome = Outcome(RunState.CANCELLED, error=outcome.error, reason=Reason(row.cancel_reason))
         delay = _next_delay(run_id, attempt, outcome, row.options)
         if delay is not None:
+            key = row.options.get("concurrency_key")
+            if key is not None:
+                limiting.lock(session, key)
             again = guard | {"delay": delay.total_seconds(), "error": error}
-            if session.scalar(statements.REQUEUE, again) is None:
+            requeued = session.execute(statements.REQUEUE, again).one_or_none()
+            if requeued is None:
                 return None
+            tally.note(session, tally.Requeued(requeued.task, requeued.queue, outcome.state))
+            if key is not None:
+                limiting.release(session, key)
             session.execute(
                 statements.KEEP_ATTEMPT,
                 {
@@ -260,15 +297,21 @@ def cancel(session: Session, run_id: UUID, reason: Reason = Reason.CANCELLED_BY_
 
 
 def _end(session: Session, statement: TextClause, values: Mapping[str, Any]) -> bool:
-    """One guarded ending: at once, or, for a run that settles, with its schedule locked before."""
-    if session.execute(statement, {**values, "settling": False}).one_or_none() is not None:
-        return True
-    settlement.lock_schedule_of(session, values["id"])
-    ended = session.execute(statement, {**values, "settling": True}).one_or_none()
+    """One guarded ending: at once, or, for a run that settles or is limited, with schedule and key locked before."""
+    ended = session.execute(statement, {**values, "settling": False}).one_or_none()
     if ended is None:
-        return False
-    if ended.settles:
-        settlement.settle(session, ended)
+        settlement.lock_schedule_of(session, values["id"])
+        limiting.lock_key_of(session, values["id"])
+        ended = session.execute(statement, {**values, "settling": True}).one_or_none()
+        if ended is None:
+            return False
+        if ended.settles:
+            settlement.settle(session, ended)
+    tally.note(session, tally.Ended(ended.task, ended.queue, ended.state, ended.seconds))
+    if ended.limit_key is not None:
+        limiting.release(session, ended.limit_key)
+    if ended.streamed_until is not None:
+        session.execute(run_logs.NOTIFY_ONE, {"id": ended.id})
     return True
 
 

@@ -4,6 +4,7 @@ Who edits locks the schedule's clock first, as a firing beat does, so an edit an
 overlap. Only a change of timing or of state moves the next tick, and it never fires in the past.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from app.errors import Conflict, FieldError, InvalidInput, NotFound
+from app.errors import Conflict, FieldError, InvalidInput, NotFound, PreconditionFailed
 from app.scheduling import statements, timing
 from app.scheduling.calendars import named, require
 from app.scheduling.catalogue import Catalogue
@@ -114,19 +115,24 @@ def update(
     body: ScheduleUpdate,
     actor: str,
     *,
+    expected: Collection[int] | None = None,
     declared: bool = False,
 ) -> ScheduleView:
     """Change what ``body`` gives and nothing else; ``declared``: as its declaration says.
+
+    ``expected`` are the versions that its author has seen; None for whichever there is.
 
     An invalid or completed schedule becomes active again when its timing or task is mended.
 
     Raises:
         NotFound: there is none with this id.
+        PreconditionFailed: it is at another version.
         InvalidInput: as for `create`.
         Conflict: it would be active, and no tick is left in it or it does not fit its task; or it is declared, and
             more than `task_enabled` is to change.
     """
     row, clock = locked(session, schedule_id)
+    _check_version(row, expected)
     if not declared and body.model_fields_set - {"task_enabled"}:
         _refuse_declared(row, "Change")
     now = database_time(session)
@@ -158,14 +164,23 @@ def update(
     return ScheduleView(row, clock.next_run_at)
 
 
-def remove(session: Session, schedule_id: UUID, actor: str, *, declared: bool = False) -> None:
+def remove(
+    session: Session,
+    schedule_id: UUID,
+    actor: str,
+    *,
+    expected: Collection[int] | None = None,
+    declared: bool = False,
+) -> None:
     """Delete a schedule; its runs and its versions stay. ``declared``: its declaration is gone.
 
     Raises:
         NotFound: there is none with this id.
+        PreconditionFailed: it is at another version than the ``expected`` ones.
         Conflict: it is declared, so it is deleted where it is declared.
     """
     row, _ = locked(session, schedule_id)
+    _check_version(row, expected)
     if not declared:
         _refuse_declared(row, "Delete")
     row.version += 1
@@ -209,6 +224,13 @@ def locked(session: Session, schedule_id: UUID) -> tuple[ScheduleRow, ClockRow]:
 def database_time(session: Session) -> datetime:
     """What the one clock that decides says."""
     return session.execute(select(NOW)).scalar_one()  # type: ignore[no-any-return]
+
+
+def _check_version(row: ScheduleRow, expected: Collection[int] | None) -> None:
+    if expected is not None and row.version not in expected:
+        raise PreconditionFailed(
+            f"The schedule is at version {row.version} now. Read it again, and repeat your change if it still fits."
+        )
 
 
 def require_fit(catalogue: Catalogue, row: ScheduleRow) -> None:

@@ -119,9 +119,9 @@ _LATE = "COALESCE(start_deadline <= (SELECT clock_timestamp()), false)"
 
 
 def due_for_dispatch(batch: int) -> TextClause:
-    """Lock up to ``batch`` queued runs whose (next) wake-up is due; ``apart`` ones end with their schedule locked."""
+    """Lock up to ``batch`` queued runs whose (next) wake-up is due; ``apart`` ones end with their schedule or key locked."""
     return text(f"""
-SELECT id, settles AND {_LATE} AS apart
+SELECT id, (settles OR limit_key IS NOT NULL) AND {_LATE} AS apart
 FROM celery_task_runs
 WHERE next_dispatch_at <= (SELECT clock_timestamp())
 ORDER BY next_dispatch_at
@@ -142,7 +142,7 @@ SET state = CASE WHEN {_LATE} THEN 'expired' ELSE state END,
             CAST(:delay AS double precision) * power(2, LEAST(dispatches, 16)), :cap)),
         start_deadline) END
 WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued' AND blocked_by IS NULL
-RETURNING id, state, task, queue, attempt, options
+RETURNING id, state, task, queue, attempt, options, traceparent
 """)
 
 # The broker was away: wake again as soon as it may be back, without waiting for the long delay.
@@ -152,31 +152,44 @@ SET next_dispatch_at = LEAST(clock_timestamp() + make_interval(secs => :delay), 
 WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued'
 """)
 
-# The guarded start. A repeat of the same start (its reply was lost) carries the same token.
-START = text("""
+
+def _start(*, limited: bool) -> TextClause:
+    free, cleared = (
+        ("limit_key IS NOT NULL", ", reason = NULL, limit_slot_at = NULL")
+        if limited
+        else ("limit_key IS NULL", "")
+    )
+    return text(f"""
 UPDATE celery_task_runs
 SET state = 'running', started_at = clock_timestamp(), next_dispatch_at = NULL,
     worker = :worker, worker_id = :worker_id, start_token = :token,
-    published_at = COALESCE(:published_at, published_at)
+    published_at = COALESCE(:published_at, published_at){cleared}
 WHERE id = :id AND attempt = :attempt AND (CAST(:task AS text) IS NULL OR task = :task)
-  AND (state = 'queued' AND blocked_by IS NULL AND due_at <= clock_timestamp()
+  AND (state = 'queued' AND blocked_by IS NULL AND {free} AND due_at <= clock_timestamp()
            AND (start_deadline IS NULL OR start_deadline > clock_timestamp())
        OR state = 'running' AND start_token = :token)
   AND EXISTS (SELECT 1 FROM celery_workers w
               WHERE w.id = :worker_id AND w.lease_expires_at > clock_timestamp())
-RETURNING args, kwargs, attempt, options, schedule_id, scheduled_for, canvas
+RETURNING args, kwargs, attempt, options, schedule_id, scheduled_for, canvas, task, queue,
+    EXTRACT(EPOCH FROM started_at - due_at)::float, EXTRACT(EPOCH FROM published_at - due_at)::float, traceparent
 """)
 
-_ENDED = "id, schedule_id, origin, state, attempt, started_at, finished_at, blocked_by, settles"
 
-# Without ``settling`` a run whose end concerns its schedule is left alone: that is locked first.
+# The guarded start. A repeat of the same start (its reply was lost) carries the same token.
+START = _start(limited=False)
+# Of a run with a limit, whose key is held: see `app.scheduling.limiting`.
+START_LIMITED = _start(limited=True)
+
+_ENDED = "task, queue, EXTRACT(EPOCH FROM finished_at - started_at)::float AS seconds, id, schedule_id, origin, state, attempt, started_at, finished_at, blocked_by, settles, limit_key, streamed_until"
+
+# Without ``settling`` a run whose end concerns its schedule or its limit is left alone: that is locked first.
 FINISH = text(f"""
 UPDATE celery_task_runs
 SET state = :state, reason = :reason, finished_at = clock_timestamp(),
     result = CAST(:result AS jsonb), error = CAST(:error AS jsonb)
 WHERE id = :id AND attempt = :attempt AND state = 'running'
   AND (CAST(:worker_id AS uuid) IS NULL OR worker_id = :worker_id)
-  AND (:settling OR NOT settles)
+  AND (:settling OR NOT settles AND limit_key IS NULL)
 RETURNING {_ENDED}
 """)
 
@@ -189,7 +202,7 @@ WHERE id = :id AND state = 'queued'
   AND (CAST(:attempt AS int) IS NULL OR attempt = :attempt)
   AND (CAST(:task AS text) IS NULL OR task = :task)
   AND (NOT :late OR start_deadline <= clock_timestamp())
-  AND (:settling OR NOT settles)
+  AND (:settling OR NOT settles AND limit_key IS NULL)
 RETURNING {_ENDED}
 """)
 
@@ -233,7 +246,7 @@ SET state = 'queued', attempt = attempt + 1, dispatches = 0,
     worker = NULL, worker_id = NULL, start_token = NULL, started_at = NULL, error = CAST(:error AS jsonb)
 WHERE id = :id AND attempt = :attempt AND state = 'running' AND cancel_requested_at IS NULL
   AND (CAST(:worker_id AS uuid) IS NULL OR worker_id = :worker_id)
-RETURNING id
+RETURNING task, queue
 """)
 
 # Runs whose worker has no lease any more, wherever it is.
@@ -259,8 +272,8 @@ LIMIT 500
 """)
 
 REGISTER_WORKER = text("""
-INSERT INTO celery_workers (id, name, pid, queues, lease_expires_at)
-VALUES (:id, :name, :pid, CAST(:queues AS jsonb), clock_timestamp() + make_interval(secs => :lease))
+INSERT INTO celery_workers (id, name, pid, queues, state, lease_expires_at)
+VALUES (:id, :name, :pid, CAST(:queues AS jsonb), 'starting', clock_timestamp() + make_interval(secs => :lease))
 ON CONFLICT (id) DO UPDATE SET lease_expires_at = EXCLUDED.lease_expires_at
 """)
 
@@ -271,17 +284,19 @@ WHERE id = :id AND stopped_at IS NULL
 """)
 
 RETIRE_WORKER = text("""
-UPDATE celery_workers SET stopped_at = clock_timestamp(), lease_expires_at = clock_timestamp() WHERE id = :id
+UPDATE celery_workers SET state = 'stopped', stopped_at = clock_timestamp(), lease_expires_at = clock_timestamp()
+WHERE id = :id
 """)
 
 BEAT_HEARTBEAT = text("""
-INSERT INTO celery_beats (id, name, pid, last_pass_at)
-VALUES (:id, :name, :pid, clock_timestamp())
+INSERT INTO celery_beats (id, name, pid, last_pass_at, version)
+VALUES (:id, :name, :pid, clock_timestamp(), :version)
 ON CONFLICT (id) DO UPDATE SET last_pass_at = EXCLUDED.last_pass_at
 """)
 
 FORGET_DEAD = text("""
-WITH beats AS (DELETE FROM celery_beats WHERE last_pass_at < clock_timestamp() - interval '1 day')
+WITH limits AS (DELETE FROM celery_task_limits WHERE next_free_at < clock_timestamp() - interval '1 day'),
+     beats AS (DELETE FROM celery_beats WHERE last_pass_at < clock_timestamp() - interval '1 day')
 DELETE FROM celery_workers w
 WHERE w.lease_expires_at < clock_timestamp() - interval '7 days'
 """)

@@ -17,13 +17,19 @@ from app.worker import (
     bridge,
     calls,
     cancellation,
+    capture,
+    departure,
     execution,
+    flushing,
     limits,
     liveness,
     logs,
+    measures,
     outcomes,
     pools,
+    registration,
     remote,
+    tracing,
     transport,
 )
 from app.worker.broker import BrokerClient
@@ -31,7 +37,19 @@ from app.worker.config import celery_configuration
 from app.worker.publisher import CeleryPublisher
 from app.worker.task import current_request, refuse_withheld, send
 
-__all__ = ["Upbeat", "app", "cancellation", "catalogue", "liveness", "logs", "remote"]
+__all__ = [
+    "Upbeat",
+    "app",
+    "cancellation",
+    "catalogue",
+    "departure",
+    "liveness",
+    "logs",
+    "measures",
+    "registration",
+    "remote",
+    "tracing",
+]
 
 
 class Upbeat(Celery):  # type: ignore[misc]
@@ -115,7 +133,11 @@ class Upbeat(Celery):  # type: ignore[misc]
             if running is None:
                 return call(*args, **kwargs)
             try:
-                with running.body(), limits.watched(self, running, task, awaits=awaits):
+                with (
+                    running.body(),
+                    capture.recording(running.run_id, running.attempt),
+                    limits.watched(self, running, task, awaits=awaits),
+                ):
                     return call(*args, **kwargs)
             except (bridge.RunCancelled, TimeLimitExceeded) as error:
                 # Final, whatever `autoretry_for` may say.
@@ -155,12 +177,14 @@ class Upbeat(Celery):  # type: ignore[misc]
 @signals.worker_process_shutdown.connect(weak=False)
 def _close_child(**_: Any) -> None:
     bridge.shutdown()
+    flushing.flusher.close()
     bookkeeping.close()
 
 
 @signals.worker_shutdown.connect(weak=False)
 def _close_main(**_: Any) -> None:
     bridge.shutdown()
+    flushing.flusher.close()
 
 
 pools.register()

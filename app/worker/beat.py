@@ -22,13 +22,19 @@ from app.db import sync_engine, sync_sessions
 from app.db.listen import Listener
 from app.scheduling.dispatch import Dispatcher
 from app.settings import get_settings
-from app.worker import bookkeeping
+from app.worker import bookkeeping, measures, registration, tracing
+from app.worker.watchdog import EXIT_STATUS, Watchdog
 
 logger = logging.getLogger(__name__)
 
 FIRST_BACKOFF = 0.1
 LONGEST_BACKOFF = 1.0
 STOP_PATIENCE = 10.0
+
+
+def _bite(_why: str) -> None:
+    logging.shutdown()
+    os._exit(EXIT_STATUS)
 
 
 class DatabaseScheduler(Scheduler):  # type: ignore[misc]
@@ -44,15 +50,23 @@ class DatabaseScheduler(Scheduler):  # type: ignore[misc]
         self._engine: Engine | None = None
         self._away_since: float | None = None
         self._backoff = FIRST_BACKOFF
+        self._watchdog = Watchdog("the beat's loop", get_settings().worker.watchdog, _bite)
+
+    def watch(self) -> None:
+        """End this process when the loop hangs."""
+        self._watchdog.start()
 
     def wake(self, *, stop: bool = False) -> None:
         """End the current wait; safe in a signal handler."""
         self._stopping = self._stopping or stop
+        if stop:
+            self._watchdog.stop()
         with suppress(BlockingIOError):
             os.write(self._wake_writer, b".")
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         """One pass, and the wait for the next; never raises, and leaves no time for others to wait."""
+        self._watchdog.turned()
         try:
             self._listener.connect()
             delay = self._dispatcher.run_pass()
@@ -94,6 +108,7 @@ class DatabaseScheduler(Scheduler):  # type: ignore[misc]
             self.app.catalogue(),
             settings,
             name=f"beat@{os.uname().nodename}",
+            version=registration.version(),
             sweeps=(self.app.backend.sweep,),
         )
 
@@ -140,6 +155,13 @@ class DatabaseScheduler(Scheduler):  # type: ignore[misc]
 class Service(CeleryService):  # type: ignore[misc]
     """Celery's loop around the scheduler, which can be stopped while that waits."""
 
+    def start(self, embedded_process: bool = False) -> None:
+        """Turn until stopped."""
+        self.scheduler.watch()
+        measures.serve_beat()
+        tracing.switch_on("upbeat-beat")
+        super().start(embedded_process=embedded_process)
+
     def stop(self, wait: bool = False) -> None:
         """Stop after the pass that is under way."""
         self.request_stop()
@@ -181,6 +203,7 @@ class EmbeddedBeat:
 
     def start(self) -> None:
         """Begin; returns at once, whether the database is there or not."""
+        self._scheduler.watch()
         self._thread.start()
 
     def stop(self) -> None:

@@ -64,6 +64,9 @@ def call(
         queue=queue_name(options.get("queue")),
         soft_time_limit=options.get("soft_time_limit"),
         time_limit=options.get("time_limit"),
+        concurrency_key=options.get("concurrency_key"),
+        concurrency_limit=options.get("concurrency_limit"),
+        rate_limit=options.get("rate_limit"),
     )
     due_in, due_at = due(options)
     expires = _expires(options.get("expires"))
@@ -74,7 +77,9 @@ def call(
         nonlocal repeated
         if repeated and (row := runs.read(session, run_id)) is not None:
             # The commit was done after all; only its reply was lost.
-            return RunMessage.of(row.id, row.task, row.queue, row.attempt, row.options)
+            return RunMessage.of(
+                row.id, row.task, row.queue, row.attempt, row.options, traceparent=row.traceparent
+            )
         repeated = True
         if task_id is not None:
             canvas.name_run(session, task_id, run_id)

@@ -40,6 +40,8 @@ def celery_configuration() -> dict[str, Any]:
         "task_create_missing_queues": False,
         "worker_disable_prefetch": True,
         "worker_prefetch_multiplier": 1,
+        # `rate_limit` holds across all workers (app.scheduling.limiting); Celery's own holds in each.
+        "worker_disable_rate_limits": True,
         "worker_consumer": "app.worker.consumer:Consumer",
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,

@@ -8,11 +8,21 @@ from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.worker import bookkeeping, counters, outcomes
+from app.worker import bookkeeping, counters, outcomes, registration
 from app.worker.transport import NONSENSE
 
 FIRST_RETRY = 0.5
 LONGEST_RETRY = 3.0
+
+
+def _ensure(connect: Any, *args: Any, callback: Any, **intervals: Any) -> Any:
+    """While the broker is looked for, the main loop stands still; but it has not hung."""
+
+    def waiting() -> Any:
+        registration.turned()
+        return callback()
+
+    return connect(*args, callback=waiting, **intervals)
 
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]
@@ -38,6 +48,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
     def ensure_connected(self, conn: Any) -> Any:
         """Look for a broker that is away every few seconds; Celery's pauses grow to half a minute."""
         conn.ensure_connection = partial(
+            _ensure,
             conn.ensure_connection,
             interval_start=FIRST_RETRY,
             interval_step=FIRST_RETRY,

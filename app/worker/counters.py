@@ -14,6 +14,7 @@ from typing import Any
 
 from celery import current_app
 
+from app.scheduling import tally
 from app.scheduling.messages import BrokerUnavailable
 
 logger = logging.getLogger(__name__)
@@ -44,12 +45,14 @@ def refuse(
         f" from queue {queue}" if queue else "",
         extra={"action": "message_refused", "problem": problem, "queue": queue, "task": task, "run_id": run},
     )
+    tally.count("refused", label=problem)
     _add("refused:" + problem)
 
 
 def nothing_to_start(run: str) -> None:
     """A message found nothing to start: a duplicate, or its run was cancelled, expired, or is forged."""
     logger.info("nothing to start for run %s", run, extra={"action": "start_suppressed", "run_id": run})
+    tally.count("suppressed")
     _add("suppressed")
 
 

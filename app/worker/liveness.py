@@ -18,6 +18,7 @@ from celery import signals
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.scheduling import tally
 from app.scheduling.ids import new_id
 from app.scheduling.liveness import register_worker, renew_lease, retire_worker
 from app.settings import get_settings
@@ -100,6 +101,7 @@ class Lease:
                     due = time.monotonic() + self._settings.lease_renewal
                 self._record_postponed()
             except Exception as error:  # noqa: BLE001 - the thread must outlive every outage
+                tally.count("lease", label="failed")
                 logger.warning(
                     "lease not renewed: %s", bookkeeping.first_line(error), extra={"action": "lease"}
                 )
@@ -127,6 +129,7 @@ class Lease:
             logger.warning("this worker was forgotten and registers again", extra={"action": "lease"})
             bookkeeping.transact(self._register)
         self._renewed_at = asked_at
+        tally.count("lease", label="done")
 
     def _record_postponed(self) -> None:
         for _ in range(self._postponed.qsize()):

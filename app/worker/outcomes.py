@@ -10,14 +10,14 @@ from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, Worker
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.scheduling import canvas, runs
+from app.scheduling import canvas, run_logs, runs
 from app.scheduling.canvas import as_run_id
 from app.scheduling.ids import new_id
 from app.scheduling.messages import RunMessage
 from app.scheduling.policies import Reason
 from app.scheduling.runs import Outcome, RunState
 from app.settings import get_settings
-from app.worker import bookkeeping, codec, liveness
+from app.worker import bookkeeping, capture, codec, liveness
 from app.worker.bridge import RunCancelled
 from app.worker.canvas import Errback, call_inline, draw
 from app.worker.errors import error_of
@@ -66,9 +66,10 @@ def finish(
     ``running`` is given by the process that executed it. None means that it was fenced and nothing
     changed, or that it is recorded later.
     """
-    worker_id, late_id = liveness.worker_id(), new_id()
+    worker_id, late_id, lines = liveness.worker_id(), new_id(), capture.rest(run_id, attempt)
 
     def work(session: Session) -> _Ended:
+        run_logs.store_lines(session, lines)
         state = runs.finish(session, run_id, attempt=attempt, outcome=outcome, worker_id=worker_id)
         if state is None:
             if running is not None:

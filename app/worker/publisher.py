@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 
 from celery.utils.nodenames import anon_nodename
 
+from app.scheduling import tally
 from app.scheduling.messages import QUEUES, BrokerUnavailable, RunMessage, Survey
 from app.worker.broker import BrokerClient
 
@@ -43,8 +44,13 @@ class CeleryPublisher:
         Raises:
             BrokerUnavailable: some or all were not sent; sending one twice does no harm.
         """
-        if messages:
+        if not messages:
+            return
+        try:
             self._broker.use(lambda client: self._push(client, messages))
+        except BrokerUnavailable:
+            tally.count("publish_failed", len(messages))
+            raise
 
     def try_publish(self, messages: Sequence[RunMessage]) -> None:
         """As `publish`; a broker that is away is logged, the runs stay queued and are sent later."""
@@ -122,14 +128,24 @@ def envelopes(messages: Sequence[RunMessage], published_at: float, origin: str) 
     """
     at, tag = repr(published_at), str(uuid4())[:24]
     return [
-        _template(_kind(each), origin) % {"run": each.run_id, "at": at, "tag": f"{tag}{number:012x}"}
+        _traced(
+            _template(_kind(each), origin) % {"run": each.run_id, "at": at, "tag": f"{tag}{number:012x}"},
+            each.traceparent,
+        )
         for number, each in enumerate(messages)
     ]
 
 
 def _kind(message: RunMessage) -> RunMessage:
     """The same message, of no run."""
-    return replace(message, run_id=_NO_RUN)
+    return replace(message, run_id=_NO_RUN, traceparent=None)
+
+
+def _traced(stored: str, traceparent: str | None) -> str:
+    """With the header that OpenTelemetry's instrumentation of Celery would have added when publishing."""
+    if traceparent is None:
+        return stored
+    return stored.replace('"headers": {', f'"headers": {{"traceparent": {json.dumps(traceparent)}, ', 1)
 
 
 @lru_cache(maxsize=1024)

@@ -9,7 +9,7 @@ import time
 from celery.worker import state
 
 from app.settings import get_settings
-from app.worker import liveness
+from app.worker import departure
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ _stuck: set[str] = set()
 
 
 def begin(why: str, stuck: set[str]) -> None:
-    """Take no more work, let the others finish for `UPBEAT_WORKER_DRAIN` seconds, and end this process.
+    """Take no more work, let the others finish for `UPBEAT_WORKER_DRAIN_TIMEOUT` seconds, and end this process.
 
     ``stuck`` are the ids of the runs that are not waited for. Returns at once.
     """
@@ -30,18 +30,17 @@ def begin(why: str, stuck: set[str]) -> None:
         _stuck.update(stuck)
     if first:
         logger.error("this worker is replaced: %s", why, extra={"action": "worker_replaced"})
+        departure.supersede()
         # Celery's warm shutdown: nothing is taken any more.
         os.kill(os.getpid(), signal.SIGTERM)
         threading.Thread(target=_leave, name="upbeat-replacement", daemon=True).start()
 
 
 def _leave() -> None:
-    end = time.monotonic() + get_settings().worker.drain
+    end = time.monotonic() + get_settings().worker.drain_timeout
     while time.monotonic() < end:
         active = set(state.requests)
         if not active - _stuck:
             break
         time.sleep(LOOK_EVERY)
-    liveness.lease().give_back()
-    logging.shutdown()
-    os._exit(EXIT_STATUS)
+    departure.leave("it is replaced", EXIT_STATUS)

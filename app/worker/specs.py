@@ -4,6 +4,7 @@ import inspect
 from typing import Any
 
 from app.scheduling.catalogue import TaskSpec
+from app.scheduling.limiting import spacing
 from app.scheduling.parameters import Parameters
 from app.worker import codec
 
@@ -24,5 +25,16 @@ def spec_of(task: Any) -> TaskSpec:
         time_limit=task.time_limit,
         max_attempts=task.max_attempts,
         on_worker_lost=task.on_worker_lost,
+        concurrency_key=task.concurrency_key,
+        concurrency_limit=task.concurrency_limit,
+        rate_limit=_rate(task),
         parameters=Parameters(function, bound=bound, decode=codec.from_stored) if task.typing else None,
     )
+
+
+def _rate(task: Any) -> str | None:
+    """Raises ValueError when it is not a rate."""
+    rate: str | None = task.rate_limit
+    if rate is not None:
+        spacing(rate)
+    return rate

@@ -13,7 +13,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.scheduling import requeue, runs
+from app.scheduling import requeue, run_logs, runs
 from app.scheduling.canvas import as_run_id
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.declarations import TaskSchedule
@@ -21,7 +21,7 @@ from app.scheduling.ids import new_id
 from app.scheduling.messages import DEFAULT_QUEUE, RunMessage
 from app.scheduling.policies import Reason
 from app.settings import get_settings
-from app.worker import bookkeeping, calls, codec, counters, execution, liveness, logs, outcomes
+from app.worker import bookkeeping, calls, capture, codec, counters, execution, liveness, logs, outcomes
 from app.worker.execution import Execution, collecting
 from app.worker.specs import spec_of
 
@@ -46,7 +46,9 @@ class OutcomeWithheld(Exception):
 class Task(CeleryTask):  # type: ignore[misc]
     """``aliases`` are names under which callers may also know the task (a path it had before);
     ``default_queue`` is what the decorator's ``queue`` says;
-    ``max_attempts`` and ``on_worker_lost`` ("fail" or "retry") are the defaults of its runs.
+    ``max_attempts`` and ``on_worker_lost`` ("fail" or "retry") are the defaults of its runs;
+    ``concurrency_limit`` (runs at once) and ``rate_limit`` ("10/m": starts) hold across all workers, for
+    the runs of the task, or of all that name the same ``concurrency_key``.
 
     Two rules can start a further attempt, and count the same attempts. Celery's own: `self.retry` and
     `autoretry_for`, up to Celery's ``max_retries``, after Celery's countdown. The run's: an error that
@@ -62,6 +64,8 @@ class Task(CeleryTask):  # type: ignore[misc]
     default_queue: ClassVar[str] = DEFAULT_QUEUE
     max_attempts: ClassVar[int] = 1
     on_worker_lost: ClassVar[str] = "fail"
+    concurrency_key: ClassVar[str | None] = None
+    concurrency_limit: ClassVar[int | None] = None
     schedules: ClassVar[Sequence[TaskSchedule | Mapping[str, Any]]] = ()
 
     def _get_request(self) -> Any:
@@ -87,6 +91,9 @@ class Task(CeleryTask):  # type: ignore[misc]
         if run_id is None or started is None:
             counters.nothing_to_start(task_id)
             raise Ignore("nothing to start")
+        if isinstance(started, runs.Held):
+            logger.info("run %s waits: %s", task_id, started.reason, extra={"action": "start_held"})
+            raise Ignore("over its limit")
         logs.current_run.set(task_id)
         canvas: dict[str, Any] = codec.from_stored(started.canvas or {})
         args[:] = codec.from_stored(started.args)
@@ -109,11 +116,11 @@ class Task(CeleryTask):  # type: ignore[misc]
         execution.current.set(Execution(run_id, started.attempt, request, canvas))
 
     @staticmethod
-    def _start(run_id: Any, attempt: int, request: Any) -> runs.Started | None:
+    def _start(run_id: Any, attempt: int, request: Any) -> runs.Started | runs.Held | None:
         worker_id, token = liveness.worker_id(), new_id()
         published = getattr(request, "upbeat_published_at", None)
 
-        def work(session: Session) -> runs.Started | None:
+        def work(session: Session) -> runs.Started | runs.Held | None:
             return runs.start(
                 session,
                 run_id,
@@ -185,8 +192,10 @@ class Task(CeleryTask):  # type: ignore[misc]
             error=None if error is None else outcomes.error_of(error),
         )
         worker_id, beat = liveness.worker_id(), get_settings().beat
+        lines = capture.rest(running.run_id, running.attempt)
 
         def work(session: Session) -> tuple[bool, RunMessage | None]:
+            run_logs.store_lines(session, lines)
             return requeue.give_back(
                 session,
                 running.run_id,

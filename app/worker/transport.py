@@ -18,7 +18,10 @@ LARGEST_MESSAGE = 1_048_576
 # What reading a malformed message raises; kombu takes some of these for a lost connection.
 NONSENSE = (AttributeError, KeyError, TypeError, ValueError)
 
-_OPTIONAL_TEXT = ("lang", "shadow", "group", "root_id", "parent_id", "origin", "compression")
+_OPTIONAL_TEXT = (
+    *("lang", "shadow", "group", "root_id", "parent_id", "origin", "compression"),
+    *("traceparent", "tracestate", "baggage"),
+)
 
 
 class Refused(ValueError):

@@ -164,7 +164,7 @@ async def test_a_calendar_in_use_stays(admin: httpx.AsyncClient) -> None:
     assert refused.status_code == 409
     assert "on working days" in refused.json()["detail"]
     path = f"{SCHEDULES}/{made.json()['id']}"
-    freed = await admin.patch(path, json={"task_extra_config": {}})
+    freed = await admin.patch(path, json={"task_extra_config": {}}, headers={"If-Match": "*"})
     assert freed.status_code == 200, freed.text
     assert (await admin.delete(f"{CALENDARS}/节假日")).status_code == 204
 
@@ -178,7 +178,9 @@ async def test_a_schedule_names_calendars_that_exist(admin: httpx.AsyncClient) -
     assert "Did you mean holidays-de?" in error["message"]
     made = (await schedule(admin, "holidays-de")).json()
     answer = await admin.patch(
-        f"{SCHEDULES}/{made['id']}", json={"task_extra_config": {"calendars": ["nowhere"]}}
+        f"{SCHEDULES}/{made['id']}",
+        json={"task_extra_config": {"calendars": ["nowhere"]}},
+        headers={"If-Match": "*"},
     )
     assert answer.status_code == 422
 

@@ -2,7 +2,9 @@
 
 import logging
 import re
+from base64 import b64encode
 from collections.abc import AsyncIterator
+from hashlib import sha256
 
 import httpx
 import pytest
@@ -100,6 +102,33 @@ async def test_the_documentation_needs_no_internet(client: httpx.AsyncClient) ->
     ] == []
     assert "@import" not in style
     assert (await client.get("/redoc")).status_code == 404
+
+
+async def test_every_answer_has_its_security_headers(client: httpx.AsyncClient) -> None:
+    for path in ("/livez", "/api/v1/runs", "/api/v1/nothing", "/broken", "/docs", "/openapi.json"):
+        headers = (await client.get(path)).headers
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "no-referrer"
+        assert headers["X-Frame-Options"] == "DENY"
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert "Strict-Transport-Security" not in headers
+        assert (headers.get("Cache-Control") == "no-store") == path.startswith("/api/")
+
+
+async def test_behind_https_browsers_are_told_to_stay_there(client: httpx.AsyncClient) -> None:
+    answer = await client.get("https://upbeat.test/livez")
+    assert answer.headers["Strict-Transport-Security"].startswith("max-age=31536000")
+
+
+async def test_the_documentations_page_runs_our_own_scripts_only(client: httpx.AsyncClient) -> None:
+    page = await client.get("/docs")
+    policy = dict(part.strip().split(" ", 1) for part in page.headers["Content-Security-Policy"].split(";"))
+    (script,) = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    assert policy["script-src"] == f"'self' 'sha256-{digest}'"
+    assert policy["connect-src"] == "'self'"
+    assert not re.findall(r"<[^>]+\son\w+=", page.text), "handlers in attributes would be refused"
 
 
 async def test_the_documentation_can_be_switched_off(settings: Settings) -> None:

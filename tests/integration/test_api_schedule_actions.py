@@ -115,7 +115,7 @@ async def test_why(api: httpx.AsyncClient, created: dict[str, Any]) -> None:
     assert ahead.json()["verdict"] == "ahead"
     naive = await api.get(_url(created, "why"), params={"at": "2020-01-01T00:00:00"})
     assert naive.status_code == 422
-    await api.delete(f"{BASE}/scheduled-tasks/{created['id']}")
+    await api.delete(f"{BASE}/scheduled-tasks/{created['id']}", headers={"If-Match": "*"})
     gone = await api.get(_url(created, "why"), params={"at": created["next_run_at"]})
     assert gone.json()["verdict"] == "deleted"
 

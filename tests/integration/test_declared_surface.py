@@ -19,6 +19,7 @@ from support.stack import Stack
 
 SCHEDULES, TASKS = "/api/v1/scheduled-tasks", "/api/v1/tasks"
 OLD_SESSIONS = "auth.cleanup_old_sessions"
+ANY = {"If-Match": "*"}
 DAILY = {"type": "crontab", "expression": "20 3 * * *"}
 
 
@@ -72,12 +73,14 @@ async def test_arguments_are_checked_when_a_schedule_is_saved(admin: httpx.Async
     created = await create(admin, task_kwargs={"days": 7})
     assert created.status_code == 201
     path = f"{SCHEDULES}/{created.json()['id']}"
-    assert set(errors(await admin.patch(path, json={"task_kwargs": {"days": None}}))) == {"task_kwargs.days"}
-    assert set(errors(await admin.patch(path, json={"task_path": "auth.session_statistics"}))) == {
+    assert set(errors(await admin.patch(path, json={"task_kwargs": {"days": None}}, headers=ANY))) == {
         "task_kwargs.days"
     }
+    assert set(
+        errors(await admin.patch(path, json={"task_path": "auth.session_statistics"}, headers=ANY))
+    ) == {"task_kwargs.days"}
     both = {"task_path": "auth.session_statistics", "task_kwargs": {}}
-    assert (await admin.patch(path, json=both)).status_code == 200
+    assert (await admin.patch(path, json=both, headers=ANY)).status_code == 200
 
 
 async def test_arguments_are_checked_when_a_run_is_submitted(admin: httpx.AsyncClient) -> None:
@@ -114,9 +117,9 @@ async def test_a_declared_schedule_is_read_only_and_can_be_operated(
     path = f"{SCHEDULES}/{owned['id']}"
     assert (owned["owner"], owned["owner_key"], owned["state"]) == ("code", "k", "disabled")
     for refused in (
-        await admin.patch(path, json={"task_kwargs": {"days": 1}}),
-        await admin.patch(path, json={"task_enabled": True, "description": "mine"}),
-        await admin.delete(path),
+        await admin.patch(path, json={"task_kwargs": {"days": 1}}, headers=ANY),
+        await admin.patch(path, json={"task_enabled": True, "description": "mine"}, headers=ANY),
+        await admin.delete(path, headers=ANY),
     ):
         assert refused.status_code == 409, refused.text
         assert "upbeat schedules apply" in refused.json()["detail"]
@@ -128,7 +131,7 @@ async def test_a_declared_schedule_is_read_only_and_can_be_operated(
     ):
         assert (await admin.post(f"{path}/{action}", json=body)).status_code == 200
         assert (await admin.get(path)).json()["state"] == state
-    assert (await admin.patch(path, json={"task_enabled": True})).json()["state"] == "active"
+    assert (await admin.patch(path, json={"task_enabled": True}, headers=ANY)).json()["state"] == "active"
     assert (await admin.post(f"{path}/run")).status_code == 202
 
 

@@ -52,9 +52,11 @@ def _start(
     sync: sessionmaker[Session], run_id: UUID, worker: UUID, *, attempt: int = 1, token: UUID | None = None
 ) -> runs.Started | None:
     with sync.begin() as session:
-        return runs.start(
+        started = runs.start(
             session, run_id, attempt=attempt, worker_id=worker, worker="w@host", token=token or new_id()
         )
+        assert not isinstance(started, runs.Held)
+        return started
 
 
 def _finish(

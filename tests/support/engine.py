@@ -122,9 +122,11 @@ class Engine:
 
     def start(self, run_id: UUID, attempt: int = 1) -> runs.Started | None:
         with self.sync.begin() as session:
-            return runs.start(
+            started = runs.start(
                 session, run_id, attempt=attempt, worker_id=self.worker, worker="w@host", token=new_id()
             )
+            assert not isinstance(started, runs.Held)
+            return started
 
     def finish(self, run_id: UUID, state: RunState = RunState.SUCCEEDED, attempt: int = 1) -> RunState | None:
         error = {"type": "ValueError", "message": "no", "traceback": None} if state == "failed" else None

@@ -8,10 +8,12 @@ from fastapi import Body, Depends, Query, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.dependencies import Caller, SchedulerOf, ServicesOf
+from app.api.guards import OPERATE, READ, guarded
+from app.api.idempotency import repeatable
 from app.api.pagination import FilterText, PageQuery, encode
 from app.api.problems import ACTS_ON_ONE, READS, READS_ONE, WRITES, WRITES_ONE
 from app.api.routing import resource_router
-from app.api.runs import Run, run_location
+from app.api.runs import Run, run_location, run_made
 from app.modules.agents.blocking import EXECUTE
 from app.modules.agents.config import AgentCreate, AgentUpdate, Credential, Health, Kind, RunAgent
 from app.modules.agents.examples import (
@@ -128,6 +130,7 @@ class CallQuery(PageQuery):
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, responses=WRITES, summary="Create an agent")
+@guarded(OPERATE)
 async def create_agent(
     body: Annotated[AgentCreate, Body(openapi_examples=CREATE_EXAMPLES)],
     response: Response,
@@ -140,6 +143,7 @@ async def create_agent(
 
 
 @router.get("", responses=READS, summary="List agents")
+@guarded(READ)
 async def list_agents(query: Annotated[AgentQuery, Query()], agents: AgentsOf) -> AgentPage:
     """Agents in the order of their creation, filtered by name, kind, health and whether they are enabled."""
     filters = query.model_dump(include={"search", "kind", "health", "enabled"})
@@ -152,12 +156,14 @@ async def list_agents(query: Annotated[AgentQuery, Query()], agents: AgentsOf) -
 
 
 @router.get("/{agent_id}", responses=READS_ONE, summary="Read an agent")
+@guarded(READ)
 async def get_agent(agent_id: UUID, agents: AgentsOf) -> Agent:
     """One agent with its health and what it has used today."""
     return Agent.of(await agents.get(agent_id))
 
 
 @router.patch("/{agent_id}", responses=WRITES_ONE, summary="Change an agent")
+@guarded(OPERATE)
 async def update_agent(
     agent_id: UUID,
     body: Annotated[AgentUpdate, Body(openapi_examples=UPDATE_EXAMPLES)],
@@ -170,12 +176,14 @@ async def update_agent(
 @router.delete(
     "/{agent_id}", status_code=status.HTTP_204_NO_CONTENT, responses=ACTS_ON_ONE, summary="Delete an agent"
 )
+@guarded(OPERATE)
 async def delete_agent(agent_id: UUID, agents: AgentsOf) -> None:
     """Refused while schedules name it. What was said stays until it is old."""
     await agents.remove(agent_id)
 
 
 @router.put("/{agent_id}/credential", responses=WRITES_ONE, summary="Set an agent's credential")
+@guarded(OPERATE)
 async def set_agent_credential(
     agent_id: UUID,
     body: Annotated[Credential, Body(openapi_examples=CREDENTIAL_EXAMPLES)],
@@ -186,6 +194,7 @@ async def set_agent_credential(
 
 
 @router.get("/{agent_id}/calls", responses=READS_ONE, summary="List an agent's calls")
+@guarded(READ)
 async def list_agent_calls(
     agent_id: UUID, query: Annotated[CallQuery, Query()], agents: AgentsOf
 ) -> AgentCallPage:
@@ -199,14 +208,20 @@ async def list_agent_calls(
 
 
 @router.post("/{agent_id}/check", responses=ACTS_ON_ONE, summary="Check an agent's health now")
+@guarded(OPERATE)
 async def check_agent(agent_id: UUID, agents: AgentsOf) -> Agent:
     """Asks the agent, for ten seconds at most, and answers with its health as it is then."""
     return Agent.of(await agents.check(agent_id))
 
 
 @router.post(
-    "/{agent_id}/run", status_code=status.HTTP_202_ACCEPTED, responses=WRITES_ONE, summary="Run an agent once"
+    "/{agent_id}/run",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses=WRITES_ONE,
+    dependencies=[repeatable(run_made)],
+    summary="Run an agent once",
 )
+@guarded(OPERATE)
 async def run_agent(
     agent_id: UUID,
     body: Annotated[RunAgent, Body(openapi_examples=RUN_EXAMPLES)],

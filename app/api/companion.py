@@ -1,0 +1,87 @@
+"""What a request commits with its change: its line in the audit, and the key that makes it safe to repeat."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from fastapi import Request
+from sqlalchemy.orm import Session
+from starlette.types import Scope
+
+from app.api.guards import SAFE, Guard, resource_of
+from app.api.problems import REQUEST_ID
+from app.db.companions import Changes
+from app.modules.audit import service as audit
+from app.modules.auth.service import Principal, Role
+from app.modules.idempotency import service as idempotency
+
+Render = Callable[[Any], idempotency.Answer | None]
+
+
+@dataclass(slots=True)
+class RequestCompanion:
+    """Empty until the caller is known; joins the first transaction that changes something."""
+
+    entry: audit.Entry | None = None
+    claim: idempotency.Claim | None = None
+    render: Render | None = None
+    answered: bool = False
+    done: bool = False
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the caller is known, and nothing is recorded yet."""
+        return self.entry is not None and not self.done
+
+    def joined(self) -> None:
+        """It is recorded."""
+        self.done = True
+
+    def join(self, session: Session, result: object, changes: Changes) -> None:
+        """Commit both with the change.
+
+        Raises:
+            idempotency.KeyTaken: another request with this key has committed first.
+        """
+        if self.entry is None:
+            return
+        if self.claim is not None:
+            known = self.render is not None and result is not None
+            answer = self.render(result) if self.render is not None and known else None
+            if known and answer is None:
+                self.claim = None
+            else:
+                idempotency.claim(session, self.claim, answer)
+                self.answered = known
+        made = None if self.entry.object_id is not None else audit.id_of(result)
+        audit.record(session, _with(self.entry, changes, made))
+
+
+def companion_of(scope: Scope) -> RequestCompanion:
+    """The companion of this request."""
+    found: RequestCompanion = scope["state"].setdefault("companion", RequestCompanion())
+    return found
+
+
+def arm(request: Request, guard: Guard, caller: Principal) -> None:
+    """From here on the request is its caller's: what it changes is recorded as theirs."""
+    if request.method in SAFE or guard.role is None or (guard.role is Role.VIEWER and not guard.interactive):
+        return
+    parameters = list(request.path_params.values())
+    companion_of(request.scope).entry = audit.Entry(
+        actor=caller.username,
+        actor_id=caller.id,
+        means=caller.means,
+        credential_id=caller.credential_id,
+        action=request.scope["endpoint"].__name__,
+        object_type=resource_of(request),
+        object_id=str(parameters[0]) if parameters else None,
+        request_id=request.scope["state"].get(REQUEST_ID),
+        address=request.client.host if request.client else None,
+    )
+
+
+def _with(entry: audit.Entry, changes: Changes, made: UUID | None) -> audit.Entry:
+    values = {name: getattr(entry, name) for name in audit.Entry.__slots__}
+    return audit.Entry(**values | {"changes": changes} | ({} if made is None else {"object_id": str(made)}))

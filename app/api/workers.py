@@ -1,0 +1,114 @@
+"""Workers and beats: who is there, and how fresh its last sign of life is."""
+
+from datetime import datetime
+from typing import Annotated, Self
+from uuid import UUID
+
+from fastapi import Query
+from pydantic import BaseModel, Field
+
+from app.api.dependencies import ServicesOf
+from app.api.guards import READ, guarded
+from app.api.pagination import PageQuery, encode
+from app.api.problems import READS, READS_ONE
+from app.api.routing import resource_router
+from app.scheduling.observing import BeatView, WorkerView
+
+workers = resource_router("/workers", "Workers and beats")
+beats = resource_router("/beats", "Workers and beats")
+
+
+class Worker(BaseModel):
+    """A worker from its start to its end; a restarted one is another."""
+
+    id: UUID
+    name: str = Field(description="Celery's node name.")
+    pid: int
+    state: str = Field(description="What it said last: `starting`, `ready`, `draining` or `stopped`.")
+    alive: bool = Field(description="Whether it holds a lease; without one it can start nothing.")
+    lease_left: float = Field(description="Seconds; negative when the lease has ended.")
+    lease_expires_at: datetime
+    queues: list[str] = Field(description="In the order in which it takes from them.")
+    pool: str | None
+    concurrency: int | None
+    version: str | None
+    active_runs: int
+    started_at: datetime
+    stopped_at: datetime | None
+
+    @classmethod
+    def of(cls, view: WorkerView) -> Self:
+        """The wire form."""
+        own = ("alive", "lease_left", "active_runs")
+        values = {name: getattr(view.row, name) for name in cls.model_fields if name not in own}
+        return cls(
+            **values, alive=view.alive, lease_left=round(view.lease_left, 3), active_runs=view.active_runs
+        )
+
+
+class WorkerPage(BaseModel):
+    """Workers, the youngest first."""
+
+    items: list[Worker]
+    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+
+
+class WorkerQuery(PageQuery):
+    """Which workers."""
+
+    alive: bool | None = Field(None, description="Only those that hold a lease, or only the others.")
+
+
+class Beat(BaseModel):
+    """A beat process, or the beat inside an API process."""
+
+    id: UUID
+    name: str
+    pid: int
+    version: str | None
+    started_at: datetime
+    last_pass_at: datetime
+    age: float = Field(description="Seconds since its last good pass.")
+
+    @classmethod
+    def of(cls, view: BeatView) -> Self:
+        """The wire form."""
+        values = {name: getattr(view.row, name) for name in cls.model_fields if name != "age"}
+        return cls(**values, age=round(view.age, 3))
+
+
+class BeatPage(BaseModel):
+    """Beats, the youngest first."""
+
+    items: list[Beat]
+    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+
+
+@workers.get("", responses=READS, summary="List workers")
+@guarded(READ)
+async def list_workers(query: Annotated[WorkerQuery, Query()], services: ServicesOf) -> WorkerPage:
+    """Workers, the youngest first; those that ended are kept for a week."""
+    page = await services.observer.workers(limit=query.limit, before=query.position(), alive=query.alive)
+    return WorkerPage(items=[Worker.of(view) for view in page.items], next_cursor=encode(page.next))
+
+
+@workers.get("/{worker_id}", responses=READS_ONE, summary="Read a worker")
+@guarded(READ)
+async def get_worker(worker_id: UUID, services: ServicesOf) -> Worker:
+    """One worker with its lease and the number of runs that it executes."""
+    return Worker.of(await services.observer.worker(worker_id))
+
+
+@beats.get("", responses=READS, summary="List beats")
+@guarded(READ)
+async def list_beats(query: Annotated[PageQuery, Query()], services: ServicesOf) -> BeatPage:
+    """Beats, the youngest first; those that ended are kept for a day."""
+    page = await services.observer.beats(limit=query.limit, before=query.position())
+    return BeatPage(items=[Beat.of(view) for view in page.items], next_cursor=encode(page.next))
+
+
+@beats.get("/{beat_id}", responses=READS_ONE, summary="Read a beat")
+@guarded(READ)
+async def get_beat(beat_id: UUID, services: ServicesOf) -> Beat:
+    """One beat and its last good pass."""
+    return Beat.of(await services.observer.beat(beat_id))

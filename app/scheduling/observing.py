@@ -1,0 +1,143 @@
+"""What can be seen from outside: lines and progress of runs, workers and beats, the work that waits.
+
+`Observer` is a facade as `app.scheduling.facade.Scheduler` is, for those who only look.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import Float, Select, cast, extract, func, select
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session
+
+from app.errors import NotFound
+from app.scheduling import backlog, run_logs, runs
+from app.scheduling.backlog import Backlog
+from app.scheduling.facade import Page
+from app.scheduling.models import BeatRow, LogRow, RunRow, WorkerRow
+from app.scheduling.run_logs import Place, Standing
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """A worker; ``lease_left`` is in seconds, and negative when the lease has ended."""
+
+    row: WorkerRow
+    alive: bool
+    lease_left: float
+    active_runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class BeatView:
+    """A beat; ``age`` is in seconds since its last good pass."""
+
+    row: BeatRow
+    age: float
+
+
+class Observer:
+    """Reads, and says that it follows runs; changes nothing else."""
+
+    def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+        self._sessions = sessions
+
+    async def log(
+        self, run_id: UUID, *, after: Place | None, limit: int, at_least: str = "debug"
+    ) -> list[LogRow]:
+        """Lines of a run in order, of this level or a graver one.
+
+        Raises:
+            NotFound: there is no run with this id.
+        """
+
+        def work(session: Session) -> list[LogRow]:
+            found = run_logs.read(session, run_id, after=after, limit=limit, at_least=at_least)
+            if not found and runs.read(session, run_id) is None:
+                raise NotFound("There is no run with this id. GET /api/v1/runs lists them.")
+            return found
+
+        return await self._read(work)
+
+    async def follow(self, ids: Collection[UUID], seconds: float) -> dict[UUID, Standing]:
+        """Have these runs notify for so long; answers how far each that exists is."""
+        async with self._sessions() as session, session.begin():
+            return await session.run_sync(run_logs.follow, ids, seconds)
+
+    async def workers(
+        self, *, limit: int, before: UUID | None = None, alive: bool | None = None
+    ) -> Page[WorkerView]:
+        """Workers, the youngest first."""
+        query = _WORKERS.order_by(WorkerRow.id.desc()).limit(limit + 1)
+        if before is not None:
+            query = query.where(WorkerRow.id < before)
+        if alive is not None:
+            query = query.where((WorkerRow.lease_expires_at > func.clock_timestamp()).is_(alive))
+        async with self._sessions() as session:
+            found = [_worker(*row) for row in await session.execute(query)]
+        return Page(found[:limit], found[limit - 1].row.id if len(found) > limit else None)
+
+    async def worker(self, worker_id: UUID) -> WorkerView:
+        """One worker.
+
+        Raises:
+            NotFound: there is none with this id.
+        """
+        async with self._sessions() as session:
+            row = (await session.execute(_WORKERS.where(WorkerRow.id == worker_id))).one_or_none()
+        if row is None:
+            raise NotFound("There is no worker with this id. GET /api/v1/workers lists them.")
+        return _worker(*row)
+
+    async def beats(self, *, limit: int, before: UUID | None = None) -> Page[BeatView]:
+        """Beats, the youngest first."""
+        query = _BEATS.order_by(BeatRow.id.desc()).limit(limit + 1)
+        if before is not None:
+            query = query.where(BeatRow.id < before)
+        async with self._sessions() as session:
+            found = [BeatView(*row) for row in await session.execute(query)]
+        return Page(found[:limit], found[limit - 1].row.id if len(found) > limit else None)
+
+    async def beat(self, beat_id: UUID) -> BeatView:
+        """One beat.
+
+        Raises:
+            NotFound: there is none with this id.
+        """
+        async with self._sessions() as session:
+            row = (await session.execute(_BEATS.where(BeatRow.id == beat_id))).one_or_none()
+        if row is None:
+            raise NotFound("There is no beat with this id. GET /api/v1/beats lists them.")
+        return BeatView(*row)
+
+    async def backlog(self) -> Backlog:
+        """What waits and runs now; raises as the driver does when the database is away."""
+        return await self._read(backlog.read)
+
+    async def _read(self, work: Callable[[Session], T]) -> T:
+        async with self._sessions() as session:
+            return await session.run_sync(work)
+
+
+def _seconds(interval: Any) -> Any:
+    return cast(extract("epoch", interval), Float)
+
+
+_ACTIVE = (
+    select(func.count())
+    .where(RunRow.worker_id == WorkerRow.id, RunRow.state == "running")
+    .correlate(WorkerRow)
+    .scalar_subquery()
+)
+_WORKERS: Select[Any] = select(
+    WorkerRow, _seconds(WorkerRow.lease_expires_at - func.clock_timestamp()), _ACTIVE
+)
+_BEATS: Select[Any] = select(BeatRow, _seconds(func.clock_timestamp() - BeatRow.last_pass_at))
+
+
+def _worker(row: WorkerRow, lease_left: float, active_runs: int) -> WorkerView:
+    return WorkerView(row, lease_left > 0, lease_left, active_runs)

@@ -1,0 +1,87 @@
+"""How a worker ends whose runs cannot all be waited for: each is accounted for, then the process is gone."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+
+from billiard import process
+from celery import current_app, signals
+from celery.worker import state
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.scheduling.canvas import as_run_id
+from app.scheduling.policies import Reason
+from app.scheduling.runs import Outcome, RunState
+from app.settings import get_settings
+from app.worker import bookkeeping, liveness, outcomes
+
+logger = logging.getLogger(__name__)
+
+DRAINED_STATUS = 0
+ACCOUNTING = 10.0
+LOOK_EVERY = 0.1
+
+
+_superseded = threading.Event()
+
+
+def supersede() -> None:
+    """Somebody else sees to the end of this worker, and calls `leave` himself."""
+    _superseded.set()
+
+
+def leave(why: str, status: int) -> None:
+    """Kill the pool, end what still runs as lost or for another attempt, give the lease back, and exit."""
+    left = list(state.requests.values())
+    # First: whoever may be started again elsewhere must have stopped here.
+    for child in process.active_children():
+        with suppress(ProcessLookupError, TypeError):
+            os.kill(child.pid, signal.SIGKILL)
+    outcome = Outcome(
+        RunState.LOST,
+        error={"type": "WorkerLost", "message": f"Its worker ended: {why}.", "traceback": None},
+        reason=Reason.WORKER_LOST,
+    )
+
+    def account() -> None:
+        for request in left:
+            _account(request.id, (request.request_dict.get("retries") or 0) + 1, outcome)
+        liveness.lease().give_back()
+
+    # The database may be away; then the lease ends by itself, and a beat accounts for them.
+    accounting = threading.Thread(target=account, name="upbeat-departure", daemon=True)
+    accounting.start()
+    accounting.join(ACCOUNTING)
+    logging.shutdown()
+    os._exit(status)
+
+
+def _account(task_id: str, attempt: int, outcome: Outcome) -> None:
+    run_id = as_run_id(task_id)
+    if run_id is None:
+        return
+    try:
+        ended = outcomes.finish(current_app, run_id, attempt, outcome)
+    except SQLAlchemyError as error:
+        logger.warning("run %s is left to a beat: %s", run_id, bookkeeping.first_line(error))
+    else:
+        logger.warning("run %s is %s", run_id, ended, extra={"action": "run_given_up", "run_id": str(run_id)})
+
+
+@signals.worker_shutting_down.connect(weak=False)
+def _drain(sig: str | None = None, how: str | None = None, **_: object) -> None:
+    """Called in a signal handler, when a worker is asked to stop."""
+    threading.Thread(target=_bound, name="upbeat-drain", daemon=True).start()
+
+
+def _bound() -> None:
+    """Let what runs end, for a bounded time."""
+    timeout = get_settings().worker.drain_timeout
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        time.sleep(LOOK_EVERY)
+    if state.requests and not _superseded.is_set():
+        leave(f"it was asked to stop, and gave its runs {timeout:g} s", DRAINED_STATUS)

@@ -26,3 +26,11 @@ class Subject(StrEnum):
 
 
 DEFAULT = (Service.WORKER, Service.BEAT)
+
+
+class Level(StrEnum):
+    """How much an API key may do."""
+
+    READ = "read"
+    OPERATE = "operate"
+    ADMIN = "admin"

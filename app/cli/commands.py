@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from app.cli.choices import Level
 from app.cli.daemons import daemons
 from app.cli.schedules import schedules
 from app.errors import UpbeatError
@@ -22,6 +23,8 @@ app = typer.Typer(
 users = typer.Typer(help="People who may log in.", no_args_is_help=True)
 app.add_typer(daemons)
 app.add_typer(users, name="users")
+api_keys = typer.Typer(help="Credentials for programs.", no_args_is_help=True)
+app.add_typer(api_keys, name="api-keys")
 app.add_typer(schedules, name="schedules")
 
 
@@ -99,6 +102,21 @@ def create_user(
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     add_person(get_settings(), username, password, role)
     print(f"{username} may log in as {role}.")
+
+
+@api_keys.command("create")
+def create_api_key(
+    username: Annotated[str, typer.Argument(help="For whom the key acts.")],
+    name: Annotated[str, typer.Argument(help="What the key is for.")],
+    *,
+    scope: Annotated[Level, typer.Option(help="How much it may do; never more than its user.")] = Level.READ,
+    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; never without.")] = None,
+) -> None:
+    """Make an API key, and print it: the only time that it is shown."""
+    from app.cli.keys import make_key
+
+    made = make_key(get_settings(), username, name, [scope], days)
+    print(made.secret)
 
 
 @app.command()

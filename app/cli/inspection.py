@@ -9,10 +9,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.cli.choices import Subject
+from app.cli.recorded import told
 from app.cli.tables import console, show, span
 from app.db.engines import sync_engine, sync_sessions
+from app.modules.audit.service import record
 from app.scheduling import inspecting, purging
 from app.scheduling.messages import BrokerUnavailable
+from app.scheduling.policies import Reason
 from app.settings import Settings, get_settings
 from app.worker import celery_app
 from app.worker.asking import ask
@@ -64,6 +67,9 @@ def purge(queues: Sequence[str], expected: int) -> int:
         for number in purging.purge(sessions, queues, discard=discard):
             ended += number
             bar.update(task, completed=ended, total=max(expected, ended))
+        with sessions.begin() as session:
+            changes = {"celery_task_runs": {str(Reason.PURGED): {"before": 0, "after": ended}}}
+            record(session, told("purge_queue", "queues", ",".join(queues), changes))
     return ended
 
 

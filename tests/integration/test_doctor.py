@@ -43,6 +43,15 @@ class Clinic:
             ).result()
         return Diagnosis({each.check: each for each in found})
 
+    def failing(self, check: str, deadline: float, **environment: str) -> "Diagnosis":
+        """What it says when this check has come to fail."""
+
+        def look() -> Diagnosis | None:
+            found = self.examine(**environment)
+            return found if check in found.failed() else None
+
+        return eventually(look, deadline, f"{check} fails") or self.examine()
+
 
 @dataclass
 class Diagnosis:
@@ -369,9 +378,7 @@ def test_a_beat_that_is_frozen_and_one_that_is_dead(clinic: Clinic, processes: d
         found.says("canary through beat", "hop beat", "none fired the tick", "upbeat restart beat")
         found.says("canary to celery", verdict=Verdict.OK)
     beat.signal_main(signal.SIGKILL)
-    found = eventually(
-        lambda: one if "beat" in (one := clinic.examine(UPBEAT_READY_BEAT_AGE="2")).failed() else None, 10
-    )
+    found = clinic.failing("beat", 10, UPBEAT_READY_BEAT_AGE="2")
     found.says("beat", "the last pass was", "upbeat restart beat")
-    found = eventually(lambda: one if "api" in (one := clinic.examine()).failed() else None, 10)
+    found = clinic.failing("api", 10)
     found.says("api", "not ready", "beat: The last pass was")

@@ -60,7 +60,7 @@ def start(names: Sequence[str]) -> None:
     Raises:
         ConfigurationError: something does not start; the message says why.
     """
-    running = holder()
+    running, asked = holder(), list(names)
     if running is None:
         spawn(names)
     else:
@@ -70,12 +70,13 @@ def start(names: Sequence[str]) -> None:
         for name in names:
             if before[name].state in ("RUNNING", "STARTING"):
                 say(f"{name} is running already (pid {before[name].pid}).")
+                asked.remove(name)
             else:
                 if name == "api":
                     require_free_port(get_settings())
                 control.start(name)
     get_settings.cache_clear()
-    _await_start(names)
+    _await_start(asked)
 
 
 def stop(names: Sequence[str]) -> None:
@@ -184,10 +185,9 @@ def _await_all(waiting: list[str], sessions: sessionmaker[Session]) -> None:
     end = time.monotonic() + SERVICES_DEADLINE
     while True:
         alive = _alive(sessions)
-        for each in status():
-            if each.service in waiting and each.state == "running" and _works(each, alive):
-                waiting.remove(each.service)
-                say(f"{each.service} is running (pid {each.pid}).")
+        found = {each.service: each for each in status()}
+        while waiting and _works(found[waiting[0]], alive):
+            say(f"{waiting[0]} is running (pid {found[waiting.pop(0)].pid}).")
         if not waiting:
             return
         states = Control(control).statuses() if (control := _socket()) else {}
@@ -200,7 +200,7 @@ def _await_all(waiting: list[str], sessions: sessionmaker[Session]) -> None:
 
 
 def _works(each: ServiceStatus, alive: set[int]) -> bool:
-    return each.service == "api" or each.pid in alive
+    return each.state == "running" and (each.service == "api" or each.pid in alive)
 
 
 def _socket() -> Path | None:

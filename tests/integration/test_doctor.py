@@ -3,7 +3,7 @@
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,17 +37,24 @@ class Clinic:
     lock: Path
 
     def examine(self, *, canary: bool = False, lock: Path | None = None, **environment: str) -> "Diagnosis":
-        with _environment(self.environment | environment), ThreadPoolExecutor(1) as aside:
+        return self.examine_in(environment, canary=canary, lock=lock)
+
+    def examine_in(
+        self, environment: Mapping[str, str], *, canary: bool = False, lock: Path | None = None
+    ) -> "Diagnosis":
+        with _environment({**self.environment, **environment}), ThreadPoolExecutor(1) as aside:
             found = aside.submit(
                 lambda: list(examine(canary=canary, patience=PATIENCE, lock=lock or self.lock))
             ).result()
         return Diagnosis({each.check: each for each in found})
 
-    def failing(self, check: str, deadline: float, **environment: str) -> "Diagnosis":
+    def failing(
+        self, check: str, deadline: float, environment: Mapping[str, str] | None = None
+    ) -> "Diagnosis":
         """What it says when this check has come to fail."""
 
         def look() -> Diagnosis | None:
-            found = self.examine(**environment)
+            found = self.examine_in(environment or {})
             return found if check in found.failed() else None
 
         return eventually(look, deadline, f"{check} fails") or self.examine()
@@ -334,14 +341,7 @@ def test_a_worker_of_one_queue_on_another_redis_that_is_killed(
     found.says("worker of system", "no living worker", "-Q", "add system")
     found.says("canary to celery", "hop worker", "connected to another Redis", "REDIS_URL")
     astray.kill()
-    found = eventually(
-        lambda: (
-            one
-            if "worker of celery" in (one := clinic.examine(CELERY_DATABASE_NAME=other.name)).failed()
-            else None
-        ),
-        lease + 10,
-    )
+    found = clinic.failing("worker of celery", lease + 10, {"CELERY_DATABASE_NAME": other.name})
     found.says("worker of celery", "lost contact", "upbeat start worker")
 
 
@@ -378,7 +378,7 @@ def test_a_beat_that_is_frozen_and_one_that_is_dead(clinic: Clinic, processes: d
         found.says("canary through beat", "hop beat", "none fired the tick", "upbeat restart beat")
         found.says("canary to celery", verdict=Verdict.OK)
     beat.signal_main(signal.SIGKILL)
-    found = clinic.failing("beat", 10, UPBEAT_READY_BEAT_AGE="2")
+    found = clinic.failing("beat", 10, {"UPBEAT_READY_BEAT_AGE": "2"})
     found.says("beat", "the last pass was", "upbeat restart beat")
     found = clinic.failing("api", 10)
     found.says("api", "not ready", "beat: The last pass was")

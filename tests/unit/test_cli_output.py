@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,7 +93,12 @@ def test_following_survives_a_rotation_and_waits_for_whole_lines(log: Path) -> N
         with log.open("a") as file:
             file.write(text)
 
-    steps = [lambda: append("half"), lambda: append(" and whole\n"), rotate, lambda: append("newer\n")]
+    steps: list[Callable[[], None]] = [
+        lambda: append("half"),
+        lambda: append(" and whole\n"),
+        rotate,
+        lambda: append("newer\n"),
+    ]
 
     def next_step() -> bool:
         """Called once a round."""

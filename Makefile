@@ -1,6 +1,6 @@
 # Everything starts here: `make up` and `make test` need Python 3.11 or newer, and nothing else.
 .DEFAULT_GOAL := help
-.PHONY: help up test check bench lock install audit
+.PHONY: help up test check bench lock install audit sdk
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,6 +17,7 @@ help:
 	@echo 'make test    run the tests; ARGS=tests/unit chooses, UPBEAT_TEST_POSTGRES=16 the older server'
 	@echo 'make check   what CI runs: lint, types, tests with coverage'
 	@echo 'make bench   measure, beside the peers (20 minutes; ARGS=--quick 4); ONLY=engine is a part'
+	@echo 'make sdk     write the generated part of sdk/ from openapi.json'
 	@echo 'make lock    compile requirements/ from pyproject.toml and bench.in'
 
 up: $(VENV)/.installed-embedded
@@ -37,6 +38,10 @@ check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
+# After a change of openapi.json; a test says when it is due.
+sdk: $(VENV)/.installed-dev
+	@PYTHONPATH=sdk:sdk/src $(BIN)/python -m codegen
 
 install: $(VENV)/.installed-dev
 

@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 APP = ROOT / "app"
 LONGEST_FILE = 600
+# What `make sdk` writes; nobody reads it from end to end, and nobody edits it.
+GENERATED = ROOT / "sdk" / "src" / "upbeat_sdk" / "_generated"
 
 # Each layer imports itself and the layers before it. `api` and `cli` stand side by side. A module's
 # routes are HTTP, so they stand with `api`; `main` alone imports them.
@@ -140,7 +142,8 @@ def test_each_part_of_the_house_is_in_a_layer() -> None:
 
 def test_no_file_is_too_long() -> None:
     folders = ("app", "migrations", "sdk", "tests", "bench")
-    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    written = (file for folder in folders for file in (ROOT / folder).rglob("*.py"))
+    files = [file for file in written if file.parent != GENERATED]
     long = {str(f.relative_to(ROOT)): n for f in files if (n := f.read_text().count("\n")) > LONGEST_FILE}
     assert long == {}
 

@@ -1,0 +1,1 @@
+"""Written by `make sdk` from `openapi.json`."""

@@ -7,7 +7,8 @@ import typer
 
 from app.cli.choices import Level
 from app.cli.daemons import daemons
-from app.cli.schedules import schedules
+from app.cli.runs import runs, tasks, workers
+from app.cli.schedule_verbs import schedules
 from app.errors import UpbeatError
 from app.settings import get_settings
 
@@ -16,6 +17,7 @@ app = typer.Typer(
     help="The schedule-and-run service for Celery.",
     epilog="Exit status: 0 done; 1 not done, and a line says why; 2 wrong usage, and of `schedules plan` and `check`:"
     " something would change, or does not fit; 3 of `status`: a service does not run, of `doctor`: a check failed;"
+    " 4 of `--wait`: the run did not succeed;"
     " 130 stopped by Ctrl-C. `--install-completion` completes verbs in your shell.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -26,6 +28,9 @@ app.add_typer(users, name="users")
 api_keys = typer.Typer(help="Credentials for programs.", no_args_is_help=True)
 app.add_typer(api_keys, name="api-keys")
 app.add_typer(schedules, name="schedules")
+app.add_typer(tasks, name="tasks")
+app.add_typer(runs, name="runs")
+app.add_typer(workers, name="workers")
 
 
 def run() -> int:
@@ -45,20 +50,24 @@ def explanation(error: Exception) -> str | None:
     """What a user can do about it; None for a fault of the program, which deserves its trace."""
     from sqlalchemy.exc import DBAPIError, ProgrammingError
 
+    from app.cli.client import sdk_problem
     from app.scheduling.messages import BrokerUnavailable
 
     if isinstance(error, UpbeatError):
         return error.detail
+    if (problem := sdk_problem(error)) is not None:
+        return problem
+    told = None
     if isinstance(error, BrokerUnavailable):
-        return f"Redis cannot be used: {error}. `upbeat doctor` looks for the cause."
-    if isinstance(error, ProgrammingError) and "does not exist" in str(error.orig):
+        told = f"Redis cannot be used: {error}."
+    elif isinstance(error, ProgrammingError) and "does not exist" in str(error.orig):
         return "The database is not migrated. Run `upbeat migrate`."
-    if isinstance(error, DBAPIError):
+    elif isinstance(error, DBAPIError):
         reason = str(error.orig).strip().splitlines()[0].rstrip(".")
-        return f"The database cannot be used: {reason}. `upbeat doctor` looks for the cause."
-    if isinstance(error, ConnectionError):
-        return f"A server does not answer: {error}. `upbeat doctor` looks for the cause."
-    return None
+        told = f"The database cannot be used: {reason}."
+    elif isinstance(error, ConnectionError):
+        told = f"A server does not answer: {error}."
+    return told and f"{told} `upbeat doctor` looks for the cause."
 
 
 @app.command()

@@ -13,7 +13,6 @@ from collections.abc import Iterable
 
 from app.cli.banner import event, say
 from app.cli.foreground import ForegroundStack
-from app.cli.prepare import prepare
 from app.cli.reach import names_broker, names_database, reach_database, reach_redis, require_migrated
 from app.cli.state import State
 from app.cli.supervision import LOGS
@@ -73,6 +72,8 @@ def keep(names: Iterable[str]) -> None:
 
 
 def _run(interruption: Interruption, names: tuple[str, ...]) -> None:
+    from app.cli.prepare import prepare
+
     state = State.open()
     end_earlier(state)
     state.withdraw_addresses()

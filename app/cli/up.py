@@ -12,7 +12,6 @@ from app.cli.embedded import free_port, port_is_free
 from app.cli.foreground import ForegroundStack
 from app.cli.launch import die_with_parent
 from app.cli.leftovers import end_leftovers, leftovers
-from app.cli.prepare import prepare
 from app.cli.reach import names_broker, names_database, reach_database, reach_redis
 from app.cli.state import State
 from app.errors import ConfigurationError
@@ -66,6 +65,8 @@ def up(*, attached: bool = False) -> None:
 
 
 def _run(interruption: Interruption) -> None:
+    from app.cli.prepare import prepare
+
     state = State.open()
     end_earlier(state)
     state.withdraw_addresses()

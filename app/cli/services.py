@@ -26,6 +26,7 @@ from app.settings import get_settings
 STOPPED = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
 STOP_DEADLINE = 120.0
 PAUSE = 0.1
+PATIENCE = 2.0  # seconds in which a crashed service may be between two starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,7 @@ def _await_start(names: Sequence[str]) -> None:
 
 def _await_all(waiting: list[str], sessions: sessionmaker[Session]) -> None:
     end = time.monotonic() + SERVICES_DEADLINE
+    spent = dict.fromkeys(waiting, 0.0)
     while True:
         alive = _alive(sessions)
         found = {each.service: each for each in status()}
@@ -191,7 +193,9 @@ def _await_all(waiting: list[str], sessions: sessionmaker[Session]) -> None:
         if not waiting:
             return
         states = Control(control).statuses() if (control := _socket()) else {}
-        broken = [name for name in waiting if name in states and states[name].state in BROKEN]
+        for name in waiting:
+            spent[name] += PAUSE if name in states and states[name].state in BROKEN else 0.0
+        broken = [name for name in waiting if spent[name] > PATIENCE]
         if broken or time.monotonic() > end:
             name = broken[0] if broken else waiting[0]
             log = STARTUP_LOG if name == "worker" and STARTUP_LOG.exists() else SERVICE_LOGS[name]

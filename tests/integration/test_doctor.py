@@ -1,5 +1,6 @@
 """The doctor names the cause of each of these breakdowns, and its remedy. Real processes are missing, frozen or astray."""
 
+import json
 import signal
 import sys
 import threading
@@ -202,6 +203,21 @@ def test_a_variable_that_cannot_be_used(clinic: Clinic) -> None:
     found = clinic.examine(UPBEAT_PORT="many")
     found.says("settings", "port", "Correct the variable")
     assert found.failed() == {"settings"}
+
+
+def test_a_module_with_tasks_that_is_not_there(shared_stack: Stack) -> None:
+    command = [sys.executable, "-m", "app.cli", "doctor", "--json"]
+    environment = {**shared_stack.environment, "UPBEAT_TASK_MODULES": "nowhere"}
+    doctor = shared_stack.processes.start("doctor", command, environment)
+    assert doctor.wait(60) == 3, doctor.output()
+    found = Diagnosis(
+        {
+            each["check"]: Finding(**{**each, "verdict": Verdict(each["verdict"])})
+            for each in json.loads(doctor.output())
+        }
+    )
+    found.says("tasks", "UPBEAT_TASK_MODULES names nowhere", "Mend the module")
+    found.says("canary", "tasks that can be loaded", verdict=Verdict.SKIPPED)
 
 
 def test_postgresql_that_does_not_listen(clinic: Clinic) -> None:

@@ -42,6 +42,8 @@ def _examine(*, canary: bool, patience: float, lock: Path) -> Iterator[Finding]:
         yield fail("settings", error.detail, "Correct the variable; the other checks need the settings.")
         return
     yield ok("settings", "all environment variables can be used")
+    yield (tasks := _tasks())
+    loaded = tasks.verdict is Verdict.OK
     database = list(servers.postgres(settings))
     yield from database
     stored = all(each.verdict is not Verdict.FAIL for each in database)
@@ -49,11 +51,12 @@ def _examine(*, canary: bool, patience: float, lock: Path) -> Iterator[Finding]:
     yield from broker
     yield services.api(settings)
     if stored:
-        yield from _about_tables(settings, canary=canary and _answers(broker), patience=patience)
+        canary_now = canary and loaded and _answers(broker)
+        yield from _about_tables(settings, loaded=loaded, canary=canary_now, patience=patience)
     else:
         yield skipped("workers, beat, schedules", "they are known from the database only")
-    if canary and not (stored and _answers(broker)):
-        yield skipped("canary", "it needs PostgreSQL and Redis")
+    if canary and not (stored and loaded and _answers(broker)):
+        yield skipped("canary", "it needs PostgreSQL and Redis, and tasks that can be loaded")
     yield errors.errors()
 
 
@@ -61,13 +64,25 @@ def _answers(broker: Iterable[Finding]) -> bool:
     return any(each.check == "redis" and each.verdict is Verdict.OK for each in broker)
 
 
-def _about_tables(settings: Settings, *, canary: bool, patience: float) -> Iterator[Finding]:
+def _tasks() -> Finding:
+    """Whether the modules with tasks can be imported; whatever they raise is theirs."""
+    remedy = "Mend the module that it names: worker and beat load the same ones, and do not start without."
+    try:
+        number = sum(1 for _ in catalogue())
+    except ConfigurationError as error:
+        return fail("tasks", error.detail, remedy)
+    except Exception as error:  # noqa: BLE001 - code of the user's runs at import
+        return fail("tasks", f"a module cannot be loaded: {type(error).__name__}: {error}", remedy)
+    return ok("tasks", f"{number} are known to this code")
+
+
+def _about_tables(settings: Settings, *, loaded: bool, canary: bool, patience: float) -> Iterator[Finding]:
     engine = sync_engine(settings.database, name="upbeat-doctor")
     sessions = sync_sessions(engine)
     checks: tuple[Callable[[Session], Iterable[Finding]], ...] = (
         services.workers,
         lambda session: [services.beat(session, settings)],
-        lambda session: services.schedules(session, catalogue()),
+        lambda session: services.schedules(session, catalogue() if loaded else None),
     )
     made: list[Finding] = []
     try:

@@ -119,13 +119,13 @@ def judge_beats(known: Sequence[KnownBeat], patience: float) -> Finding:
     return ok("beat", f"{alive} alive; the last pass was {max(newest.age, 0):.1f} s ago")
 
 
-def schedules(session: Session, catalogue: Catalogue) -> Iterator[Finding]:
-    """Valid, fitting their tasks, and fired in time."""
+def schedules(session: Session, catalogue: Catalogue | None) -> Iterator[Finding]:
+    """Valid, fitting their tasks (where those are known), and fired in time."""
     invalid = [f"“{row.task_name}”: {row.state_reason}" for row in session.execute(_INVALID)]
     # Those that became invalid are told of already.
     unfit = [
         f"{each.task_path}: {each.reason}"
-        for each in drift.look(session, catalogue)
+        for each in (drift.look(session, catalogue) if catalogue is not None else [])
         if each.state == "active"
     ]
     wrong = [*invalid, *unfit]

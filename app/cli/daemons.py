@@ -138,12 +138,12 @@ def purge(
     number = inspection.waiting_in(queues)
     place = f"the queue {queue}" if queue else "all queues"
     if number and not yes:
-        print(f"{number} runs wait in {place}; they will never be started.")
+        print(f"Waiting in {place}: {number}. What is purged is never started.")
         if typer.prompt(f"Type {word} to purge", default="", show_default=False) != word:
             print("Nothing was purged.")
             raise typer.Exit(1)
     ended = inspection.purge(queues, number)
-    print(f"{ended} runs of {place} were cancelled.")
+    print(f"Cancelled in {place}: {ended}.")
 
 
 @daemons.command()

@@ -88,11 +88,11 @@ def queue(state: QueueState, lost: Sequence[str]) -> Finding:
     check = f"worker of {state.queue}"
     if state.workers:
         number = "1 worker takes" if state.workers == 1 else f"{state.workers} workers take"
-        return ok(check, f"{number} from it; {state.waiting} runs wait, {state.running} run")
+        return ok(check, f"{number} from it; waiting: {state.waiting}, running: {state.running}")
     gone = f" ({'; '.join(lost)})" if lost else ""
     return fail(
         check,
-        f"no living worker takes from it{gone}; {state.waiting} runs wait",
+        f"no living worker takes from it{gone}; waiting: {state.waiting}",
         "Start one: `upbeat start worker`. If it does not start: cat logs/celery/worker_startup.log. One that was"
         f" started with -Q takes only from the queues that are named there: add {state.queue}.",
     )

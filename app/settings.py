@@ -99,6 +99,9 @@ class ApiSettings(BaseSettings):
     model_config = _group("UPBEAT_")
 
     port: int = Field(8000, ge=1, le=65535)
+    url: str | None = Field(
+        None, description="Where the command finds the service; this host's port without."
+    )
     max_body_bytes: int = Field(1_048_576, ge=1024)
     docs_enabled: bool = True
     graceful_shutdown: int = Field(5, ge=1)

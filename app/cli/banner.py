@@ -2,10 +2,13 @@
 
 import shlex
 import time
+from typing import TYPE_CHECKING
 
 from app.cli.embedded import LOOPBACK
-from app.cli.prepare import Administrator
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.cli.prepare import Administrator  # which loads all of the service
 
 PLACEHOLDER = "YOUR-PASSWORD"
 
@@ -19,7 +22,7 @@ def event(text: str) -> None:
     say(f"{time.strftime('%H:%M:%S')}  {text}")
 
 
-def banner(settings: Settings, administrator: Administrator) -> str:
+def banner(settings: Settings, administrator: "Administrator") -> str:
     """Where everything is, how to log in, and two commands that work when pasted."""
     url = f"http://{LOOPBACK}:{settings.api.port}"
     password = _password(administrator)
@@ -46,14 +49,14 @@ def banner(settings: Settings, administrator: Administrator) -> str:
     return "\n".join(lines)
 
 
-def _password(administrator: Administrator) -> str:
+def _password(administrator: "Administrator") -> str:
     """As it stands in the command: generated ones need no quoting, given ones stay in their variable."""
     if administrator.password is None:
         return PLACEHOLDER
     return administrator.password if administrator.generated else "$UPBEAT_ADMIN_PASSWORD"
 
 
-def _login(administrator: Administrator) -> str:
+def _login(administrator: "Administrator") -> str:
     if administrator.password is not None:
         if administrator.generated:
             return f"{administrator.password}   (shown only now; keep it)"

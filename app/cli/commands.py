@@ -5,30 +5,69 @@ from typing import Annotated
 
 import typer
 
-from app.cli.schedules import schedules
+from app.cli.choices import Level
+from app.cli.daemons import daemons
+from app.cli.runs import runs, tasks, workers
+from app.cli.schedule_verbs import schedules
 from app.errors import UpbeatError
 from app.settings import get_settings
 
 app = typer.Typer(
     name="upbeat",
     help="The schedule-and-run service for Celery.",
+    epilog="Exit status: 0 done; 1 not done, and a line says why; 2 wrong usage, and of `schedules plan` and `check`:"
+    " something would change, or does not fit; 3 of `status`: a service does not run, of `doctor`: a check failed;"
+    " 4 of `--wait`: the run did not succeed;"
+    " 130 stopped by Ctrl-C. `--install-completion` completes verbs in your shell.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 users = typer.Typer(help="People who may log in.", no_args_is_help=True)
+app.add_typer(daemons)
 app.add_typer(users, name="users")
+api_keys = typer.Typer(help="Credentials for programs.", no_args_is_help=True)
+app.add_typer(api_keys, name="api-keys")
 app.add_typer(schedules, name="schedules")
+app.add_typer(tasks, name="tasks")
+app.add_typer(runs, name="runs")
+app.add_typer(workers, name="workers")
 
 
 def run() -> int:
     """The exit status: 1 for a problem that was told on stderr; typer exits by itself otherwise."""
     try:
-        app()
-    except UpbeatError as error:
-        print(f"upbeat: {error.detail}", file=sys.stderr)
+        app(prog_name="upbeat")
+    except Exception as error:
+        told = explanation(error)
+        if told is None:
+            raise
+        print(f"upbeat: {told}", file=sys.stderr)
         return 1
     return 0
+
+
+def explanation(error: Exception) -> str | None:
+    """What a user can do about it; None for a fault of the program, which deserves its trace."""
+    from sqlalchemy.exc import DBAPIError, ProgrammingError
+
+    from app.cli.client import sdk_problem
+    from app.scheduling.messages import BrokerUnavailable
+
+    if isinstance(error, UpbeatError):
+        return error.detail
+    if (problem := sdk_problem(error)) is not None:
+        return problem
+    told = None
+    if isinstance(error, BrokerUnavailable):
+        told = f"Redis cannot be used: {error}."
+    elif isinstance(error, ProgrammingError) and "does not exist" in str(error.orig):
+        return "The database is not migrated. Run `upbeat migrate`."
+    elif isinstance(error, DBAPIError):
+        reason = str(error.orig).strip().splitlines()[0].rstrip(".")
+        told = f"The database cannot be used: {reason}."
+    elif isinstance(error, ConnectionError):
+        told = f"A server does not answer: {error}."
+    return told and f"{told} `upbeat doctor` looks for the cause."
 
 
 @app.command()
@@ -42,6 +81,14 @@ def up(
     from app.cli.up import up as run_stack
 
     run_stack(attached=attached)
+
+
+@app.command(hidden=True)
+def keep(names: list[str]) -> None:
+    """Run services in the background; `upbeat start` calls this."""
+    from app.cli.keeper import keep as keep_running
+
+    keep_running(names)
 
 
 @users.command("create")
@@ -64,6 +111,21 @@ def create_user(
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     add_person(get_settings(), username, password, role)
     print(f"{username} may log in as {role}.")
+
+
+@api_keys.command("create")
+def create_api_key(
+    username: Annotated[str, typer.Argument(help="For whom the key acts.")],
+    name: Annotated[str, typer.Argument(help="What the key is for.")],
+    *,
+    scope: Annotated[Level, typer.Option(help="How much it may do; never more than its user.")] = Level.READ,
+    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; never without.")] = None,
+) -> None:
+    """Make an API key, and print it: the only time that it is shown."""
+    from app.cli.keys import make_key
+
+    made = make_key(get_settings(), username, name, [scope], days)
+    print(made.secret)
 
 
 @app.command()

@@ -1,10 +1,10 @@
-"""The stack of one `upbeat up`: started in order, watched, stopped in the reverse order."""
+"""The stack of one `upbeat up` or `upbeat start`: started in order, watched, stopped in the reverse order."""
 
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,11 @@ from app.cli.banner import event, say
 from app.cli.embedded import LOOPBACK, Postgres, Redis, wait_until
 from app.cli.leftovers import MARKER, end_leftovers
 from app.cli.reach import names_broker, names_database
-from app.cli.state import State, write_private
+from app.cli.startup import keep_startup
+from app.cli.state import State, want, wanted, write_private
 from app.cli.supervision import (
     LOGS,
+    SERVICES,
     Control,
     Program,
     Status,
@@ -31,6 +33,7 @@ from app.settings import Settings, get_settings
 
 SERVERS_DEADLINE = 60.0
 SERVICES_DEADLINE = 90.0
+STARTUP_SECONDS = 20.0  # for which what the worker writes counts as its start
 FATAL_PAUSE = 30.0  # before a program that failed over and over is tried again
 BROKEN = ("BACKOFF", "EXITED", "FATAL", "UNKNOWN")
 IN_A_HURRY = ("api", "beat", "worker")
@@ -50,6 +53,7 @@ class ForegroundStack:
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._programs: dict[str, Program] = {}
         self._seen: dict[str, Status] = {}
+        self._startup_until = 0.0
         self._try_again: dict[str, float] = {}
 
     def start_servers(self, settings: Settings) -> Settings:
@@ -88,16 +92,26 @@ class ForegroundStack:
         self._state.publish_addresses(addresses)
         return settings
 
-    def start_services(self, settings: Settings) -> None:
-        """Start worker, beat and API, and wait until they are up and the API is ready.
+    def start_services(self, settings: Settings, names: Iterable[str] = SERVICES) -> None:
+        """Start these, and wait until they are up, and the API ready (alive, when no beat is started with it).
 
         Raises:
             StartFailed: one of them did not start; the message ends with its log.
         """
-        names = ("worker", "beat", "api")
+        names = tuple(names)
+        want(names)
+        try:
+            self._await_services(settings, names)
+        finally:
+            keep_startup()
+        self._startup_until = time.monotonic() + STARTUP_SECONDS
+        self._seen = self._control.statuses()
+
+    def _await_services(self, settings: Settings, names: tuple[str, ...]) -> None:
         for name in names:
             self._control.start(name)
-        ready = f"http://{LOOPBACK}:{settings.api.port}/readyz"
+        path = "readyz" if "beat" in names else "livez"
+        ready = f"http://{LOOPBACK}:{settings.api.port}/{path}" if "api" in names else None
         end = time.monotonic() + SERVICES_DEADLINE
         while True:
             states = self._control.statuses()
@@ -105,12 +119,11 @@ class ForegroundStack:
                 if name in states and states[name].state in BROKEN:
                     raise self._failure(name)
             running = all(name in states and states[name].state == "RUNNING" for name in names)
-            if running and _answers_ok(ready):
-                break
+            if running and (ready is None or _answers_ok(ready)):
+                return
             if time.monotonic() > end:
-                raise self._failure("api")
+                raise self._failure("api" if ready else names[0])
             time.sleep(0.1)
-        self._seen = self._control.statuses()
 
     def report_changes(self) -> None:
         """Say what happened to the programs since the last call; try failed ones again after a while.
@@ -119,13 +132,15 @@ class ForegroundStack:
             StartFailed: the supervisor itself is gone.
         """
         if self._supervisor is None or self._supervisor.poll() is not None:
-            raise StartFailed("The supervisor ended; see logs/supervisord.log. Start again with `make up`.")
+            raise StartFailed("The supervisor ended; see logs/supervisord.log. Start again.")
         now = self._control.statuses()
         for name, status in now.items():
             before = self._seen.get(name)
             if before is None or (status.state, status.pid) == (before.state, before.pid):
                 continue
             log = self._programs[name].log
+            if name == "worker":
+                self._startup_until = time.monotonic() + STARTUP_SECONDS
             if status.state == "FATAL":
                 self._try_again[name] = time.monotonic() + FATAL_PAUSE
                 event(f"{name} keeps ending; next try in {FATAL_PAUSE:g} s. See {log}")
@@ -134,10 +149,16 @@ class ForegroundStack:
             elif status.pid and status.pid != before.pid:
                 event(f"{name} was restarted (pid {status.pid}){_cause(before)}. See {log}")
         self._seen |= now
+        if time.monotonic() < self._startup_until:
+            keep_startup()
+        self._try_failed_again()
+
+    def _try_failed_again(self) -> None:
         for name, at in list(self._try_again.items()):
             if time.monotonic() >= at:
                 del self._try_again[name]
-                self._control.start(name)
+                if name in wanted():
+                    self._control.start(name)
 
     def stop(self, hurried: Callable[[], bool]) -> None:
         """Stop everything in order; what outlasts its time, or is hurried, is killed."""
@@ -170,7 +191,7 @@ class ForegroundStack:
         self._supervisor = start_supervisor(config, environment)
         supervisor = self._supervisor
         if not wait_until(self._control.answers, lambda: supervisor.poll() is None, 20.0):
-            raise StartFailed("The supervisor did not start:\n" + _tail(LOGS / "supervisord.log"))
+            raise StartFailed("The supervisor did not start:\n" + log_tail(LOGS / "supervisord.log"))
 
     def _is_well(self, name: str) -> bool:
         states = self._control.statuses()
@@ -178,7 +199,7 @@ class ForegroundStack:
 
     def _failure(self, name: str) -> StartFailed:
         log = self._programs[name].log
-        return StartFailed(f"{name} did not start. The end of {log}:\n{_tail(log)}")
+        return StartFailed(f"{name} did not start. The end of {log}:\n{log_tail(log)}")
 
     def _kill(self, names: tuple[str, ...]) -> None:
         for name in names:
@@ -199,7 +220,8 @@ def _answers_ok(url: str) -> bool:
         return False
 
 
-def _tail(file: Path, lines: int = 15) -> str:
+def log_tail(file: Path, lines: int = 15) -> str:
+    """The end of a log, indented, for a message."""
     try:
         return "\n".join(f"  {line}" for line in file.read_text(errors="replace").splitlines()[-lines:])
     except OSError:

@@ -5,6 +5,7 @@ that it
 
 - asks the kernel for a signal when the parent dies, so that a killed supervisor leaves nothing;
 - notes the process id and its start in a file, by which a later start recognises leftovers;
+- says in the log that the program starts, with what, and where;
 - leaves root where the program must not have it (PostgreSQL), keeping a single capability, the
   right to pass folders that are closed to others: no parent folder's permissions are opened, and
   no system user is added.
@@ -14,9 +15,11 @@ Standard library only and run by path: it is on the way of every program's start
 
 import argparse
 import ctypes
+import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -70,15 +73,30 @@ def _keep(libc: ctypes.CDLL, capability: int) -> bool:
     return bool(libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0) == 0)
 
 
+def announce(name: str) -> None:
+    """A line in the program's log; what follows it belongs to this start."""
+    kind = "virtual environment" if sys.prefix != sys.base_prefix else "Python"
+    text = f"{name} starts: pid {os.getpid()}, Python {sys.version.split()[0]}, {kind} {sys.prefix}, in {Path.cwd()}"
+    at = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
+    if os.environ.get("UPBEAT_LOG_FORMAT") == "json":
+        text = json.dumps({"time": at, "level": "info", "logger": "upbeat", "message": text})
+    else:
+        text = f"{at} INFO    upbeat: {text}"
+    print(text, flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="launch.py")
     parser.add_argument("--pid-file", type=Path)
     parser.add_argument("--death-signal", default="TERM")
     parser.add_argument("--as-user", metavar="UID:GID")
+    parser.add_argument("--announce", metavar="NAME")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
     if options.pid_file is not None:
         options.pid_file.write_text(f"{os.getpid()} {start_time(os.getpid())}\n")
+    if options.announce:
+        announce(options.announce)
     if options.as_user:
         uid, gid = options.as_user.split(":")
         leave_root(int(uid), int(gid))

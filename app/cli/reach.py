@@ -1,8 +1,11 @@
-"""Can the servers that the user named be reached? Answered before anything is started."""
+"""Can the servers that the user named be reached, and used? Answered before anything is started."""
 
 import psycopg
 import redis
+from sqlalchemy.exc import OperationalError
 
+from app.db.engines import sync_engine
+from app.db.migrate import current, head
 from app.errors import ConfigurationError
 from app.settings import Settings
 
@@ -61,3 +64,24 @@ def reach_redis(settings: Settings) -> None:
             raise ConfigurationError(
                 f"Redis at {where} (REDIS_URL) cannot be used: {str(error).rstrip('.')}. {remedy}"
             ) from None
+
+
+def require_migrated(settings: Settings) -> None:
+    """Look at the revision of the database.
+
+    Raises:
+        ConfigurationError: the database is missing, or not at the revision of this code.
+    """
+    name, remedy = settings.database.name, "Run `upbeat migrate` first."
+    engine = sync_engine(settings.database, name="upbeat-start")
+    try:
+        with engine.connect() as connection:
+            found = current(connection)
+    except OperationalError as error:
+        raise ConfigurationError(f"The database {name} cannot be used. {remedy}") from error
+    finally:
+        engine.dispose()
+    if found != head():
+        raise ConfigurationError(
+            f"The database {name} is at revision {found or 'none'}, not {head()}. {remedy}"
+        )

@@ -40,6 +40,18 @@ class CommandLine:
         record(session, entry)
 
 
+def told(action: str, object_type: str, object_id: str, changes: Changes) -> Entry:
+    """The entry of a command that is recorded by itself, when all of it is done."""
+    return Entry(
+        actor=_system_user(),
+        means="cli",
+        action=action,
+        object_type=object_type,
+        object_id=object_id,
+        changes=changes,
+    )
+
+
 def _system_user() -> str:
     try:
         return getpass.getuser()

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 schedules = typer.Typer(
-    help="Declared schedules, and whether all schedules fit their tasks.", no_args_is_help=True
+    help="Schedules: those of people over the API, the declared ones from code and file.",
+    no_args_is_help=True,
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -1,11 +1,11 @@
-"""The folder `.upbeat/`: what `upbeat up` keeps between starts, and what it leaves while it runs.
+"""The folder `.upbeat/`: what `upbeat up` and `upbeat start` keep between starts, and leave while they run.
 
-lock            held by the one `upbeat up` of this folder
+lock            held by the one `upbeat up` or `upbeat start` of this folder
 servers.json    ports and passwords of the embedded servers, chosen once
 secret_keys     what encrypts stored secrets, made once; without it they are lost
 postgres/ redis/  their data
 env             DATABASE_URL, REDIS_URL and UPBEAT_SECRET_KEYS of what runs, read by app.settings
-run/            the supervisor's configuration and socket, process ids
+run/            the supervisor's configuration and socket and where that is, which services are wanted, process ids
 """
 
 import fcntl
@@ -13,7 +13,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +23,14 @@ from app.errors import ConfigurationError
 from app.sealing import new_key
 from app.settings import RUNTIME_ENV, STATE_FOLDER
 
+PROBING = 0.3  # seconds for which somebody who only looks may hold the lock
+CONTROL = "control"
+WANTED = "wanted"
 LONGEST_SOCKET_PATH = 90  # sockaddr_un holds 108 bytes, and supervisor appends a process id
 
 
 class AlreadyRunning(ConfigurationError):
-    """Another `upbeat up` holds the folder."""
+    """Another `upbeat up` or `upbeat start` holds the folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +62,14 @@ class State:
             raise ConfigurationError(
                 f"{folder} cannot be written ({error.strerror}). Start in a folder that belongs to you."
             ) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(lock):
             owner = os.pread(lock, 32, 0).decode() or "unknown"
             os.close(lock)
             raise AlreadyRunning(
                 f"Upbeat is already running in this folder (process {owner}). Stop it with Ctrl-C in its"
-                f" terminal or `kill {owner}`, or use another checkout."
-            ) from None
+                " terminal, or with `upbeat stop all` (`.venv/bin/python -m app.cli stop all` without an"
+                " installation), or use another checkout."
+            )
         os.ftruncate(lock, 0)
         os.pwrite(lock, str(os.getpid()).encode(), 0)
         return cls(folder, lock)
@@ -100,13 +103,15 @@ class State:
 
     def socket(self) -> Path:
         """A path for the supervisor's socket that is short enough, in a folder closed to others."""
-        near = self.run / "supervisor.sock"
-        if len(os.fsencode(near)) <= LONGEST_SOCKET_PATH:
-            return near
-        return Path(tempfile.mkdtemp(prefix="upbeat-")) / "supervisor.sock"
+        socket = self.run / "supervisor.sock"
+        if len(os.fsencode(socket)) > LONGEST_SOCKET_PATH:
+            socket = Path(tempfile.mkdtemp(prefix="upbeat-")) / "supervisor.sock"
+        (self.run / CONTROL).write_text(str(socket))
+        return socket
 
     def discard_socket(self, socket: Path) -> None:
         socket.unlink(missing_ok=True)
+        (self.run / CONTROL).unlink(missing_ok=True)
         if socket.parent != self.run:
             shutil.rmtree(socket.parent, ignore_errors=True)
 
@@ -115,6 +120,60 @@ class State:
 
     def withdraw_addresses(self) -> None:
         RUNTIME_ENV.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who runs a stack in this folder now; ``control`` is its supervisor's socket, None before there is one."""
+
+    pid: int
+    control: Path | None
+
+
+def holder() -> Holder | None:
+    """Who has this folder's lock, or None."""
+    folder = STATE_FOLDER.resolve()
+    try:
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        found = os.pread(lock, 32, 0).decode()
+        where = folder / "run" / CONTROL
+        control = Path(where.read_text()) if where.exists() else None
+        return Holder(int(found) if found.isdecimal() else 0, control)
+    else:
+        return None
+    finally:
+        os.close(lock)
+
+
+def wanted() -> set[str]:
+    """The services that are to run: those that were started, and not stopped."""
+    try:
+        return set((STATE_FOLDER / "run" / WANTED).read_text().split())
+    except OSError:
+        return set()
+
+
+def want(names: Iterable[str]) -> None:
+    """Remember which services are to run."""
+    write_private(STATE_FOLDER / "run" / WANTED, "\n".join(sorted(names)) + "\n")
+
+
+def _locked(lock: int) -> bool:
+    end = time.monotonic() + PROBING
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(PROBING / 10)
+        else:
+            return True
 
 
 def write_private(file: Path, text: str) -> None:

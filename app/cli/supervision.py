@@ -1,6 +1,7 @@
 """The stack under supervisord: which programs there are, its configuration, and how it is spoken to.
 
-One file describes the stack for every command: `upbeat up` runs it in the foreground. Programs start
+One file describes the stack for every command: `upbeat up` runs it in the foreground, `upbeat start` in the
+background, and all verbs that concern it speak to the supervisor over its socket. Programs start
 in the order of their priority and stop in the reverse: API, beat, worker, Redis, PostgreSQL.
 """
 
@@ -23,6 +24,12 @@ from app.cli.embedded import LOOPBACK, Postgres, Redis, launcher
 from app.settings import Settings
 
 LOGS = Path("logs")
+SERVICES = ("worker", "beat", "api")
+SERVICE_LOGS = {
+    "worker": LOGS / "celery" / "worker.log",
+    "beat": LOGS / "celery" / "beat.log",
+    "api": LOGS / "api.log",
+}
 # After a worker has drained, it accounts for what it gave up.
 ACCOUNTING = 15
 
@@ -42,12 +49,16 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the supervisor says of a program; ``state`` is its word (RUNNING, BACKOFF, FATAL, …)."""
+    """What the supervisor says of a program; ``state`` is its word (RUNNING, BACKOFF, FATAL, …).
+
+    ``seconds`` is how long it has been running, 0 when it is not.
+    """
 
     name: str
     state: str
     pid: int
     detail: str
+    seconds: int = 0
 
 
 def pid_file(run: Path, name: str) -> str:
@@ -70,16 +81,16 @@ def service_programs(run: Path, settings: Settings) -> list[Program]:
     """Worker, beat and API, as they would be started by hand."""
 
     def python(name: str, *arguments: str) -> tuple[str, ...]:
-        return (*launcher(pid_file(run, name)), sys.executable, "-m", *arguments)
+        return (*launcher(pid_file(run, name), f"--announce={name}"), sys.executable, "-m", *arguments)
 
     grace = settings.api.graceful_shutdown
     celery = ("celery", "-A", "app.worker")
     return [
         Program(
-            "worker", 30, python("worker", *celery, "worker"), LOGS / "celery" / "worker.log",
+            "worker", 30, python("worker", *celery, "worker"), SERVICE_LOGS["worker"],
             stop_seconds=int(settings.worker.drain_timeout) + ACCOUNTING, start_seconds=2,
         ),
-        Program("beat", 40, python("beat", *celery, "beat"), LOGS / "celery" / "beat.log", start_seconds=2),
+        Program("beat", 40, python("beat", *celery, "beat"), SERVICE_LOGS["beat"], start_seconds=2),
         Program(
             "api",
             50,
@@ -88,7 +99,7 @@ def service_programs(run: Path, settings: Settings) -> list[Program]:
                 *("uvicorn", "app.main:app", "--host", LOOPBACK, "--port", str(settings.api.port)),
                 *("--timeout-graceful-shutdown", str(grace)),
             ),
-            LOGS / "api.log",
+            SERVICE_LOGS["api"],
             stop_seconds=grace + 5,
             start_seconds=2,
         ),
@@ -188,6 +199,14 @@ class Control:
             if not fault.faultString.startswith("ALREADY_STARTED"):
                 raise
 
+    def stop(self, name: str) -> None:
+        """Ask it to stop, without waiting; one that does not run stays as it is."""
+        try:
+            self._call("stopProcess", name, False)
+        except Fault as fault:
+            if not fault.faultString.startswith("NOT_RUNNING"):
+                raise
+
     def statuses(self) -> dict[str, Status]:
         """Empty when the supervisor does not answer."""
         try:
@@ -195,6 +214,12 @@ class Control:
         except (OSError, HTTPException, Error):
             return {}
         return {
-            item["name"]: Status(item["name"], item["statename"], item["pid"], item["spawnerr"])
+            item["name"]: Status(
+                item["name"],
+                item["statename"],
+                item["pid"],
+                item["spawnerr"],
+                item["now"] - item["start"] if item["pid"] else 0,
+            )
             for item in answer
         }

@@ -1,6 +1,7 @@
 """`upbeat up`: everything that Upbeat needs, in the foreground, until Ctrl-C."""
 
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,6 @@ from app.cli.embedded import free_port, port_is_free
 from app.cli.foreground import ForegroundStack
 from app.cli.launch import die_with_parent
 from app.cli.leftovers import end_leftovers, leftovers
-from app.cli.prepare import prepare
 from app.cli.reach import names_broker, names_database, reach_database, reach_redis
 from app.cli.state import State
 from app.errors import ConfigurationError
@@ -65,11 +65,13 @@ def up(*, attached: bool = False) -> None:
 
 
 def _run(interruption: Interruption) -> None:
+    from app.cli.prepare import prepare
+
     state = State.open()
-    _end_earlier(state)
+    end_earlier(state)
     state.withdraw_addresses()
     settings = get_settings()
-    _require_free_port(settings)
+    require_free_port(settings)
     if names_database(settings):
         reach_database(settings)
     if names_broker(settings):
@@ -90,7 +92,12 @@ def _run(interruption: Interruption) -> None:
         stack.stop(lambda: interruption.hurried)
 
 
-def _end_earlier(state: State) -> None:
+def end_earlier(state: State) -> None:
+    """End what a killed start left.
+
+    Raises:
+        ConfigurationError: that was not possible.
+    """
     if leftovers(state.folder):
         say("Ending what an earlier start left behind …")
         end_leftovers(state.folder, patience=60.0)
@@ -101,10 +108,11 @@ def _end_earlier(state: State) -> None:
             )
 
 
-def _require_free_port(settings: Settings) -> None:
-    port = settings.api.port
+def require_free_port(settings: Settings) -> None:
+    """Raises ConfigurationError, with a port to use instead, when the API's is taken."""
+    port, again = settings.api.port, "make up" if "up" in sys.argv else "upbeat start api"
     if not port_is_free(port):
         raise ConfigurationError(
             f"Port {port} is taken by another program. End that one, or choose another:"
-            f" UPBEAT_PORT={free_port()} make up"
+            f" UPBEAT_PORT={free_port()} {again}"
         )

@@ -190,6 +190,19 @@ def check_page(session: Session, catalogue: Catalogue, after: UUID = FIRST, size
     return found
 
 
+def look(session: Session, catalogue: Catalogue) -> list[Finding]:
+    """Which schedules do not fit their tasks: what a check would find, changing nothing; the first 1,000."""
+    judge, found = _judge(catalogue), list[Finding]()
+    after: UUID | None = FIRST
+    while after is not None and len(found) < MAX_FINDINGS:
+        rows = session.execute(_PAGE, {"after": after, "size": PAGE}).all()
+        for row in rows:
+            if why := judge(row.task_path, row.args, row.kwargs):
+                found.append(Finding(row.id, row.task_path, row.state, Change.REPORTED, why[1]))
+        after = rows[-1].id if len(rows) == PAGE else None
+    return found[:MAX_FINDINGS]
+
+
 def last_checked(session: Session) -> str | None:
     """The fingerprint of the tasks that all schedules were last checked against."""
     return session.scalar(select(CatalogueRow.fingerprint))

@@ -9,6 +9,7 @@ from billiard.exceptions import TimeLimitExceeded
 from celery import Celery, signals
 from celery.exceptions import Ignore, Reject, Retry
 
+from app.errors import ConfigurationError
 from app.scheduling.catalogue import Catalogue, TaskSpec
 from app.scheduling.messages import DEFAULT_QUEUE
 from app.settings import get_settings
@@ -75,7 +76,15 @@ class Upbeat(Celery):  # type: ignore[misc]
     @functools.lru_cache(maxsize=1)  # noqa: B019 - there is one application
     def catalogue(self) -> Catalogue:
         """All tasks of this code, Celery's own left out."""
-        self.loader.import_default_modules()
+        try:
+            self.loader.import_default_modules()
+        except ModuleNotFoundError as error:
+            if error.name not in get_settings().task.names():
+                raise
+            raise ConfigurationError(
+                f"UPBEAT_TASK_MODULES names {error.name}, which is not found in the working directory or on"
+                " PYTHONPATH. Correct it and start again."
+            ) from error
         return Catalogue(task.spec() for name, task in self.tasks.items() if not name.startswith("celery."))
 
     def connection_for_read(self, url: str | None = None, **kwargs: Any) -> Any:

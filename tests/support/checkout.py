@@ -70,7 +70,7 @@ def new_checkout(parent: Path, processes: Processes) -> Checkout:
     """A checkout on a free port, whose packages are those that run this test, as if installed there."""
     folder = parent / "a checkout"
     folder.mkdir()
-    for name in ("app", "migrations", "alembic.ini", "requirements", "Makefile"):
+    for name in ("app", "migrations", "alembic.ini", "requirements", "Makefile", "sdk"):
         (folder / name).symlink_to(ROOT / name)
     (folder / ".venv" / "bin").mkdir(parents=True)
     for name in ("python", "pip"):

@@ -1,0 +1,78 @@
+"""The service as its clients see it, for the verbs that speak to it: through the SDK, at UPBEAT_URL or this host."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from app.cli.embedded import LOOPBACK
+from app.errors import ConfigurationError, Conflict, NotFound
+from app.settings import get_settings
+
+if TYPE_CHECKING:
+    from upbeat_sdk import Upbeat
+
+CHECKOUT = Path(__file__).resolve().parents[2] / "sdk" / "src"
+LIMIT = 100  # items of a list, unless told
+
+
+@contextmanager
+def connected() -> Iterator["Upbeat"]:
+    """A client that calls with UPBEAT_TOKEN.
+
+    Raises:
+        ConfigurationError: the SDK is not installed, nor in this checkout.
+    """
+    if find_spec("upbeat_sdk") is None:
+        if not CHECKOUT.is_dir():
+            raise ConfigurationError(
+                "This verb speaks to the service through the SDK: pip install upbeat-sdk"
+            )
+        sys.path.append(str(CHECKOUT))
+    from upbeat_sdk import Upbeat
+
+    settings = get_settings().api
+    with Upbeat(settings.url or f"http://{LOOPBACK}:{settings.port}") as client:
+        yield client
+
+
+def schedule_id(client: "Upbeat", given: str) -> str:
+    """The id of the schedule that has this id or this name.
+
+    Raises:
+        NotFound: no schedule has this name.
+        Conflict: several have.
+    """
+    try:
+        return str(UUID(given))
+    except ValueError:
+        found = [each.id for each in client.schedules.list(search=given) if each.task_name == given]
+    if not found:
+        raise NotFound(f"No schedule is called {given}. `upbeat schedules list` has them all.")
+    if len(found) > 1:
+        raise Conflict(
+            f"Several schedules are called {given}; name one by its id: {', '.join(map(str, found))}"
+        )
+    return str(found[0])
+
+
+def sdk_problem(error: Exception) -> str | None:
+    """What an error of the SDK says, and what to do; None for any other."""
+    if "upbeat_sdk" not in sys.modules:
+        return None
+    import upbeat_sdk
+
+    if not isinstance(error, upbeat_sdk.UpbeatError):
+        return None
+    said = "; ".join(str(error).split("\n")).rstrip(".")
+    if isinstance(error, upbeat_sdk.Unauthenticated):
+        return (
+            f"{said}. Set UPBEAT_TOKEN to a key, which is made by"
+            " `upbeat api-keys create USER NAME --scope operate`."
+        )
+    if isinstance(error, upbeat_sdk.ConnectionFailed):
+        return f"{said}. Is the API there? `upbeat start api` starts it; UPBEAT_URL says where it is."
+    return f"{said}."

@@ -1,0 +1,183 @@
+"""`upbeat tasks|runs|workers`, over the SDK."""
+
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.arguments import given, json_of
+from app.cli.client import LIMIT, connected
+from app.cli.schedules import Json
+from app.cli.tables import print_json, show
+
+tasks = typer.Typer(help="The tasks that there are, and runs of them.", no_args_is_help=True)
+runs = typer.Typer(help="Runs: what was executed, is executed, or waits.", no_args_is_help=True)
+workers = typer.Typer(help="The workers.")
+
+Limit = Annotated[int, typer.Option(min=1, help="Items at most.")]
+Args = Annotated[str | None, typer.Option(help="Positional arguments, a JSON list.")]
+Kwargs = Annotated[str | None, typer.Option(help="Named arguments, a JSON object.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for its end. Exit status 4: it did not succeed.")]
+Timeout = Annotated[float | None, typer.Option(min=0.1, help="Seconds to wait; the run goes on after them.")]
+NOT_SUCCEEDED = 4
+_RUN = {"id": "run", "task": "task", "state": "state", "reason": "reason", "queue": "queue", "due_at": "due"}
+
+
+def first(items: Any, limit: int) -> list[dict[str, Any]]:
+    """The first items of a walked list."""
+    return [each.model_dump() for _, each in zip(range(limit), items, strict=False)]
+
+
+def details(item: Any, *, as_json: bool) -> None:
+    """One object: a line for each field."""
+    fields = item.model_dump()
+    if as_json:
+        print_json(fields)
+    else:
+        rows = [{"field": name, "value": value} for name, value in fields.items()]
+        show(rows, {"field": "field", "value": "value"}, as_json=False, empty="")
+
+
+def told(run: Any, *, wait: bool, timeout: float | None, as_json: bool) -> None:
+    """A run that was made: as it is, or, with ``wait``, as it ended."""
+    ended = run.wait(timeout) if wait else run
+    if as_json:
+        print_json(ended.model_dump())
+    else:
+        result = f": {ended.result}" if ended.state == "succeeded" else ""
+        print(f"{ended.id} is {ended.state}{f' ({ended.reason})' if ended.reason else ''}{result}")
+    if wait and ended.state != "succeeded":
+        raise typer.Exit(NOT_SUCCEEDED)
+
+
+@tasks.command("list")
+def list_tasks(*, limit: Limit = LIMIT, as_json: Json = False) -> None:
+    """List the tasks."""
+    columns = {"name": "task", "queue": "queue", "schedulable": "schedulable", "description": "description"}
+    with connected() as client:
+        show(first(client.tasks.list(), limit), columns, as_json=as_json, empty="There are no tasks.")
+
+
+@tasks.command("show")
+def show_task(name: str, *, as_json: Json = False) -> None:
+    """Show one task, with the schema of its parameters."""
+    with connected() as client:
+        details(client.tasks.get(name), as_json=as_json)
+
+
+@tasks.command("run")
+def run_task(
+    name: str,
+    *,
+    args: Args = None,
+    kwargs: Kwargs = None,
+    queue: Annotated[str | None, typer.Option(help="Another queue than the task's own.")] = None,
+    countdown: Annotated[float | None, typer.Option(min=0, help="Seconds until it may start.")] = None,
+    wait: Wait = False,
+    timeout: Timeout = None,
+    as_json: Json = False,
+) -> None:
+    """Make a run of a task."""
+    body = given(
+        args=json_of(list, args, "--args"),
+        kwargs=json_of(dict, kwargs, "--kwargs"),
+        options=None if queue is None else {"queue": queue},
+        countdown=countdown,
+    )
+    with connected() as client:
+        told(client.tasks.run(name, **body), wait=wait, timeout=timeout, as_json=as_json)
+
+
+@runs.command("list")
+def list_runs(
+    *,
+    state: Annotated[str | None, typer.Option(help="queued, running, succeeded, failed, …")] = None,
+    task: Annotated[str | None, typer.Option(help="A task's name.")] = None,
+    queue: Annotated[str | None, typer.Option(help="A queue.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="A schedule's id or name.")] = None,
+    limit: Limit = 20,
+    as_json: Json = False,
+) -> None:
+    """List runs, the newest first."""
+    from app.cli.client import schedule_id
+
+    with connected() as client:
+        which: dict[str, Any] = given(
+            state=state,
+            task=task,
+            queue=queue,
+            schedule_id=None if schedule is None else schedule_id(client, schedule),
+        )
+        found = client.runs.list(limit=min(limit, LIMIT), **which)
+        show(first(found, limit), _RUN, as_json=as_json, empty="There are no such runs.")
+
+
+@runs.command("show")
+def show_run(run: str, *, as_json: Json = False) -> None:
+    """Show one run."""
+    with connected() as client:
+        details(client.runs.get(run), as_json=as_json)
+
+
+@runs.command("logs")
+def show_logs(
+    run: str,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the run has ended.")] = False,
+) -> None:
+    """Show what a run wrote."""
+    with connected() as client:
+        for line in client.runs.get(run).logs(follow=follow):
+            print(
+                f"{line.logged_at.isoformat(timespec='milliseconds')} {line.level:<8} {line.message}",
+                flush=True,
+            )
+
+
+@runs.command("cancel")
+def cancel_run(
+    run: str,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="End a running one, if it does not stop.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Why, for whoever wonders.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Cancel a run: a queued one never starts, a running one is asked to stop."""
+    with connected() as client:
+        told(
+            client.runs.get(run).cancel(force=force, reason=reason), wait=False, timeout=None, as_json=as_json
+        )
+
+
+@runs.command("replay")
+def replay_run(
+    run: str,
+    *,
+    args: Args = None,
+    kwargs: Kwargs = None,
+    wait: Wait = False,
+    timeout: Timeout = None,
+    as_json: Json = False,
+) -> None:
+    """Make a new run like one that has ended, with the same or other arguments."""
+    with connected() as client:
+        made = client.runs.get(run).replay(
+            args=json_of(list, args, "--args"), kwargs=json_of(dict, kwargs, "--kwargs")
+        )
+        told(made, wait=wait, timeout=timeout, as_json=as_json)
+
+
+@workers.callback(invoke_without_command=True)
+def list_workers(
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Also those that have ended, for a week.")] = False,
+    limit: Limit = LIMIT,
+    as_json: Json = False,
+) -> None:
+    """List the workers that hold a lease."""
+    columns = {
+        "name": "worker", "state": "state", "pool": "pool", "concurrency": "slots", "active_runs": "running",
+        "queues": "queues", "started_at": "since",
+    }  # fmt: skip
+    with connected() as client:
+        found = client.workers.list(alive=None if every else True)
+        show(first(found, limit), columns, as_json=as_json, empty="No worker is alive.")

@@ -1,0 +1,29 @@
+"""Questions to the living workers, over Celery's own remote control: who answers, and what."""
+
+from typing import Any
+
+from celery import current_app
+from kombu.exceptions import OperationalError
+
+from app.scheduling.messages import BrokerUnavailable
+from app.worker.publisher import CeleryPublisher
+
+QUESTIONS = ("ping", "registered", "stats")
+
+
+def ask(question: str, *, seconds: float = 1.0) -> dict[str, Any]:
+    """The answers by the workers' names, of all that answer within ``seconds``; one of `QUESTIONS`.
+
+    Raises:
+        BrokerUnavailable: nobody can be asked.
+    """
+    # Celery's own connection would be tried for a long time.
+    publisher = CeleryPublisher(current_app)
+    try:
+        publisher.ping()
+        answers = getattr(current_app.control.inspect(timeout=seconds), question)()
+    except (OperationalError, OSError) as error:
+        raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
+    finally:
+        publisher.close()
+    return dict(answers or {})

@@ -1,0 +1,147 @@
+"""The recorded session of session.txt, typed again in a fresh checkout."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from support.checkout import STOP, Checkout, new_checkout
+from support.polling import eventually
+from support.processes import Processes
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+SESSION = Path(__file__).with_name("session.txt")
+SLOWEST = 120.0
+CTRL_C = "^C"
+
+
+@dataclass
+class Step:
+    """One command: what is typed in answer, what comes out, how it ends."""
+
+    command: str
+    answer: str = ""
+    output: list[str] = field(default_factory=list)
+    status: int = 0
+    interrupted: bool = False
+    repeated: bool = False
+
+    def matches(self, output: str) -> bool:
+        return all_match(self.output, output.splitlines())
+
+
+def all_match(recorded: Sequence[str], lines: Sequence[str]) -> bool:
+    """Line by line; a recorded "..." alone is any number of lines, up to the first that matches what follows."""
+    skipping, number = False, 0
+    for each in recorded:
+        if each == "...":
+            skipping = True
+            continue
+        while skipping and number < len(lines) and not matches(each, lines[number]):
+            number += 1
+        if number == len(lines) or not matches(each, lines[number]):
+            return False
+        skipping, number = False, number + 1
+    return skipping or number == len(lines)
+
+
+def matches(recorded: str, line: str) -> bool:
+    """Columns may be as wide as they like, and "..." is anything."""
+    parts = [" ".join(part.split()) for part in recorded.split("...")]
+    rest = " ".join(line.split())
+    if not rest.startswith(parts[0]) or not rest.endswith(parts[-1]):
+        return False
+    rest = rest[len(parts[0]) :]
+    for part in parts[1:]:
+        found = rest.find(part)
+        if found < 0:
+            return False
+        rest = rest[found + len(part) :]
+    return len(parts) > 1 or not rest
+
+
+def steps() -> list[Step]:
+    found: list[Step] = []
+    for line in SESSION.read_text().splitlines():
+        if line.startswith(("$ ", "$? ")):
+            mark, _, command = line.partition(" ")
+            found.append(Step(command, repeated=mark == "$?"))
+        elif not found:
+            continue
+        elif line.startswith("> "):
+            found[-1].answer += line[2:] + "\n"
+        elif line.startswith("[exit "):
+            found[-1].status = int(line[6:-1])
+        elif line == CTRL_C:
+            found[-1].interrupted = True
+        else:
+            found[-1].output.append(line)
+    return found
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, processes: Processes) -> Iterator[Checkout]:
+    made = new_checkout(tmp_path, processes)
+    for name, arguments in (("upbeat", "-m app.cli"), ("celery", "-m celery")):
+        script = made.folder / ".venv" / "bin" / name
+        script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
+        script.chmod(0o755)
+    yield made
+    subprocess.run(["upbeat", "stop", "all"], env=environment(made), cwd=made.folder, check=False)
+    made.end()
+
+
+def environment(checkout: Checkout) -> dict[str, str]:
+    path = f"{checkout.folder / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    return checkout.environment(PATH=path, PYTHONPATH=str(checkout.folder), COLUMNS="200")
+
+
+def run(step: Step, checkout: Checkout) -> bool:
+    """True; fails when it went otherwise than recorded."""
+    with subprocess.Popen(
+        ["bash", "-c", f"exec {step.command}" if step.interrupted else step.command],
+        env=environment(checkout),
+        cwd=checkout.folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        if step.interrupted:
+            os.set_blocking(process.stdout.fileno(), False)
+            written = b""
+
+            def shown() -> bool:
+                nonlocal written
+                written += process.stdout.read() or b"" if process.stdout else b""
+                return step.matches(written.decode())
+
+            eventually(shown, 20, f"the output of {step.command}")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+            return True
+        output = process.communicate(step.answer.encode(), SLOWEST)[0].decode()
+    assert process.returncode == step.status, f"$ {step.command}\n{output}"
+    assert step.matches(output), f"$ {step.command}\n{output}\n(recorded:)\n" + "\n".join(step.output)
+    assert "Traceback" not in output
+    return True
+
+
+def test_the_session_can_be_typed_again(checkout: Checkout) -> None:
+    replayed = steps()
+    assert len(replayed) > 25
+    for step in replayed:
+        if step.repeated:
+            eventually(partial(run, step, checkout), 30)
+        else:
+            run(step, checkout)
+    eventually(lambda: not checkout.living(), STOP, "nothing is left of the stack")

@@ -1,0 +1,152 @@
+"""The verbs that speak to the service: from making a user and a key to the history of a schedule, each typed once."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from app.cli.commands import app, explanation
+from app.settings import get_settings
+from support.polling import eventually
+from support.stack import Stack
+
+TASK = "scheduled_task.test_task"
+
+
+class Terminal:
+    """Types commands, in a thread of its own as in a process of its own."""
+
+    def type(self, *arguments: str, status: int = 0, given: str | None = None) -> str:
+        with ThreadPoolExecutor(1) as aside:
+            done: Result = aside.submit(CliRunner().invoke, app, list(arguments), input=given).result()  # type: ignore[assignment]
+        assert done.exit_code == status, f"{done.output}\n{done.exception!r}"
+        return done.output
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.type(*arguments, "--json"))
+
+    def refused(self, *arguments: str) -> str:
+        """What the user is told."""
+        with ThreadPoolExecutor(1) as aside:
+            done = aside.submit(CliRunner().invoke, app, list(arguments)).result()
+        assert isinstance(done.exception, Exception), done.output
+        return explanation(done.exception) or "a trace"
+
+
+@pytest.fixture(scope="module")
+def terminal(shared_stack: Stack) -> Iterator[Terminal]:
+    api = shared_stack.api(wait=False)
+    worker, _ = shared_stack.worker(wait=False), shared_stack.beat(wait=False)
+    names = ("DATABASE_URL", "CELERY_DATABASE_NAME", "REDIS_URL")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names:
+            patch.setenv(name, shared_stack.environment[name])
+        patch.setenv("UPBEAT_URL", api.url)
+        get_settings.cache_clear()
+        terminal = Terminal()
+        terminal.type(
+            "users", "create", "ops", "--role", "admin", "--password-stdin", given="a long password it is\n"
+        )
+        patch.setenv(
+            "UPBEAT_TOKEN", terminal.type("api-keys", "create", "ops", "tests", "--scope", "admin").strip()
+        )
+        worker.wait_for_output(" ready.", 40)
+        eventually(lambda: "ops" in str(terminal_answers(terminal)), 40, "the API answers")
+        yield terminal
+    get_settings.cache_clear()
+
+
+def terminal_answers(terminal: Terminal) -> object:
+    with ThreadPoolExecutor(1) as aside:
+        done = aside.submit(CliRunner().invoke, app, ["tasks", "list"]).result()
+    return "ops" if done.exit_code == 0 else None
+
+
+def test_tasks_and_their_runs(terminal: Terminal) -> None:
+    assert TASK in terminal.type("tasks", "list")
+    assert terminal.json("tasks", "show", TASK)["queue"] == "celery"
+    said = terminal.type("tasks", "run", TASK, "--kwargs", '{"message": "hé"}', "--queue", "system", "--wait")
+    assert "is succeeded" in said
+    run_id = said.split()[0]
+    assert terminal.json("runs", "show", run_id)["queue"] == "system"
+    assert run_id in terminal.type("runs", "list", "--task", TASK, "--state", "succeeded")
+    assert "hé" in terminal.type("runs", "logs", run_id)
+    assert "hé" in terminal.type("runs", "logs", run_id, "-f")
+    again = terminal.json("runs", "replay", run_id, "--kwargs", '{"message": "again"}', "--wait")
+    assert (again["state"], again["kwargs"]) == ("succeeded", {"message": "again"})
+    later = terminal.json("tasks", "run", TASK, "--countdown", "60")
+    assert "is cancelled" in terminal.type("runs", "cancel", str(later["id"]), "--reason", "not needed")
+
+
+def test_a_run_that_fails_has_its_own_status(terminal: Terminal) -> None:
+    said = terminal.type(
+        "tasks", "run", "scheduled_task.cleanup_old_logs", "--kwargs", '{"days": 0}', "--wait", status=4
+    )
+    assert "is failed" in said
+
+
+def test_a_schedule_from_its_making_to_its_history(terminal: Terminal) -> None:
+    made = terminal.type(
+        "schedules", "create", "Every hour", TASK, "--every", "1h", "--kwargs", '{"message": "x"}'
+    )
+    assert "“Every hour” is active" in made
+    name = "Every hour"
+    assert name in terminal.type("schedules", "list", "--search", "hour")
+    assert terminal.json("schedules", "show", name)["schedule"]["unit"] == "hours"
+    assert len(terminal.json("schedules", "preview", name, "-n", "3")) == 3
+    assert "succeeded" in terminal.type("schedules", "simulate", name, "--hours", "5")
+    assert "Asia/Shanghai" in str(
+        [terminal.type("schedules", "edit", name, "--cron", "0 3 * * *", "--timezone", "Asia/Shanghai"),
+         terminal.json("schedules", "show", name)]
+    )  # fmt: skip
+    assert "is paused" in terminal.type("schedules", "pause", name, "--note", "to see it")
+    assert "ticks passed" in terminal.type("schedules", "resume", name, "--dry-run")
+    assert "Next: 20" in terminal.type("schedules", "resume", name)
+    assert "is succeeded" in terminal.type("schedules", "run", name, "--wait")
+    now = datetime.now(UTC)
+    period = ("--start", (now - timedelta(days=3)).isoformat(), "--end", now.isoformat())
+    assert "of 3 ticks would get a run" in terminal.type("schedules", "backfill", name, *period, "--dry-run")
+    assert "3 of 3 ticks get a run" in terminal.type("schedules", "backfill", name, *period)
+    assert "before_creation" in terminal.type("schedules", "why", name, "--at", "2020-01-01T00:00:00+00:00")
+    actions = [each["action"] for each in terminal.json("schedules", "history", name)]
+    assert actions[-1] == "create"
+    assert len(actions) == 4
+
+
+def test_workers_and_queues(terminal: Terminal) -> None:
+    (worker,) = terminal.json("workers")
+    assert worker["alive"]
+    assert "priority_low" in terminal.type("workers")
+    assert [each["workers"] for each in terminal.json("queues")] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("schedules", "show", "Nobody's"), "No schedule is called Nobody's"),
+        (("tasks", "run", "no.such.task"), "No task has this name"),
+        (("schedules", "create", "x", TASK, "--cron", "61 * * * *"), "schedule"),
+        (("schedules", "create", "x", TASK, "--every", "soon"), "--every: must be a number and a unit"),
+        (("tasks", "run", TASK, "--kwargs", "{"), "--kwargs: must be JSON"),
+        (("api-keys", "create", "nobody", "x"), "no active user nobody"),
+    ],
+)
+def test_a_mistake_is_one_line(terminal: Terminal, arguments: tuple[str, ...], told: str) -> None:
+    said = terminal.refused(*arguments)
+    assert told in said
+    assert "\n" not in said
+
+
+def test_without_a_key_and_without_a_service(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPBEAT_TOKEN", "upb_wrong")
+    assert "upbeat api-keys create" in terminal.refused("workers")
+    monkeypatch.setenv("UPBEAT_URL", "http://127.0.0.1:1")
+    get_settings.cache_clear()
+    assert "upbeat start api" in terminal.refused("workers")
+    monkeypatch.undo()
+    get_settings.cache_clear()

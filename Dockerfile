@@ -16,6 +16,7 @@ WORKDIR /srv/upbeat
 COPY alembic.ini ./
 COPY migrations ./migrations
 COPY app ./app
+COPY sdk/src ./sdk/src
 COPY deploy/upbeat /usr/local/bin/upbeat
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/srv/upbeat \

@@ -60,9 +60,10 @@ class Process:
         self.signal_main(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL the group and reap its leader."""
+        """SIGKILL the group, reap its leader, and return when nobody is left: even that takes a moment."""
         self.signal_group(signal.SIGKILL)
         self.popen.wait(10)
+        eventually(lambda: not self.members(), 10, f"the end of {self.name}'s group")
 
     def freeze(self) -> None:
         self.signal_group(signal.SIGSTOP)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.db import sync_engine, sync_sessions
 from app.errors import Conflict, InvalidInput
-from app.scheduling import schedules
+from app.scheduling import drift, schedules
 from app.scheduling.config import ScheduleUpdate
 from app.settings import get_settings
 from app.worker import app
@@ -30,8 +30,10 @@ LEAD = 0.015
 
 
 def fill(count: int) -> None:
-    """Insert in bulk."""
+    """Insert in bulk, as schedules that a deployment has checked: a beat does not look at all of them again."""
     populate(sessions, count)
+    with sessions.begin() as session:
+        drift.remember(session, app.catalogue())
 
 
 def arm(due: int, at: float) -> None:

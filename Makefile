@@ -9,6 +9,7 @@ PIP_FLAGS := --require-hashes --disable-pip-version-check --no-input --quiet
 UV_VERSION := 0.13.9
 # Two processes, each with servers of its own; a file's tests stay together. PARALLEL= for one.
 PARALLEL ?= -n 2 --dist loadfile
+RUN := $(BIN)/python
 # What speaks to the database in SQL of its own, on the older server too.
 ON_POSTGRES_16 := $(foreach part,schema dispatch runs overlap pausing plans history,tests/integration/test_$(part).py)
 
@@ -25,15 +26,15 @@ up: $(VENV)/.installed-embedded
 	@exec $(BIN)/python -m app.cli up --attached
 
 test: $(VENV)/.installed-dev
-	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+	$(RUN) -m pytest $(PARALLEL) $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PARALLEL) $(ARGS)
-	UPBEAT_TEST_POSTGRES=16 $(BIN)/coverage run -m pytest -q $(ON_POSTGRES_16)
+	$(MAKE) test RUN='$(BIN)/coverage run'
+	UPBEAT_TEST_POSTGRES=16 $(MAKE) test RUN='$(BIN)/coverage run' PARALLEL= ARGS='-q $(ON_POSTGRES_16)'
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

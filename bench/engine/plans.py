@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.scheduling import statements
+from app.scheduling import drift, statements
 from bench.engine.field import BENCH, Field
 from bench.engine.rig import Rig
 from bench.figures import quantile
@@ -18,7 +18,10 @@ def measure(field: Field) -> None:
     """An idle pass, and the plan of each scan."""
     rig = Rig(field)
     rig.arm(0)
-    rig.beat.run_pass()
+    with rig.sessions() as session:
+        checked = drift.last_checked(session)
+    while rig.beat.run_pass() == 0:
+        pass  # this beat knows other tasks than the others, so it looks at all schedules once
     samples = []
     for _ in range(300):
         began = time.perf_counter()
@@ -26,6 +29,8 @@ def measure(field: Field) -> None:
         samples.append((time.perf_counter() - began) * 1000)
     report(BENCH, "idle-pass", field.size, median(samples), "ms", p99=round(quantile(samples, 0.99), 3))
     _plans(rig.sessions, field.size)
+    with rig.sessions.begin() as session:
+        session.execute(text("UPDATE celery_task_catalogues SET fingerprint = :it"), {"it": checked})
     rig.close()
 
 

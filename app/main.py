@@ -42,6 +42,7 @@ from app.api.probe import Probe
 from app.api.ratelimit import Limiter
 from app.api.scrapes import Scrapes
 from app.db import async_engine, async_sessions
+from app.modules.auth.service import RememberedKeys
 from app.outbound import OutboundPolicy
 from app.scheduling.facade import Scheduler
 from app.scheduling.observing import Observer
@@ -81,6 +82,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             observer=observer,
             following=following,
             scrapes=Scrapes(observer, publisher),
+            keys=RememberedKeys(units, settings.auth.key_age),
             sealer=sealer,
             outbound=outbound,
         )

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from app.api.companion import Render, companion_of
-from app.api.dependencies import Caller, ServicesOf
+from app.api.dependencies import caller, services_of
 from app.errors import Conflict, FieldError, InvalidInput
 from app.modules.idempotency import service as idempotency
 from app.modules.idempotency.service import Answer, Claim, Known
@@ -44,8 +44,6 @@ def repeatable(render: Render | None = None) -> Dependency:
 
     async def repeat(
         request: Request,
-        services: ServicesOf,
-        caller: Caller,
         key: Annotated[
             str | None,
             Header(
@@ -61,8 +59,8 @@ def repeatable(render: Render | None = None) -> Dependency:
         if not _KEY.fullmatch(key):
             raise InvalidInput(FieldError(HEADER, "Must have 1 to 255 visible ASCII characters."))
         companion = companion_of(request.scope)
-        claim = Claim(str(caller.id), key, await _fingerprint(request))
-        found = await idempotency.known(services.sessions, claim.caller, key)
+        claim = Claim(str((await caller(request)).id), key, await _fingerprint(request))
+        found = await idempotency.known(services_of(request).sessions, claim.caller, key)
         if found is not None:
             raise Replay(answer_of(found, claim))
         companion.claim, companion.render = claim, render

@@ -8,10 +8,13 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import iter_route_contexts
 
+from app.api.credentials import bearer, cookie
 from app.api.guards import guard_of
 from app.api.problems import Problem, ProblemField
 
 VERSION = "1.0.0"
+CLOSED = "/api/"
+HEAD = ("tags", "summary", "description", "operationId", "deprecated")
 DESCRIPTION = """The schedule-and-run service for Celery: nothing lost, nothing doubled, every tick accounted for.
 
 Press **Authorize** and log in with username and password to try the calls. Errors are problem
@@ -59,6 +62,10 @@ def _document(app: FastAPI) -> dict[str, Any]:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schema.pop("$defs", None)
         schemas[model.__name__] = schema
+    document["components"]["securitySchemes"] = {
+        scheme.scheme_name: scheme.model.model_dump(mode="json", by_alias=True, exclude_none=True)
+        for scheme in (bearer, cookie)
+    }
     _declare_access(app, document)
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     return document
@@ -72,7 +79,14 @@ def _declare_access(app: FastAPI, document: dict[str, Any]) -> None:
         for method in context.methods or ():
             operation = document["paths"].get(context.path, {}).get(method.lower())
             if operation is not None and guard is not None:
-                operation["x-access"] = guard.documented
+                closed = guard.role is not None and context.path.startswith(CLOSED)
+                security = (
+                    {"security": [{each.scheme_name: []} for each in (bearer, cookie)]} if closed else {}
+                )
+                told = {name: operation.pop(name) for name in list(operation) if name in HEAD}
+                rest = {name: value for name, value in operation.items() if name != "security"}
+                operation.clear()
+                operation |= told | security | rest | {"x-access": guard.documented}
 
 
 def render(document: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ left alone for a while after a failure.
 import asyncio
 import math
 import time
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -18,12 +19,15 @@ from redis.asyncio import ConnectionPool
 
 from app.errors import TooManyRequests
 from app.modules.auth.service import Principal
+from app.scheduling.gathering import Call, Gathering
 from app.settings import RateSettings
 
 PREFIX: Final = "upbeat:rate"
 LEFT_ALONE: Final = 5.0
 
 log = structlog.get_logger(__name__)
+
+Counter = tuple[str, int]
 
 
 class Limiter:
@@ -34,6 +38,7 @@ class Limiter:
         self._limit = limits.parse(settings.limit) if settings.limit else None
         self._refused = limits.parse(settings.refused) if settings.refused else None
         self._open_until = 0.0
+        self._counts: Gathering[Counter, int] = Gathering(self._count)
         url = _plain(redis_url)
         self._pool = ConnectionPool.from_url(
             url, socket_timeout=self._timeout, socket_connect_timeout=self._timeout
@@ -61,6 +66,17 @@ class Limiter:
         """
         await self._hit(request, self._refused, "refused", request.client.host if request.client else "")
 
+    async def _count(self, calls: Sequence[Call[Counter, int]]) -> None:
+        """Those of one counter are counted at once, in the order in which they came."""
+        counted: dict[Counter, list[Call[Counter, int]]] = {}
+        for call in calls:
+            counted.setdefault(call.wish, []).append(call)
+        async with asyncio.timeout(self._timeout):
+            for (key, window), same in counted.items():
+                last = await self._storage.incr(key, window, len(same))
+                for number, call in enumerate(same, last - len(same) + 1):
+                    call.give(number)
+
     async def close(self) -> None:
         """Give the connections back."""
         await self._pool.disconnect()
@@ -73,10 +89,10 @@ class Limiter:
         window = item.get_expiry()
         reset = max(1, math.ceil(window - now % window))
         try:
-            async with asyncio.timeout(self._timeout):
-                key = item.key_for(*subject, str(int(now // window)))
-                used = await self._storage.incr(key, window)
+            used = await self._counts.ask((item.key_for(*subject, str(int(now // window))), window))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the counter, the API goes on
+            if time.monotonic() < self._open_until:
+                return
             self._open_until = time.monotonic() + LEFT_ALONE
             log.warning("limits are not counted", action="rate_limit_open", cause=type(error).__name__)
             return

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from app.api.bodies import StrictRoute
 from app.api.companion import RequestCompanion, companion_of
 from app.api.credentials import set_cookies
-from app.api.dependencies import authorize_request, services
+from app.api.dependencies import authorize, services_of
 from app.api.idempotency import Replay, answer_of, kept, replayed
 from app.db.companions import accompanied
 from app.errors import UpbeatError
@@ -19,7 +19,7 @@ from app.modules.idempotency import service as idempotency
 class ResourceRoute(StrictRoute):
     """A route behind `app.api.dependencies.authorize`, whose changes are accompanied."""
 
-    authorize = staticmethod(authorize_request)
+    authorize = staticmethod(authorize)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler of `StrictRoute`, accompanied."""
@@ -52,13 +52,13 @@ async def _first(request: Request, companion: RequestCompanion) -> Response | No
     claim = companion.claim
     if claim is None or companion.done:
         return None
-    found = await idempotency.known(services(request).sessions, claim.caller, claim.key)
+    found = await idempotency.known(services_of(request).sessions, claim.caller, claim.key)
     return None if found is None else replayed(answer_of(found, claim))
 
 
 async def _settle(request: Request, companion: RequestCompanion, response: Response) -> None:
     """What is left to store when the change is made: nothing, as a rule."""
-    sessions = services(request).sessions
+    sessions = services_of(request).sessions
     if companion.entry is not None and not companion.done and response.status_code < 400:
         # It changed something outside of the database, such as a queue in Redis.
         await audit.record_apart(sessions, companion.entry)

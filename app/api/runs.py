@@ -14,6 +14,7 @@ from app.api.pagination import FilterText, PageQuery, encode
 from app.api.problems import READS, READS_ONE
 from app.api.routing import resource_router
 from app.scheduling.config import QueueName
+from app.scheduling.enqueueing import NewRun
 from app.scheduling.models import RunRow
 from app.scheduling.runs import Origin, RunState
 from app.scheduling.selecting import RunFilter
@@ -56,7 +57,7 @@ class Run(BaseModel):
     created_at: datetime
 
     @classmethod
-    def of(cls, row: RunRow) -> Self:
+    def of(cls, row: RunRow | NewRun) -> Self:
         """The wire form of a row."""
         retrying = row.state == RunState.QUEUED and row.attempt > 1
         return cls(
@@ -95,12 +96,12 @@ class RunQuery(PageQuery):
         )
 
 
-def run_location(run: RunRow) -> str:
+def run_location(run: RunRow | NewRun) -> str:
     """The path of a run."""
     return f"/api/v1/runs/{run.id}"
 
 
-def run_made(run: RunRow) -> Answer:
+def run_made(run: RunRow | NewRun) -> Answer:
     """The answer to what made a run."""
     return answer(status.HTTP_202_ACCEPTED, Run.of(run), {"Location": run_location(run)})
 

@@ -34,6 +34,7 @@ from app.scheduling.calendars import Calendars
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import BackfillRequest, RunRequest, ScheduleCreate, ScheduleUpdate
 from app.scheduling.deployment import Deployment
+from app.scheduling.enqueueing import Enqueuer, NewRun, Wish
 from app.scheduling.explaining import Explanation
 from app.scheduling.ids import new_id
 from app.scheduling.messages import BrokerUnavailable, Publisher, RunMessage
@@ -86,6 +87,7 @@ class Scheduler(RunOperations):
         self._publisher = publisher
         self._catalogue = catalogue
         self._settings = settings
+        self._enqueuer = Enqueuer(sessions, self._publish, settings.beat)
         self.deployment = Deployment(sessions, catalogue)
         self.calendars = Calendars(sessions)
         self.previews = Previews(sessions)
@@ -257,8 +259,8 @@ class Scheduler(RunOperations):
 
         return await self._publishing(work)
 
-    async def submit(self, task: str, body: RunRequest, *, actor: str) -> RunRow:
-        """One run of a task on demand.
+    async def submit(self, task: str, body: RunRequest, *, actor: str) -> NewRun:
+        """One run of a task on demand; those of many callers are made together.
 
         Raises:
             NotFound: no task has this name.
@@ -266,27 +268,7 @@ class Scheduler(RunOperations):
         """
         spec = self._catalogue.named(task)
         spec.require_fit(body.args, body.kwargs, prefix="")
-        run_id = new_id()
-        delay = body.countdown or 0.0
-
-        def work(session: Session) -> tuple[RunRow, RunMessage | None]:
-            message = runs.submit(
-                session,
-                task=spec,
-                args=body.args,
-                kwargs=body.kwargs,
-                options=body.options,
-                origin=runs.Origin.SUBMIT,
-                redispatch_delay=self._settings.beat.redispatch_delay,
-                due_in=delay,
-                requested_by=actor,
-                run_id=run_id,
-            )
-            if message is None:
-                runs.wake_beats(session, run_id, within=self._settings.beat.max_sleep)
-            return _stored(session, run_id), message
-
-        return await self._publishing(work)
+        return await self._enqueuer.make(Wish.of(spec, body, actor))
 
     async def get_run(self, run_id: UUID) -> RunRow:
         """One run, by its own id or by the task id that a Celery client gave it.

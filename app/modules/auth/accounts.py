@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.db.companions import produced
 from app.errors import Conflict, FieldError, InvalidInput, NotFound
+from app.modules.auth.changes import changing
 from app.modules.auth.models import LoginSession, User
 from app.modules.auth.passwords import MAX_LENGTH, hash_password, verify_password
 from app.modules.auth.roles import Principal, Role
@@ -113,7 +114,7 @@ async def change_user(sessions: Sessions, user_id: UUID, change: UserChange) -> 
     if change.password is not None:
         check_password(change.password)
     password_hash = None if change.password is None else await hash_password(change.password)
-    async with sessions.begin() as session:
+    async with changing(sessions) as session:
         admins = await _locked_admins(session)
         user = await session.get(User, user_id, with_for_update=True)
         if user is None:
@@ -137,7 +138,7 @@ async def delete_user(sessions: Sessions, user_id: UUID) -> None:
         NotFound: there is none with this id.
         Conflict: there would be no active administrator any more.
     """
-    async with sessions.begin() as session:
+    async with changing(sessions) as session:
         if await _locked_admins(session) == [user_id]:
             raise Conflict(LAST_ADMIN)
         gone = await session.scalar(delete(User).where(User.id == user_id).returning(User.id))

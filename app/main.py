@@ -1,6 +1,7 @@
 """The HTTP service: wiring, no logic. `uvicorn app.main:app` starts it."""
 
 import asyncio
+import gc
 import importlib
 import pkgutil
 from collections.abc import AsyncIterator, Iterator
@@ -90,6 +91,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         beat = EmbeddedBeat(celery_app) if settings.api.embedded_beat else None
         if beat is not None:
             beat.start()
+        # What the start made stays for good; the collector need not look at it again and again.
+        gc.freeze()
         try:
             with announced_end(following.end):
                 yield

@@ -23,7 +23,7 @@ from app.errors import Conflict, FieldError, InvalidInput
 from app.modules.idempotency import service as idempotency
 from app.modules.idempotency.service import Answer, Claim, Known
 
-__all__ = ["Answer", "Replay", "answer", "answer_of", "kept", "repeatable", "replayed"]
+__all__ = ["Answer", "Replay", "answer", "answer_of", "kept", "repeatable", "replayed", "replied"]
 
 HEADER: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotency-Replayed"
@@ -86,10 +86,14 @@ def answer_of(found: Known, claim: Claim) -> Answer:
     return found.answer
 
 
+def replied(answer: Answer) -> Response:
+    """The response for an answer."""
+    return Response(answer.body, answer.status, answer.headers, "application/json")
+
+
 def replayed(answer: Answer) -> Response:
     """The response for an answer that is given again."""
-    headers = {**answer.headers, REPLAYED: "true"}
-    return Response(answer.body, answer.status, headers, "application/json")
+    return replied(Answer(answer.status, {**answer.headers, REPLAYED: "true"}, answer.body))
 
 
 def answer(status: int, body: BaseModel, headers: Mapping[str, str] | None = None) -> Answer:

@@ -6,6 +6,7 @@ from typing import TextIO
 
 import structlog
 
+from app.api import access
 from app.settings import LogSettings
 
 _SHARED: list[structlog.typing.Processor] = [
@@ -41,12 +42,15 @@ def configure(settings: LogSettings) -> None:
             )
         ]
     handler = ServiceHandler()
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_SHARED,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
-        )
+    formatter: logging.Formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_SHARED,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
     )
+    if settings.format == "json":
+        formatter = access.Formatter(access.as_json, formatter)
+    elif not sys.stderr.isatty():
+        formatter = access.Formatter(access.as_text, formatter)
+    handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [*(old for old in root.handlers if not isinstance(old, ServiceHandler)), handler]
     root.setLevel(settings.level.upper())

@@ -6,18 +6,19 @@ import time
 from uuid import uuid4
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api import access
 from app.api.problems import REQUEST_ID, http_problem, response, unexpected
 from app.errors import Unavailable
 
 HEADER = "X-Request-ID"
 _SANE = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
-_QUIET = frozenset({"/livez", "/readyz"})
+_RAW_HEADER = HEADER.lower().encode()
 
-log = structlog.get_logger("app.access")
+log = structlog.get_logger(access.LOGGER)
 
 
 class RequestContext:
@@ -43,9 +44,12 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers[HEADER] = request_id
-                headers.update(scope["state"].get("rate_headers", {}))
+                # Nothing else writes these, so there is nothing to look for.
+                message["headers"] = [
+                    *message["headers"],
+                    (_RAW_HEADER, request_id.encode()),
+                    *scope["state"].get("rate_headers", ()),
+                ]
             await send(message)
 
         structlog.contextvars.clear_contextvars()
@@ -60,7 +64,7 @@ class RequestContext:
                     raise
                 await unexpected(scope)(scope, receive, answer)
             finally:
-                _log(scope, status, time.perf_counter() - started)
+                access.write(scope, status, time.perf_counter() - started)
 
 
 class BodyLimit:
@@ -128,19 +132,5 @@ class Deadline:
 
 
 def _request_id(scope: Scope) -> str:
-    given = Headers(scope=scope).get(HEADER, "")
+    given = next((value.decode("latin-1") for name, value in scope["headers"] if name == _RAW_HEADER), "")
     return given if _SANE.fullmatch(given) else uuid4().hex
-
-
-def _log(scope: Scope, status: int | None, seconds: float) -> None:
-    write = log.debug if scope["path"] in _QUIET and status == 200 else log.info
-    client = scope.get("client")
-    write(
-        "request",
-        action="request",
-        method=scope["method"],
-        path=scope["path"],
-        status=status,
-        milliseconds=round(seconds * 1000, 1),
-        client=client[0] if client else None,
-    )

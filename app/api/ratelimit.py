@@ -96,12 +96,12 @@ class Limiter:
             self._open_until = time.monotonic() + LEFT_ALONE
             log.warning("limits are not counted", action="rate_limit_open", cause=type(error).__name__)
             return
-        request.state.rate_headers = {
-            "RateLimit-Limit": str(item.amount),
-            "RateLimit-Remaining": str(max(0, item.amount - used)),
-            "RateLimit-Reset": str(reset),
-            "RateLimit-Policy": f"{item.amount};w={window}",
-        }
+        request.state.rate_headers = (
+            (b"ratelimit-limit", b"%d" % item.amount),
+            (b"ratelimit-remaining", b"%d" % max(0, item.amount - used)),
+            (b"ratelimit-reset", b"%d" % reset),
+            (b"ratelimit-policy", b"%d;w=%d" % (item.amount, window)),
+        )
         if used > item.amount:
             raise TooManyRequests(
                 f"At most {item.amount} requests in {window} s are taken. Wait as Retry-After says.",

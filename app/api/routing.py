@@ -4,6 +4,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from starlette.routing import Match
+from starlette.types import Scope
 
 from app.api.bodies import StrictRoute
 from app.api.companion import RequestCompanion, companion_of
@@ -43,9 +45,17 @@ class ResourceRoute(StrictRoute):
         return serve
 
 
+class ResourceRouter(APIRouter):
+    """Looks through its routes only when the path has its prefix: a request passes all the other resources' routers."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """As `APIRouter`'s, which tries every route."""
+        return super().matches(scope) if self.prefix in scope.get("path", "") else (Match.NONE, {})
+
+
 def resource_router(prefix: str, tag: str) -> APIRouter:
     """A router for one resource."""
-    return APIRouter(prefix=prefix, tags=[tag], route_class=ResourceRoute)
+    return ResourceRouter(prefix=prefix, tags=[tag], route_class=ResourceRoute)
 
 
 async def _first(request: Request, companion: RequestCompanion) -> Response | None:

@@ -19,26 +19,30 @@ _QUIET = frozenset({"/livez", "/readyz"})
 _logger = logging.getLogger(LOGGER)
 
 
+class Request(dict[str, Any]):
+    """What a line tells, complete and plain."""
+
+
 def write(scope: Scope, status: int | None, seconds: float) -> None:
     """Tell of a request that was answered; the query is left out, as it may hold secrets."""
     level = logging.DEBUG if scope["path"] in _QUIET and status == 200 else logging.INFO
     if not _logger.isEnabledFor(level):
         return
     client, now = scope.get("client"), time.time()
-    event = {
-        "event": "request",
-        "action": "request",
-        "method": scope["method"],
-        "path": scope["path"],
-        "status": status,
-        "milliseconds": round(seconds * 1000, 1),
-        "client": client[0] if client else None,
+    event = Request(
+        event="request",
+        action="request",
+        method=scope["method"],
+        path=scope["path"],
+        status=status,
+        milliseconds=round(seconds * 1000, 1),
+        client=client[0] if client else None,
         **structlog.contextvars.get_contextvars(),
-        "logger": LOGGER,
-        "level": "info" if level == logging.INFO else "debug",
-        "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1e6):06d}Z",
-    }
-    _logger.handle(_logger.makeRecord(LOGGER, level, "", 0, event, (), None))  # type: ignore[arg-type]
+        logger=LOGGER,
+        level="info" if level == logging.INFO else "debug",
+        time=f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1e6):06d}Z",
+    )
+    _logger.handle(_logger.makeRecord(LOGGER, level, "", 0, event, (), None))
 
 
 class Formatter(logging.Formatter):
@@ -51,7 +55,7 @@ class Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
-        if record.name == LOGGER and isinstance(record.msg, dict):
+        if isinstance(record.msg, Request):
             return self._render(record.msg)
         return self._rest.format(record)
 

@@ -6,9 +6,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CSP: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 HSTS: Final = "max-age=31536000; includeSubDomains"
+Pairs = tuple[tuple[bytes, bytes], ...]
 _HSTS_HEADER: Final = (b"strict-transport-security", HSTS.encode())
 _NO_STORE: Final = (b"cache-control", b"no-store")
-_ALWAYS: Final = (
+_ALWAYS: Final[Pairs] = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
@@ -31,7 +32,7 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        wanted = _ALWAYS
+        wanted: Pairs = _ALWAYS
         if scope["path"].startswith("/api/"):
             wanted = (*wanted, _NO_STORE)
         if self.https or scope.get("scheme") == "https":

@@ -79,10 +79,9 @@ def _declare_access(app: FastAPI, document: dict[str, Any]) -> None:
         for method in context.methods or ():
             operation = document["paths"].get(context.path, {}).get(method.lower())
             if operation is not None and guard is not None:
-                closed = guard.role is not None and context.path.startswith(CLOSED)
-                security = (
-                    {"security": [{each.scheme_name: []} for each in (bearer, cookie)]} if closed else {}
-                )
+                closed = guard.role is not None and (context.path or "").startswith(CLOSED)
+                schemes: list[dict[str, list[str]]] = [{each.scheme_name: []} for each in (bearer, cookie)]
+                security = {"security": schemes} if closed else {}
                 told = {name: operation.pop(name) for name in list(operation) if name in HEAD}
                 rest = {name: value for name, value in operation.items() if name != "security"}
                 operation.clear()

@@ -109,7 +109,10 @@ def run_made(run: RunRow | NewRun) -> Answer:
 @router.get("", responses=READS, summary="List runs")
 @guarded(READ)
 async def list_runs(query: Annotated[RunQuery, Query()], scheduler: SchedulerOf) -> RunPage:
-    """Runs, newest first, filtered by schedule, state, task, queue, error and time."""
+    """Runs, newest first, filtered by schedule, state, task, queue, error and time.
+
+    A page reads a bounded part of the history: while `next_cursor` is there, it may hold fewer than `limit`, or none.
+    """
     page = await scheduler.list_runs(limit=query.limit, before=query.position(), which=query.filter())
     return RunPage(items=[Run.of(row) for row in page.items], next_cursor=encode(page.next))
 

@@ -27,8 +27,8 @@ from app.scheduling.messages import RunMessage
 from app.scheduling.states import Origin, RunState
 from app.settings import BeatSettings
 
-# What one call's values can bring upon the whole batch; anything else would happen to each of them alike.
-_ITS_OWN = (exc.DataError, exc.IntegrityError, exc.ProgrammingError, UpbeatError)
+# Cardinality, data and integrity: what PostgreSQL says of values, as opposed to what it says of its own state.
+_OF_VALUES = ("21", "22", "23")
 
 INSERT_MANY = text("""
 INSERT INTO celery_task_runs
@@ -130,8 +130,8 @@ class Enqueuer:
     async def _serve(self, calls: Sequence[Call[Wish, NewRun]]) -> None:
         try:
             made = await self._store([call.wish for call in calls])
-        except _ITS_OWN:
-            if len(calls) == 1:
+        except Exception as error:
+            if len(calls) == 1 or not _is_of_one(error):
                 raise
             for call in calls:
                 try:
@@ -190,3 +190,11 @@ def _new(wish: Wish, told: Any) -> NewRun:
         options=wish.options,
         requested_by=wish.requested_by,
     )
+
+
+def _is_of_one(error: Exception) -> bool:
+    """Whether one call's values can have brought it upon the batch; anything else would happen to each alike."""
+    if isinstance(error, exc.DBAPIError):
+        state = str(getattr(error.orig, "sqlstate", ""))
+        return not error.connection_invalidated and state.startswith(_OF_VALUES)
+    return isinstance(error, UpbeatError | TypeError | ValueError)

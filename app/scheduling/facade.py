@@ -52,6 +52,7 @@ __all__ = ["Page", "Readiness", "ScheduleView", "Scheduler"]
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 BROKER_RETRY = 1.0
+LOOK = 20_000
 EVERY_RUN = RunFilter()
 PEOPLE = "people"
 
@@ -292,14 +293,15 @@ class Scheduler(RunOperations):
         limit: int,
         before: UUID | None = None,
         which: RunFilter = EVERY_RUN,
+        look: int = LOOK,
     ) -> Page[RunRow]:
-        """Runs, newest first."""
-        query = select(RunRow).where(*which.conditions()).order_by(RunRow.id.desc())
-        if before is not None:
-            query = query.where(RunRow.id < before)
+        """Runs, newest first. Where ``look`` runs hold fewer that meet the filter, the page is shorter, and may be
+        empty; ``next`` says then where the search goes on."""
+        query, last = which.page(limit=limit + 1, before=before, look=look)
         async with self._sessions() as session:
-            found = list(await session.scalars(query.limit(limit + 1)))
-        return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
+            found = list(await session.scalars(query))
+            reached = None if len(found) > limit else await session.scalar(last)
+        return Page(found[:limit], found[limit - 1].id if len(found) > limit else reached)
 
     async def readiness(self) -> Readiness:
         """Ask the database how things stand; raises as the driver does when it is away."""

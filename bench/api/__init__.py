@@ -4,11 +4,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from bench.api import enqueue
+from bench.api import enqueue, listing
 from bench.api.load import NoWrk, require
 from support.servers import running_servers
 
-MEASURES = ("enqueue",)
+MEASURES = ("enqueue", "list-runs")
 PEERS = tuple(enqueue.PEERS)
 
 
@@ -30,3 +30,5 @@ def run(
         if "enqueue" in chosen:
             rivals = [name for name in enqueue.PEERS if peers is None or name in peers]
             enqueue.measure(servers, quick=quick, peers=rivals)
+        if "list-runs" in chosen:
+            listing.measure(servers, quick=quick)

@@ -54,7 +54,12 @@ class StrictRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler of `APIRoute`, with the body read before."""
-        handle = super().get_route_handler()
+        return self.reading(super().get_route_handler())
+
+    def reading(
+        self, handle: Callable[[Request], Coroutine[Any, Any, Response]]
+    ) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """``handle``, with the body read before."""
 
         async def strict(request: Request) -> Response:
             if self.body_field is None:

@@ -23,7 +23,18 @@ from app.errors import Conflict, FieldError, InvalidInput
 from app.modules.idempotency import service as idempotency
 from app.modules.idempotency.service import Answer, Claim, Known
 
-__all__ = ["Answer", "Replay", "answer", "answer_of", "kept", "repeatable", "replayed", "replied"]
+__all__ = [
+    "HEADER",
+    "Answer",
+    "Replay",
+    "answer",
+    "answer_of",
+    "kept",
+    "repeat_under",
+    "repeatable",
+    "replayed",
+    "replied",
+]
 
 HEADER: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotency-Replayed"
@@ -54,19 +65,30 @@ def repeatable(render: Render | None = None) -> Dependency:
             ),
         ] = None,
     ) -> None:
-        if key is None:
-            return
-        if not _KEY.fullmatch(key):
-            raise InvalidInput(FieldError(HEADER, "Must have 1 to 255 visible ASCII characters."))
-        companion = companion_of(request.scope)
-        claim = Claim(str((await caller(request)).id), key, await _fingerprint(request))
-        found = await idempotency.known(services_of(request).sessions, claim.caller, key)
-        if found is not None:
-            raise Replay(answer_of(found, claim))
-        companion.claim, companion.render = claim, render
+        await repeat_under(request, key, render)
 
     dependency: Dependency = Depends(repeat)
     return dependency
+
+
+async def repeat_under(request: Request, key: str | None, render: Render | None) -> None:
+    """Let the request's effect claim ``key``, if there is one.
+
+    Raises:
+        Replay: it has its effect already; this is the answer.
+        InvalidInput: it is no key, or was used for another request.
+        Conflict: its effect is there, but its answer was lost.
+    """
+    if key is None:
+        return
+    if not _KEY.fullmatch(key):
+        raise InvalidInput(FieldError(HEADER, "Must have 1 to 255 visible ASCII characters."))
+    companion = companion_of(request.scope)
+    claim = Claim(str((await caller(request)).id), key, await _fingerprint(request))
+    found = await idempotency.known(services_of(request).sessions, claim.caller, key)
+    if found is not None:
+        raise Replay(answer_of(found, claim))
+    companion.claim, companion.render = claim, render
 
 
 def answer_of(found: Known, claim: Claim) -> Answer:

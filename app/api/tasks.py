@@ -11,7 +11,7 @@ from app.api.guards import OPERATE, READ, guarded
 from app.api.idempotency import repeatable, replied
 from app.api.pagination import PageQuery, decode, encode
 from app.api.problems import READS, READS_ONE, WRITES_ONE
-from app.api.routing import resource_router
+from app.api.routing import direct, resource_router
 from app.api.runs import Run, run_made
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.config import RunRequest
@@ -91,6 +91,7 @@ async def get_task(name: str, catalogue: CatalogueOf) -> Task:
     summary="Run a task on demand",
 )
 @guarded(OPERATE)
+@direct(RunRequest, run_made)
 async def run_task(
     name: str,
     body: Annotated[RunRequest, Body(openapi_examples=RUN_REQUEST_EXAMPLES)],
@@ -100,7 +101,6 @@ async def run_task(
 
     `args` and `kwargs` must fit the task's parameters.
     """
-    # The busiest route: what it needs is asked for by hand, and its answer needs no second validation.
     user = await caller(request)
     run = await services_of(request).scheduler.submit(name, body, actor=user.username)
     return replied(run_made(run))

@@ -19,12 +19,14 @@ class Desk:
         self.open = asyncio.Event()
         if open_:
             self.open.set()
+        self.begun = asyncio.Event()
         self.batches: list[list[int]] = []
         self.places: list[str] = []
         self.gathering: Gathering[int, int] = Gathering(self.serve, largest=largest)
 
     async def serve(self, calls: Calls) -> None:
         self.batches.append([call.wish for call in calls])
+        self.begun.set()
         self.places.append(place.get())
         await self.open.wait()
         for call in calls:
@@ -47,8 +49,7 @@ async def test_who_comes_together_is_served_together() -> None:
 async def test_a_batch_under_way_gathers_the_next_one() -> None:
     desk = Desk(open_=False, largest=3)
     asked = [asyncio.create_task(desk.ask(1))]
-    while not desk.batches:
-        await asyncio.sleep(0)
+    await desk.begun.wait()
     asked += [asyncio.create_task(desk.ask(number)) for number in range(2, 7)]
     await asyncio.sleep(0)
     desk.open.set()
@@ -67,8 +68,7 @@ async def test_an_error_is_for_those_who_have_no_answer_yet() -> None:
 async def test_who_leaves_before_the_batch_asked_for_nothing_and_disturbs_nobody() -> None:
     desk = Desk(open_=False)
     first = asyncio.create_task(desk.ask(1))
-    while not desk.batches:
-        await asyncio.sleep(0)
+    await desk.begun.wait()
     second, third = asyncio.create_task(desk.ask(2)), asyncio.create_task(desk.ask(3))
     await asyncio.sleep(0)
     first.cancel()

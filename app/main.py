@@ -119,9 +119,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.include_router(health.router)
-    app.include_router(metrics.router)
-    app.include_router(auth.public, prefix="/api/v1")
     people = (auth.personal, sessions.router, api_keys.router, users.router, audit.router)
     resources = (
         # The busiest first: a request passes the routers before its own.
@@ -139,6 +136,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     for router in (*resources, *people, *module_routers()):
         app.include_router(router, prefix="/api/v1", dependencies=[Depends(authorize)])
+    app.include_router(auth.public, prefix="/api/v1")
+    app.include_router(health.router)
+    app.include_router(metrics.router)
     if settings.api.docs_enabled:
         docs.install(app)
     openapi.install(app)

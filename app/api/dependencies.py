@@ -82,7 +82,8 @@ async def caller(request: Request) -> Principal:
     if known is None:
         limiter = services_of(request).limiter
         try:
-            known = await principal_of(request, await bearer(request), await cookie(request))
+            token = await bearer(request)
+            known = await principal_of(request, token, None if token else await cookie(request))
         except Unauthenticated:
             await limiter.refused(request)
             raise

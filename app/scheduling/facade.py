@@ -52,7 +52,7 @@ __all__ = ["Page", "Readiness", "ScheduleView", "Scheduler"]
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 BROKER_RETRY = 1.0
-LOOK = 20_000
+LOOK = 5_000
 EVERY_RUN = RunFilter()
 PEOPLE = "people"
 

@@ -14,13 +14,13 @@ from bench.report import report
 from support.servers import Servers
 
 SIZE = 10_000_000
-CONNECTIONS = 4
+CONNECTIONS = 1
 SCHEDULE = "00000000-0000-0000-0000-00000000002a"
 
 
 def measure(servers: Servers, *, quick: bool) -> None:
-    """Latencies of each kind of page over HTTP, by four clients."""
-    size, seconds = (SIZE // 20, 2.0) if quick else (SIZE, 5.0)
+    """Latencies of each kind of page over HTTP, one request after the other."""
+    size, seconds = (SIZE // 20, 2.0) if quick else (SIZE, 4.0)
     with ours(servers) as service:
         took = fill(service.database_url, size)
         print(f"{size} runs filled in {took:.0f} s", file=sys.stderr)

@@ -14,7 +14,7 @@ from bench.api.load import Load, load
 from bench.api.service import RATE_LIMIT, Ours, bare, ours
 from bench.api.tasks import NAME
 from bench.report import Figure, compare
-from support.polling import eventually
+from support.polling import DeadlinePassed, eventually
 from support.servers import Servers
 
 CONNECTIONS = 64
@@ -32,10 +32,12 @@ def measure(servers: Servers, *, quick: bool, peers: list[str]) -> None:
         service.start(WORKERS)
         queue = redis.Redis.from_url(broker)
         found: dict[str, list[Load]] = {name: [] for name in (OURS, *peers)}
+        answered = 0
         for number in range(rounds + 1):
             for name, taken in found.items():
                 if name == OURS:
                     each = _ours(service, seconds if number else 1)
+                    answered += each.answers
                 else:
                     each = load(
                         address,
@@ -48,6 +50,7 @@ def measure(servers: Servers, *, quick: bool, peers: list[str]) -> None:
                 # The first one warms up.
                 taken.extend([each] if number else [])
         queue.close()
+        _check(service, answered, rounds + 1)
     figures = {name: _figure(taken) for name, taken in found.items()}
     own = figures.pop(OURS)
     more = {
@@ -60,23 +63,27 @@ def measure(servers: Servers, *, quick: bool, peers: list[str]) -> None:
 
 
 def _ours(service: Ours, seconds: float) -> Load:
-    broker: Any = redis.Redis.from_url(service.settings.broker.url())
     path = f"/api/v1/tasks/{NAME}/runs"
+    return load(
+        service.url, path, connections=CONNECTIONS, seconds=seconds, headers=service.headers, body=BODY
+    )
+
+
+def _check(service: Ours, answered: int, loads: int) -> None:
+    """That what was answered is stored and sent, all of it; wrk does not count what is answered after its time."""
+    broker: Any = redis.Redis.from_url(service.settings.broker.url())
     with psycopg.connect(service.database_url, autocommit=True) as connection:
-        before = _count(connection)
-        taken = load(
-            service.url, path, connections=CONNECTIONS, seconds=seconds, headers=service.headers, body=BODY
-        )
-        # wrk leaves when the time is over, and does not count what is answered then.
-        eventually(
-            lambda: _count(connection) - before == broker.llen("celery"), 10, "as many messages as runs"
-        )
-        stored = _count(connection) - before
-    if not taken.answers <= stored <= taken.answers + CONNECTIONS:
-        raise RuntimeError(f"{taken.answers} were answered, {stored} are stored")
-    broker.delete("celery")
+        try:
+            eventually(lambda: _count(connection) == broker.llen("celery"), 10, "a message for each run")
+        except DeadlinePassed as late:
+            late.add_note(
+                f"{_count(connection)} stored, {broker.llen('celery')} sent\n{service.output()[-2000:]}"
+            )
+            raise
+        stored = _count(connection)
     broker.close()
-    return taken
+    if not answered <= stored <= answered + loads * CONNECTIONS:
+        raise RuntimeError(f"{answered} were answered, {stored} are stored")
 
 
 def _count(connection: psycopg.Connection[Any]) -> int:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,12 +45,14 @@ class Ours:
             Ledger(folder / "ledger"),
         )
         self.url = ""
+        self.output: Callable[[], str] = str
         self.headers: dict[str, str] = {}
 
     def start(self, workers: int = 1) -> None:
         """Serve, with so many processes of uvicorn."""
         self.headers = {"Authorization": f"Bearer {asyncio.run(_key(self.settings))}"}
-        self.url = self._stack.api("--workers", str(workers)).url
+        api = self._stack.api("--workers", str(workers))
+        self.url, self.output = api.url, api.process.output
 
 
 @contextmanager

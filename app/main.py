@@ -24,6 +24,7 @@ from app.api import (
     openapi,
     previews,
     problems,
+    queues,
     run_actions,
     run_logs,
     runs,
@@ -34,6 +35,7 @@ from app.api import (
     tracing,
     upkeep,
     users,
+    worker_actions,
     workers,
 )
 from app.api.dependencies import Services, authorize
@@ -127,8 +129,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         run_logs.router,
         run_actions.router,
         tasks.router,
+        queues.router,
         calendars.router,
         workers.workers,
+        worker_actions.router,
         workers.beats,
     )
     for router in (*people, *resources, *module_routers()):

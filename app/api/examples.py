@@ -282,3 +282,51 @@ API_KEY_EXAMPLES: dict[str, Example] = {
         "value": {"name": "report", "scopes": ["read"], "expires_at": "2099-12-31T00:00:00Z"},
     },
 }
+
+QUEUE_PAUSE_EXAMPLES: dict[str, Example] = {
+    "maintenance": {"summary": "With the reason", "value": {"note": "The mail server is being moved."}}
+}
+
+PURGE_EXAMPLES: dict[str, Example] = {
+    "dry_run": {"summary": "How many runs wait?", "value": {"confirm": "", "dry_run": True}},
+    "purge": {"summary": "Cancel what waits in celery", "value": {"confirm": "celery"}},
+}
+
+QUEUE_EXAMPLE: dict[str, Any] = {
+    "name": "priority_low",
+    "depth": 12,
+    "oldest_age": 340.5,
+    "held": 0,
+    "delayed": 3,
+    "blocked": 0,
+    "running": 2,
+    "messages": 12,
+    "consumers": [
+        {
+            "id": "0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b2",
+            "name": "worker@host",
+            "state": "ready",
+            "concurrency": 4,
+        }
+    ],
+    "paused": False,
+    "paused_at": None,
+    "paused_by": None,
+    "pause_note": None,
+}
+
+RESIZE_EXAMPLES: dict[str, Example] = {
+    "grow": {"summary": "Two more slots", "value": {"change": 2}},
+    "shrink": {"summary": "One slot fewer", "value": {"change": -1}},
+}
+
+REVOKE_EXAMPLES: dict[str, Example] = {
+    "ask": {
+        "summary": "Ask a run to stop",
+        "value": {"run_id": "0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b2", "reason": "It reads the wrong file."},
+    },
+    "terminate": {
+        "summary": "Stop it without grace",
+        "value": {"run_id": "0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b2", "force": True},
+    },
+}

@@ -21,6 +21,7 @@ TAGS = [
     {"name": "Scheduled tasks", "description": "What runs when, under which policies."},
     {"name": "Runs", "description": "What was executed, is being executed, or was decided not to be."},
     {"name": "Tasks", "description": "What can be executed, and running it on demand."},
+    {"name": "Queues", "description": "What waits for workers; pause, resume and purge."},
     {"name": "Agents", "description": "HTTP endpoints that do work on demand, within a daily budget."},
     {"name": "Calendars", "description": "Dates on which schedules skip their ticks."},
     {"name": "Workers and beats", "description": "Who is there, and its last sign of life."},

@@ -136,7 +136,22 @@ class RunAttempts(BaseModel):
         )
 
 
-@router.post("/cancel", responses=WRITES, summary="Cancel many runs")
+class RunWhy(BaseModel):
+    """What became of a run, or what it waits for."""
+
+    state: RunState
+    reason: str | None = Field(description="The reason code; of a run that waits, why it does.")
+    explanation: str = Field(description="In a sentence.")
+
+
+@router.get("/{run_id}/why", responses=READS_ONE, summary="Why does it wait, or why didn't it run?")
+@guarded(READ)
+async def explain_run(run_id: UUID, scheduler: SchedulerOf) -> RunWhy:
+    """Of a run that waits: a paused queue, a limit, another run, no worker, or its time; else how it ended."""
+    return RunWhy.model_validate(await scheduler.explain_run(run_id), from_attributes=True)
+
+
+@router.post("/cancel", responses=WRITES, dependencies=[repeatable()], summary="Cancel many runs")
 @guarded(OPERATE)
 async def cancel_runs(body: BulkCancelRequest, scheduler: SchedulerOf, user: Caller) -> Done:
     """Cancel the runs that the filter finds, the oldest first, up to `limit`."""
@@ -150,7 +165,7 @@ async def cancel_runs(body: BulkCancelRequest, scheduler: SchedulerOf, user: Cal
     return Done.of(bulk, dry_run=body.dry_run)
 
 
-@router.post("/replay", responses=WRITES, summary="Replay many runs")
+@router.post("/replay", responses=WRITES, dependencies=[repeatable()], summary="Replay many runs")
 @guarded(OPERATE)
 async def replay_runs(body: BulkRequest, scheduler: SchedulerOf, user: Caller) -> Done:
     """Replay the runs that the filter finds and that were not replayed yet; failed ones when no state is given."""

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app import failpoints
 from app.db.partitions import ensure_partitions
-from app.scheduling import drift, liveness, runs, statements, tally, waiting
+from app.scheduling import drift, liveness, runs, statements, tally, waiting, wishes
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.firing import Due, Firer
 from app.scheduling.ids import new_id
@@ -175,6 +175,8 @@ class Dispatcher:
                     "cap": self._settings.redispatch_cap,
                 },
             ).all()
+            # Their runs stay as they are, and copies of wake-ups do not pile up: `resume` sends them again.
+            paused = wishes.paused_queues(session)
         tally.count("dispatched", sum(row.state == "queued" for row in rows))
         for row in rows:
             if row.state != "queued":
@@ -185,7 +187,7 @@ class Dispatcher:
                     row.id, row.task, row.queue, row.attempt, row.options, traceparent=row.traceparent
                 )
                 for row in rows
-                if row.state == "queued"
+                if row.state == "queued" and row.queue not in paused
             ]
         )
         for run_id in [row.id for row in found if row.apart]:

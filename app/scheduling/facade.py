@@ -40,6 +40,7 @@ from app.scheduling.messages import BrokerUnavailable, Publisher, RunMessage
 from app.scheduling.models import NOW, BeatRow, ClockRow, RunRow, ScheduleRow, ScheduleVersionRow
 from app.scheduling.policies import CatchUp, Overlap
 from app.scheduling.previews import Previews
+from app.scheduling.queues import Queues
 from app.scheduling.resuming import Resumption
 from app.scheduling.run_operations import RunOperations
 from app.scheduling.schedules import ScheduleView
@@ -89,6 +90,7 @@ class Scheduler(RunOperations):
         self.deployment = Deployment(sessions, catalogue)
         self.calendars = Calendars(sessions)
         self.previews = Previews(sessions)
+        self.queues = Queues(sessions, publisher)
 
     async def create_schedule(self, body: ScheduleCreate, *, actor: str) -> ScheduleView:
         """Store a schedule and set its clock; see `schedules.create` for what it raises."""

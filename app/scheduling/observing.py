@@ -69,12 +69,25 @@ class Observer:
             return await session.run_sync(run_logs.follow, ids, seconds)
 
     async def workers(
-        self, *, limit: int, before: UUID | None = None, alive: bool | None = None
+        self,
+        *,
+        limit: int,
+        before: UUID | None = None,
+        alive: bool | None = None,
+        state: str | None = None,
+        queue: str | None = None,
+        search: str | None = None,
     ) -> Page[WorkerView]:
-        """Workers, the youngest first."""
+        """Workers, the youngest first; ``search`` is part of a name, ``queue`` one that it takes from."""
         query = _WORKERS.order_by(WorkerRow.id.desc()).limit(limit + 1)
         if before is not None:
             query = query.where(WorkerRow.id < before)
+        if state is not None:
+            query = query.where(WorkerRow.state == state)
+        if queue is not None:
+            query = query.where(WorkerRow.queues.contains([queue]))
+        if search is not None:
+            query = query.where(WorkerRow.name.icontains(search, autoescape=True))
         if alive is not None:
             query = query.where((WorkerRow.lease_expires_at > func.clock_timestamp()).is_(alive))
         async with self._sessions() as session:
@@ -92,6 +105,12 @@ class Observer:
         if row is None:
             raise NotFound("There is no worker with this id. GET /api/v1/workers lists them.")
         return _worker(*row)
+
+    async def active_runs(self, worker_id: UUID, *, limit: int) -> list[RunRow]:
+        """The runs that a worker executes now, the longest first."""
+        query = select(RunRow).where(RunRow.worker_id == worker_id, RunRow.state == "running")
+        async with self._sessions() as session:
+            return list(await session.scalars(query.order_by(RunRow.started_at).limit(limit)))
 
     async def beats(self, *, limit: int, before: UUID | None = None) -> Page[BeatView]:
         """Beats, the youngest first."""

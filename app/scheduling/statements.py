@@ -156,6 +156,10 @@ WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued'
 """)
 
 
+# People may pause a queue: then nothing of it starts, whoever has a wake-up.
+NOT_PAUSED = "NOT EXISTS (SELECT FROM celery_queue_pauses p WHERE p.queue = celery_task_runs.queue)"
+
+
 def _start(*, limited: bool) -> TextClause:
     free, cleared = (
         ("limit_key IS NOT NULL", ", reason = NULL, limit_slot_at = NULL")
@@ -169,6 +173,7 @@ SET state = 'running', started_at = clock_timestamp(), next_dispatch_at = NULL,
     published_at = COALESCE(:published_at, published_at){cleared}
 WHERE id = :id AND attempt = :attempt AND (CAST(:task AS text) IS NULL OR task = :task)
   AND (state = 'queued' AND blocked_by IS NULL AND {free} AND due_at <= clock_timestamp()
+           AND {NOT_PAUSED}
            AND (start_deadline IS NULL OR start_deadline > clock_timestamp())
        OR state = 'running' AND start_token = :token)
   AND EXISTS (SELECT 1 FROM celery_workers w

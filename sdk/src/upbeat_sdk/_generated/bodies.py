@@ -254,11 +254,36 @@ class PauseRequest(TypedDict):
     """For whoever wonders; kept with author and time."""
 
 
+class PurgeRequest(TypedDict):
+    """What is purged, said twice."""
+
+    confirm: str
+    """The queue's name once more; not needed for a dry run."""
+    dry_run: NotRequired[bool]
+    """Count, and do nothing."""
+    limit: NotRequired[int]
+    """Runs at most."""
+
+
+class QueuePauseRequest(TypedDict):
+    """Why it is paused."""
+
+    note: str
+    """For whoever wonders; kept with author and time."""
+
+
 class ReplayRequest(TypedDict):
     """With which arguments; those of the old run when absent."""
 
     args: NotRequired[list[Any] | None]
     kwargs: NotRequired[dict[str, Any] | None]
+
+
+class ResizeRequest(TypedDict):
+    """How many slots more, or fewer."""
+
+    change: int
+    """More slots; fewer when negative."""
 
 
 class ResumeRequest(TypedDict):
@@ -268,6 +293,16 @@ class ResumeRequest(TypedDict):
     """Which of the ticks that passed meanwhile run now, within `catchup_window`."""
     dry_run: NotRequired[bool]
     """Say what would be done, and do nothing."""
+
+
+class RevokeRequest(TypedDict):
+    """Which of its runs to stop."""
+
+    run_id: str
+    force: NotRequired[bool]
+    """Do not wait for it to clean up (Celery's `terminate`)."""
+    reason: NotRequired[str | None]
+    """For whoever wonders."""
 
 
 class RunAgent(TypedDict):

@@ -317,6 +317,7 @@ class MissedTicks(Model):
             "upstream_failed",
             "concurrency_limit",
             "rate_limit",
+            "queue_paused",
             "worker_lost",
             "hard_limit",
             "task_replaced",
@@ -376,11 +377,42 @@ class ProblemField(Model):
     """What is wrong, and what would be right."""
 
 
+class QueueConsumer(Model):
+    """A living worker that takes from the queue."""
+
+    id: UUID
+    name: str
+    state: str
+    concurrency: int | None
+
+
+class QueuePurged(Model):
+    """What was purged, or would be."""
+
+    queue: str
+    dry_run: bool
+    matched: int
+    """Runs that waited, up to the limit."""
+    cancelled: int
+    """Runs that were cancelled, with the reason `purged`."""
+    more: bool
+    """There are more; call again."""
+    messages: int | None
+    """Wake-ups that were dropped; null when there are more, or the broker did not answer."""
+
+
 class ReadinessReport(Model):
     """Every part by name: `database`, `migrations`, `redis`, `beat`."""
 
     status: Literal["ready", "not_ready"] | str
     checks: dict[str, Check]
+
+
+class ReservedMessage(Model):
+    """A wake-up that a worker has taken, and not started yet."""
+
+    run_id: str
+    task: str
 
 
 class Run(Model):
@@ -435,6 +467,22 @@ class RunAttempts(Model):
 
     items: list[Attempt]
     late: list[LateOutcome]
+
+
+class RunWhy(Model):
+    """What became of a run, or what it waits for."""
+
+    state: (
+        Literal[
+            "queued", "running", "succeeded", "failed", "timed_out", "lost", "cancelled", "expired", "skipped"
+        ]
+        | str
+    )
+    """Where a run stands; all but the first two are terminal."""
+    reason: str | None
+    """The reason code; of a run that waits, why it does."""
+    explanation: str
+    """In a sentence."""
 
 
 class SchedulePreview(Model):
@@ -537,6 +585,7 @@ class SimulatedTick(Model):
             "upstream_failed",
             "concurrency_limit",
             "rate_limit",
+            "queue_paused",
             "worker_lost",
             "hard_limit",
             "task_replaced",
@@ -603,6 +652,7 @@ class Tick(Model):
             "upstream_failed",
             "concurrency_limit",
             "rate_limit",
+            "queue_paused",
             "worker_lost",
             "hard_limit",
             "task_replaced",
@@ -690,6 +740,25 @@ class Worker(Model):
     active_runs: int
     started_at: datetime
     stopped_at: datetime | None
+    drain_requested_at: datetime | None
+    """When somebody asked it to end."""
+    concurrency_wanted: int | None
+    """The slots that it is asked to have; null when it has."""
+    wish_refused: str | None
+    """Why it did not do what it was asked for last."""
+
+
+class WorkerActivity(Model):
+    """What a worker does now."""
+
+    active: list[Run]
+    """Its runs, the longest first, 200 at most."""
+    reserved: list[ReservedMessage] | None
+    """Wake-ups that it has taken and not started: none as a rule, for workers take nothing ahead. Null when it did not answer."""
+    answered: bool
+    """Whether it answered over Celery's remote control."""
+    silence: str | None
+    """Why there is no answer."""
 
 
 class Calendar(Model):
@@ -742,6 +811,31 @@ class Problem(Model):
     """Also in `X-Request-ID` and in the service's log."""
     errors: list[ProblemField] | None = None
     """The wrong fields of an invalid input."""
+
+
+class Queue(Model):
+    """A queue, as PostgreSQL knows it."""
+
+    name: str
+    depth: int
+    """Runs that are due and wait for a worker."""
+    oldest_age: float | None
+    """Seconds since the first of them was due; null when none waits."""
+    held: int
+    """Runs that wait for a concurrency or rate limit."""
+    delayed: int
+    """Runs that are due later."""
+    blocked: int
+    """Runs that wait for the end of another one."""
+    running: int
+    messages: int | None
+    """Wake-ups in the broker, which may be fewer or more; null when it does not answer."""
+    consumers: list[QueueConsumer]
+    """Who takes from it now; nobody while it is paused. Depth without consumers means that work waits for a worker that is not there."""
+    paused: bool
+    paused_at: datetime | None
+    paused_by: str | None
+    pause_note: str | None
 
 
 class Resumed(Model):

@@ -39,12 +39,18 @@ OPERATIONS: dict[str, Operation] = {
     "livez": Operation("health", "live", "GET", "/livez", 200),
     "readyz": Operation("health", "ready", "GET", "/readyz", 200),
     "get_metrics": Operation("health", "metrics", "GET", "/metrics", 200),
+    "list_queues": Operation("queues", "list", "GET", "/api/v1/queues", 200),
+    "get_queue": Operation("queues", "get", "GET", "/api/v1/queues/{name}", 200),
+    "pause_queue": Operation("queues", "pause", "POST", "/api/v1/queues/{name}/pause", 200),
+    "resume_queue": Operation("queues", "resume", "POST", "/api/v1/queues/{name}/resume", 200),
+    "purge_queue": Operation("queues", "purge", "POST", "/api/v1/queues/{name}/purge", 200, keyed=True),
     "list_runs": Operation("runs", "list", "GET", "/api/v1/runs", 200),
     "get_run": Operation("runs", "get", "GET", "/api/v1/runs/{run_id}", 200),
     "get_run_logs": Operation("runs", "logs", "GET", "/api/v1/runs/{run_id}/logs", 200),
     "stream_run_logs": Operation("runs", "stream_logs", "GET", "/api/v1/runs/{run_id}/logs/stream", 200),
-    "cancel_runs": Operation("runs", "cancel_many", "POST", "/api/v1/runs/cancel", 200),
-    "replay_runs": Operation("runs", "replay_many", "POST", "/api/v1/runs/replay", 200),
+    "explain_run": Operation("runs", "why", "GET", "/api/v1/runs/{run_id}/why", 200),
+    "cancel_runs": Operation("runs", "cancel_many", "POST", "/api/v1/runs/cancel", 200, keyed=True),
+    "replay_runs": Operation("runs", "replay_many", "POST", "/api/v1/runs/replay", 200, keyed=True),
     "cancel_run": Operation("runs", "cancel", "POST", "/api/v1/runs/{run_id}/cancel", 202),
     "replay_run": Operation("runs", "replay", "POST", "/api/v1/runs/{run_id}/replay", 202, keyed=True),
     "get_attempts": Operation("runs", "attempts", "GET", "/api/v1/runs/{run_id}/attempts", 200),
@@ -103,4 +109,12 @@ OPERATIONS: dict[str, Operation] = {
     "delete_user": Operation("users", "delete", "DELETE", "/api/v1/users/{user_id}", 204),
     "list_workers": Operation("workers", "list", "GET", "/api/v1/workers", 200),
     "get_worker": Operation("workers", "get", "GET", "/api/v1/workers/{worker_id}", 200),
+    "get_worker_activity": Operation(
+        "workers", "activity", "GET", "/api/v1/workers/{worker_id}/activity", 200
+    ),
+    "drain_worker": Operation("workers", "drain", "POST", "/api/v1/workers/{worker_id}/drain", 202),
+    "resize_worker": Operation(
+        "workers", "resize", "POST", "/api/v1/workers/{worker_id}/resize", 202, keyed=True
+    ),
+    "revoke_worker_run": Operation("workers", "revoke", "POST", "/api/v1/workers/{worker_id}/revoke", 202),
 }

@@ -346,6 +346,83 @@ class HealthResource(Resource):
         return self._client.fetch_text(call)
 
 
+class QueuesResource(Resource):
+    """Queues."""
+
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        search: str | None = None,
+        paused: bool | None = None,
+    ) -> Page[models.Queue]:
+        """All queues with what waits in them, who takes from them, and whether they are paused.
+
+        Args:
+            limit: Items on a page.
+            cursor: `next_cursor` of the page before; the first page has none.
+            search: Part of the name.
+        """
+        call = Call(
+            "list_queues",
+            "GET",
+            "/api/v1/queues",
+            query={"limit": limit, "cursor": cursor, "search": search, "paused": paused},
+        )
+        return self._client.page(call, models.Queue)
+
+    def get(self, name: str, /) -> models.Queue:
+        """One queue with what waits in it, who takes from it, and whether it is paused.
+
+        Args:
+            name: The queue's name.
+        """
+        call = Call("get_queue", "GET", f"/api/v1/queues/{segment('name', name)}")
+        return self._client.fetch(call, models.Queue)
+
+    def pause(self, name: str, /, **fields: Unpack[bodies.QueuePauseRequest]) -> models.Queue:
+        """From now on no run of it starts, at whatever worker; what runs goes on, what waits stays.
+
+        `GET /runs/{id}/why` says of a run that waits in it who paused it, and why.
+
+        Args:
+            name: The queue's name.
+        """
+        call = Call("pause_queue", "POST", f"/api/v1/queues/{segment('name', name)}/pause", body=fields)
+        return self._client.fetch(call, models.Queue)
+
+    def resume(self, name: str, /) -> models.Queue:
+        """What waits in it starts, but for what has passed its start deadline meanwhile.
+
+        Args:
+            name: The queue's name.
+        """
+        call = Call("resume_queue", "POST", f"/api/v1/queues/{segment('name', name)}/resume")
+        return self._client.fetch(call, models.Queue)
+
+    def purge(
+        self, name: str, /, *, idempotency_key: str | None = None, **fields: Unpack[bodies.PurgeRequest]
+    ) -> models.QueuePurged:
+        """Cancel the runs that wait in it, with the reason `purged`; type its name once more as `confirm`.
+
+        Running ones are not touched. Runs are cancelled in batches, each with its audit, so what was done stays when a
+        batch fails; what is queued while the purge is under way stays too.
+
+        Args:
+            name: The queue's name.
+        """
+        call = Call(
+            "purge_queue",
+            "POST",
+            f"/api/v1/queues/{segment('name', name)}/purge",
+            keyed=True,
+            idempotency_key=idempotency_key,
+            body=fields,
+        )
+        return self._client.fetch(call, models.QueuePurged)
+
+
 class RunsResource(Resource):
     """Runs."""
 
@@ -432,14 +509,37 @@ class RunsResource(Resource):
         )
         return self._client.stream(call)
 
-    def cancel_many(self, **fields: Unpack[bodies.BulkCancelRequest]) -> models.Done:
+    def why(self, run_id: UUID | str, /) -> models.RunWhy:
+        """Of a run that waits: a paused queue, a limit, another run, no worker, or its time; else how it ended."""
+        call = Call("explain_run", "GET", f"/api/v1/runs/{segment('run_id', run_id)}/why")
+        return self._client.fetch(call, models.RunWhy)
+
+    def cancel_many(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[bodies.BulkCancelRequest]
+    ) -> models.Done:
         """Cancel the runs that the filter finds, the oldest first, up to `limit`."""
-        call = Call("cancel_runs", "POST", "/api/v1/runs/cancel", body=fields)
+        call = Call(
+            "cancel_runs",
+            "POST",
+            "/api/v1/runs/cancel",
+            keyed=True,
+            idempotency_key=idempotency_key,
+            body=fields,
+        )
         return self._client.fetch(call, models.Done)
 
-    def replay_many(self, **fields: Unpack[bodies.BulkRequest]) -> models.Done:
+    def replay_many(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[bodies.BulkRequest]
+    ) -> models.Done:
         """Replay the runs that the filter finds and that were not replayed yet; failed ones when no state is given."""
-        call = Call("replay_runs", "POST", "/api/v1/runs/replay", body=fields)
+        call = Call(
+            "replay_runs",
+            "POST",
+            "/api/v1/runs/replay",
+            keyed=True,
+            idempotency_key=idempotency_key,
+            body=fields,
+        )
         return self._client.fetch(call, models.Done)
 
     def cancel(self, run_id: UUID | str, /, **fields: Unpack[bodies.CancelRequest]) -> Run:
@@ -857,17 +957,36 @@ class WorkersResource(Resource):
     """Workers and beats."""
 
     def list(
-        self, *, limit: int | None = None, cursor: str | None = None, alive: bool | None = None
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        alive: bool | None = None,
+        state: Literal["starting", "ready", "draining", "stopped"] | None = None,
+        queue: Literal["system", "priority_high", "priority_low", "celery"] | None = None,
+        search: str | None = None,
     ) -> Page[models.Worker]:
-        """Workers, the youngest first; those that ended are kept for a week.
+        """Workers, the youngest first, filtered by life, state, queue and name; those that ended are kept for a week.
 
         Args:
             limit: Items on a page.
             cursor: `next_cursor` of the page before; the first page has none.
             alive: Only those that hold a lease, or only the others.
+            queue: One that it takes from.
+            search: Part of the name.
         """
         call = Call(
-            "list_workers", "GET", "/api/v1/workers", query={"limit": limit, "cursor": cursor, "alive": alive}
+            "list_workers",
+            "GET",
+            "/api/v1/workers",
+            query={
+                "limit": limit,
+                "cursor": cursor,
+                "alive": alive,
+                "state": state,
+                "queue": queue,
+                "search": search,
+            },
         )
         return self._client.page(call, models.Worker)
 
@@ -875,6 +994,51 @@ class WorkersResource(Resource):
         """One worker with its lease and the number of runs that it executes."""
         call = Call("get_worker", "GET", f"/api/v1/workers/{segment('worker_id', worker_id)}")
         return self._client.fetch(call, models.Worker)
+
+    def activity(self, worker_id: UUID | str, /) -> models.WorkerActivity:
+        """Active runs from the run table, which knows them also when the worker is silent; reserved ones from itself."""
+        call = Call(
+            "get_worker_activity", "GET", f"/api/v1/workers/{segment('worker_id', worker_id)}/activity"
+        )
+        return self._client.fetch(call, models.WorkerActivity)
+
+    def drain(self, worker_id: UUID | str, /) -> models.Worker:
+        """It takes nothing any more, and ends when its runs have ended, or after `UPBEAT_WORKER_DRAIN_TIMEOUT`.
+
+        Its supervisor, if it has one, starts another. 409 says how long a worker has been silent that cannot be asked."""
+        call = Call("drain_worker", "POST", f"/api/v1/workers/{segment('worker_id', worker_id)}/drain")
+        return self._client.fetch(call, models.Worker)
+
+    def resize(
+        self,
+        worker_id: UUID | str,
+        /,
+        *,
+        idempotency_key: str | None = None,
+        **fields: Unpack[bodies.ResizeRequest],
+    ) -> models.Worker:
+        """More or fewer slots, until it ends; `concurrency_wanted` is null again when it has them.
+
+        In the prefork pool children end as they become idle. The pool `solo` has one slot, and keeps it: 409."""
+        call = Call(
+            "resize_worker",
+            "POST",
+            f"/api/v1/workers/{segment('worker_id', worker_id)}/resize",
+            keyed=True,
+            idempotency_key=idempotency_key,
+            body=fields,
+        )
+        return self._client.fetch(call, models.Worker)
+
+    def revoke(self, worker_id: UUID | str, /, **fields: Unpack[bodies.RevokeRequest]) -> Run:
+        """As `POST /runs/{id}/cancel`, if this worker executes the run: another worker's is not touched (409)."""
+        call = Call(
+            "revoke_worker_run",
+            "POST",
+            f"/api/v1/workers/{segment('worker_id', worker_id)}/revoke",
+            body=fields,
+        )
+        return self._client.fetch(call, Run)
 
 
 class Resources(SyncShell):
@@ -914,6 +1078,11 @@ class Resources(SyncShell):
     def health(self) -> HealthResource:
         """HealthResource."""
         return HealthResource(self)
+
+    @cached_property
+    def queues(self) -> QueuesResource:
+        """QueuesResource."""
+        return QueuesResource(self)
 
     @cached_property
     def runs(self) -> RunsResource:

@@ -29,8 +29,11 @@ from app.api import (
     run_logs,
     runs,
     schedule_actions,
+    schedule_bulk,
+    schedule_history,
     schedules,
     sessions,
+    statistics,
     tasks,
     tracing,
     upkeep,
@@ -47,6 +50,7 @@ from app.db import async_engine, async_sessions
 from app.outbound import OutboundPolicy
 from app.scheduling.facade import Scheduler
 from app.scheduling.observing import Observer
+from app.scheduling.statistics import Statistics
 from app.sealing import Sealer
 from app.settings import Settings, get_settings
 from app.worker import app as celery_app
@@ -81,6 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             probe=probe,
             limiter=limiter,
             observer=observer,
+            statistics=Statistics(units),
             following=following,
             scrapes=Scrapes(observer, publisher),
             sealer=sealer,
@@ -121,8 +126,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(auth.public, prefix="/api/v1")
     people = (auth.personal, sessions.router, api_keys.router, users.router, audit.router)
     resources = (
+        schedule_bulk.router,
         schedules.router,
         schedule_actions.router,
+        schedule_history.router,
         drift.router,
         previews.router,
         runs.router,
@@ -130,6 +137,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         run_actions.router,
         tasks.router,
         queues.router,
+        statistics.router,
         calendars.router,
         workers.workers,
         worker_actions.router,

@@ -24,6 +24,7 @@ from app.outbound import OutboundPolicy
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.facade import Scheduler
 from app.scheduling.observing import Observer
+from app.scheduling.statistics import Statistics
 from app.sealing import Sealer
 from app.settings import Settings
 
@@ -39,6 +40,7 @@ class Services:
     probe: Probe
     limiter: Limiter
     observer: Observer
+    statistics: Statistics
     following: Following
     scrapes: Scrapes
     sealer: Sealer

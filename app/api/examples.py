@@ -330,3 +330,66 @@ REVOKE_EXAMPLES: dict[str, Example] = {
         "value": {"run_id": "0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b2", "force": True},
     },
 }
+
+_SPREAD: dict[str, Any] = {"count": 119, "p50": 0.0042, "p95": 0.0181, "p99": 0.0403}
+_STATISTICS: dict[str, Any] = {
+    "total": 120,
+    "states": {"succeeded": 117, "failed": 2, "skipped": 1},
+    "failures": 2,
+    "failure_rate": 0.016807,
+    "lateness": _SPREAD,
+    "duration": _SPREAD,
+}
+
+STATISTICS_EXAMPLE: dict[str, Any] = {
+    "since": "2026-03-01T09:00:00Z",
+    "until": "2026-03-01T10:00:00Z",
+    "interval": 3600,
+    "items": [{"start": "2026-03-01T09:00:00Z", **_STATISTICS}],
+    "all": _STATISTICS,
+}
+
+RESTORE_EXAMPLES: dict[str, Example] = {
+    "reason": {"summary": "With the reason", "value": {"reason": "The new hour collides with the backup."}}
+}
+
+BULK_EXAMPLES: dict[str, Example] = {
+    "dry_run": {
+        "summary": "How many would be paused?",
+        "value": {
+            "action": "pause",
+            "filter": {"queue": "priority_low", "state": "active"},
+            "note": "Database maintenance until Sunday.",
+            "dry_run": True,
+        },
+    },
+    "disable": {
+        "summary": "Disable those of one task",
+        "value": {
+            "action": "disable",
+            "filter": {"task": "scheduled_task.test_task", "owner": "people"},
+            "reason": "Not needed any more.",
+        },
+    },
+}
+
+_ENTRIES: dict[str, Any] = {
+    "Nightly clean-up": {
+        "task_path": "auth.cleanup_old_sessions",
+        "schedule": {"type": "crontab", "expression": "20 3 * * *", "timezone": "Europe/Berlin"},
+        "task_kwargs": {"days": 30},
+    }
+}
+
+EXPORT_EXAMPLE: dict[str, Any] = {"schedules": _ENTRIES, "next_cursor": None}
+
+IMPORT_EXAMPLES: dict[str, Example] = {
+    "dry_run": {"summary": "What would change?", "value": {"schedules": _ENTRIES, "dry_run": True}},
+    "yaml": {
+        "summary": "A document in YAML",
+        "value": {
+            "yaml": "schedules:\n  Imported check:\n    task_path: scheduled_task.test_task\n"
+            "    schedule: {type: interval, every: 1, unit: hours}\n",
+        },
+    },
+}

@@ -24,6 +24,7 @@ TAGS = [
     {"name": "Queues", "description": "What waits for workers; pause, resume and purge."},
     {"name": "Agents", "description": "HTTP endpoints that do work on demand, within a daily budget."},
     {"name": "Calendars", "description": "Dates on which schedules skip their ticks."},
+    {"name": "Statistics", "description": "Throughput, failures and lateness."},
     {"name": "Workers and beats", "description": "Who is there, and its last sign of life."},
     {
         "name": "Login",

@@ -4,14 +4,15 @@ from datetime import datetime
 from typing import Annotated, Self
 from uuid import UUID
 
-from fastapi import Body, Path, Query
+from fastapi import Body, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.companion import only_looks
 from app.api.dependencies import Caller, SchedulerOf
 from app.api.examples import PURGE_EXAMPLES, QUEUE_EXAMPLE, QUEUE_PAUSE_EXAMPLES
 from app.api.guards import OPERATE, READ, guarded
 from app.api.idempotency import repeatable
-from app.api.pagination import FilterText, PageQuery, decode, encode
+from app.api.pagination import NO_CURSOR, FilterText, PageQuery, decode, encode
 from app.api.problems import ACTS_ON_ONE, READS, READS_ONE, WRITES_ONE
 from app.api.routing import resource_router
 from app.errors import FieldError, InvalidInput
@@ -154,9 +155,7 @@ async def list_queues(query: Annotated[QueueQuery, Query()], scheduler: Schedule
     found = await scheduler.queues.list()
     names = [view.name for view in found]
     if after is not None and after not in names:
-        raise InvalidInput(
-            FieldError("cursor", "Pass next_cursor of a page as it was given, or leave it out.")
-        )
+        raise InvalidInput(FieldError("cursor", NO_CURSOR))
     rest = found if after is None else found[names.index(after) + 1 :]
     wanted = [
         view
@@ -202,6 +201,7 @@ async def resume_queue(name: QueuePath, scheduler: SchedulerOf) -> Queue:
 async def purge_queue(
     name: QueuePath,
     body: Annotated[PurgeRequest, Body(openapi_examples=PURGE_EXAMPLES)],
+    request: Request,
     scheduler: SchedulerOf,
 ) -> QueuePurged:
     """Cancel the runs that wait in it, with the reason `purged`; type its name once more as `confirm`.
@@ -209,7 +209,9 @@ async def purge_queue(
     Running ones are not touched. Runs are cancelled in batches, each with its audit, so what was done stays when a
     batch fails; what is queued while the purge is under way stays too.
     """
-    if not body.dry_run and body.confirm != name:
+    if body.dry_run:
+        only_looks(request)
+    elif body.confirm != name:
         raise InvalidInput(FieldError("confirm", "Must be the name of the queue that is purged."))
     done = await scheduler.queues.purge(name, limit=body.limit, dry_run=body.dry_run)
     return QueuePurged.of(name, done, dry_run=body.dry_run)

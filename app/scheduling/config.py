@@ -25,6 +25,7 @@ CRONTAB_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_wee
 _CLOSED = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 Seconds = float
 MAX_JITTER = 86_400
+MAX_REASON = 1000
 _SHARE = re.compile(r"(\d{1,2}(?:\.\d{1,6})?) ?%", re.ASCII)
 
 
@@ -254,6 +255,9 @@ class ScheduleUpdate(ScheduleFields):
     task_args: Arguments | None = None
     task_kwargs: NamedArguments | None = None
     task_extra_config: ExtraConfig | None = None
+    reason: str | None = Field(
+        None, max_length=MAX_REASON, description="Why, for whoever wonders; kept with the version."
+    )
 
 
 class ScheduleDraft(ScheduleFields):

@@ -42,7 +42,7 @@ def explain(session: Session, run_id: UUID) -> RunExplanation:
     row = session.execute(_FACTS, {"id": run_id}).one_or_none()
     if row is None:
         raise NotFound("There is no run with this id. GET /api/v1/runs lists them.")
-    facts: Mapping[str, Any] = row._mapping  # noqa: SLF001 - SQLAlchemy's public name has an underscore
+    facts: dict[str, Any] = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name has an underscore
     if row.state == RunState.QUEUED:
         reason, words = _waiting(facts)
     else:

@@ -75,7 +75,7 @@ class Queues:
             return backlog.read(session), pauses, list(session.scalars(living))
 
         lengths = await self._lengths()
-        found, pauses, living = await self._unit(work)
+        found, pauses, living = await self._read(work)
         return [_view(name, found, pauses.get(name), living, lengths) for name in QUEUES]
 
     async def get(self, name: str) -> QueueView:
@@ -139,19 +139,19 @@ class Queues:
             NotFound: there is no such queue.
         """
         _require(name)
-        matched = await self._unit(lambda session: purging.count(session, [name]))
+        matched = await self._read(lambda session: purging.count(session, [name]))
         if dry_run:
             return Purged(min(matched, limit), 0, matched > limit, None)
-        which = await self._unit(lambda session: purging.those_of(session, [name]))
+        which = await self._read(lambda session: purging.those_of(session, [name]))
         ended = looked_at = 0
         while looked_at < limit:
-            page = await self._unit(lambda session: purging.page(session, which))
+            page = await self._read(lambda session: purging.page(session, which))
             page = page[: limit - looked_at]
             done = sum([await self._unit(_ending(name, part)) for part in purging.parts(page)])
             ended, looked_at = ended + done, looked_at + len(page)
             if not done or len(page) < purging.BATCH:
                 break
-        left = await self._unit(lambda session: purging.count(session, [name]))
+        left = await self._read(lambda session: purging.count(session, [name]))
         return Purged(min(matched, limit), ended, left > 0, None if left else await self._discard(name))
 
     async def _discard(self, name: str) -> int | None:
@@ -165,6 +165,11 @@ class Queues:
             return dict((await asyncio.to_thread(self._publisher.survey)).lengths)
         except BrokerUnavailable:
             return {}
+
+    async def _read(self, work: Callable[[Session], T]) -> T:
+        # Without a commit: the audit joins the first, and what is looked up here is no change.
+        async with self._sessions() as session:
+            return await session.run_sync(work)
 
     async def _unit(self, work: Callable[[Session], T]) -> T:
         async with self._sessions() as session, session.begin():

@@ -117,6 +117,7 @@ def update(
     *,
     expected: Collection[int] | None = None,
     declared: bool = False,
+    action: str = "update",
 ) -> ScheduleView:
     """Change what ``body`` gives and nothing else; ``declared``: as its declaration says.
 
@@ -133,7 +134,7 @@ def update(
     """
     row, clock = locked(session, schedule_id)
     _check_version(row, expected)
-    if not declared and body.model_fields_set - {"task_enabled"}:
+    if not declared and body.model_fields_set - {"task_enabled", "reason"}:
         _refuse_declared(row, "Change")
     now = database_time(session)
     timed = timing_fields(row)
@@ -159,7 +160,7 @@ def update(
         session.execute(statements.FOLLOW_ENDS, {"schedule_id": row.id})
     row.version += 1
     row.updated_at = now
-    keep_version(session, row, "update", actor)
+    keep_version(session, row, action, actor, body.reason)
     session.execute(statements.NOTIFY_BEATS)
     return ScheduleView(row, clock.next_run_at)
 
@@ -171,8 +172,9 @@ def remove(
     *,
     expected: Collection[int] | None = None,
     declared: bool = False,
+    reason: str | None = None,
 ) -> None:
-    """Delete a schedule; its runs and its versions stay. ``declared``: its declaration is gone.
+    """Delete a schedule; its runs and its versions stay, the last with the ``reason``. ``declared``: its declaration is gone.
 
     Raises:
         NotFound: there is none with this id.
@@ -185,7 +187,7 @@ def remove(
         _refuse_declared(row, "Delete")
     row.version += 1
     row.updated_at = database_time(session)
-    keep_version(session, row, "delete", actor)
+    keep_version(session, row, "delete", actor, reason)
     session.flush()
     session.execute(delete(ScheduleRow).where(ScheduleRow.id == schedule_id))
 
@@ -367,12 +369,13 @@ def change_state(
     action: str,
     author: str,
     reason: str | None = None,
+    why: str | None = None,
 ) -> None:
-    """Another state, as a version of its own; the clock is its caller's."""
+    """Another state and its ``reason``, as a version of its own (``why``, says its author); the clock is its caller's."""
     row.state, row.state_reason = state, reason
     row.version += 1
     row.updated_at = database_time(session)
-    keep_version(session, row, action, author)
+    keep_version(session, row, action, author, why)
 
 
 def _enter(row: ScheduleRow, clock: ClockRow, state: str) -> None:
@@ -419,7 +422,9 @@ def _no_schedule() -> NotFound:
     return NotFound("There is no schedule with this id. GET /api/v1/scheduled-tasks lists them.")
 
 
-def keep_version(session: Session, row: ScheduleRow, action: str, author: str) -> None:
+def keep_version(
+    session: Session, row: ScheduleRow, action: str, author: str, reason: str | None = None
+) -> None:
     """Add the schedule as it is now to its history."""
     config = {name: getattr(row, name) for name in VERSIONED}
     session.add(
@@ -429,6 +434,7 @@ def keep_version(session: Session, row: ScheduleRow, action: str, author: str) -
             action=action,
             config=config,
             author=author,
+            reason=reason,
             changed_at=row.updated_at,
         )
     )

@@ -46,6 +46,11 @@ class Wakeups:
             raise BrokerUnavailable("away")
         return Survey(self.lengths, self.mark)
 
+    def discard(self, queues: Sequence[str]) -> int:
+        if self.away:
+            raise BrokerUnavailable("away")
+        return 0
+
     def publish(self, messages: Sequence[RunMessage]) -> None:
         if self.away:
             raise BrokerUnavailable("away")

@@ -18,6 +18,7 @@ from app.cli.doctor.hops import Journey, Surroundings, arrived, not_fired, stopp
 from app.db.engines import async_engine, async_sessions
 from app.errors import Conflict, NotFound
 from app.scheduling import inspecting
+from app.scheduling.choosing import ScheduleFilter
 from app.scheduling.config import RunOptions, RunRequest, ScheduleCreate
 from app.scheduling.facade import Scheduler
 from app.scheduling.inspecting import KnownBeat, LivingWorker
@@ -56,6 +57,9 @@ class _Watched:
 
     def survey(self) -> Survey:
         return self._publisher.survey()
+
+    def discard(self, queues: Sequence[str]) -> int:
+        return self._publisher.discard(queues)
 
     def close(self) -> None:
         self._publisher.close()
@@ -224,6 +228,8 @@ async def _clear(scheduler: Scheduler, flock: _Flock) -> None:
 
 async def _forget_earlier(scheduler: Scheduler) -> None:
     """Schedules of examinations that were killed; those of one that is under way are active."""
-    for each in (await scheduler.list_schedules(limit=100, search=SCHEDULE, state="completed")).items:
+    for each in (
+        await scheduler.list_schedules(limit=100, which=ScheduleFilter(search=SCHEDULE, state="completed"))
+    ).items:
         with suppress(NotFound):
             await scheduler.delete_schedule(each.row.id, actor=ACTOR)

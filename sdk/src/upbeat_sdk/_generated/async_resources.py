@@ -579,6 +579,84 @@ class AsyncRunsResource(AsyncResource):
 class AsyncSchedulesResource(AsyncResource):
     """Scheduled tasks."""
 
+    async def act_on_many(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[bodies.ScheduleBulkRequest]
+    ) -> models.ScheduleBulkDone:
+        """Enable, disable, pause, resume, run now or delete those that the filter finds, the oldest first.
+
+        In parts of 50, each a transaction with its audit; a schedule that refuses is left alone and reported. A dry run does
+        the same and takes it back, so what it says is what would be."""
+        call = Call(
+            "act_on_scheduled_tasks",
+            "POST",
+            "/api/v1/scheduled-tasks/bulk",
+            keyed=True,
+            idempotency_key=idempotency_key,
+            body=fields,
+        )
+        return await self._client.fetch(call, models.ScheduleBulkDone)
+
+    async def export(
+        self,
+        *,
+        search: str | None = None,
+        state: Literal["active", "paused", "disabled", "invalid", "completed"] | None = None,
+        owner: Literal["people", "code", "file"] | None = None,
+        task: str | None = None,
+        task_type: Literal["system", "business", "agent"] | None = None,
+        queue: Literal["system", "priority_high", "priority_low", "celery"] | None = None,
+        format: Literal["json", "yaml"] | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> models.ScheduleExport:
+        """Configuration without history and runs, the oldest first; importing it again changes nothing.
+
+        Declared schedules are left out, for they are exported where they are declared; `owner` asks for them.
+
+        Args:
+            search: Part of the name or of the task's.
+            owner: Where it is declared, if at all.
+            task: Registered name.
+            queue: The one that it names itself.
+            format: `yaml` answers a file for `UPBEAT_SCHEDULES_FILE`, or for import.
+            limit: Schedules in a document.
+            cursor: `next_cursor`, or the header `X-Next-Cursor`, of the document before.
+        """
+        call = Call(
+            "export_scheduled_tasks",
+            "GET",
+            "/api/v1/scheduled-tasks/export",
+            query={
+                "search": search,
+                "state": state,
+                "owner": owner,
+                "task": task,
+                "task_type": task_type,
+                "queue": queue,
+                "format": format,
+                "limit": limit,
+                "cursor": cursor,
+            },
+        )
+        return await self._client.fetch(call, models.ScheduleExport)
+
+    async def import_(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[bodies.ScheduleImport]
+    ) -> models.ScheduleImported:
+        """Create and update schedules by name, all or nothing, in one transaction. What is not in the document stays.
+
+        An entry that is wrong is named in `errors` as `body: schedules.<key>.<field>`, and nothing is imported. No
+        `If-Match` is needed: a dry run tells what would change, from what to what."""
+        call = Call(
+            "import_scheduled_tasks",
+            "POST",
+            "/api/v1/scheduled-tasks/import",
+            keyed=True,
+            idempotency_key=idempotency_key,
+            body=fields,
+        )
+        return await self._client.fetch(call, models.ScheduleImported)
+
     def list(
         self,
         *,
@@ -587,20 +665,38 @@ class AsyncSchedulesResource(AsyncResource):
         search: str | None = None,
         state: Literal["active", "paused", "disabled", "invalid", "completed"] | None = None,
         owner: Literal["people", "code", "file"] | None = None,
+        task: str | None = None,
+        task_type: Literal["system", "business", "agent"] | None = None,
+        queue: Literal["system", "priority_high", "priority_low", "celery"] | None = None,
+        sort: Literal["created", "-created", "name", "-name", "updated", "-updated", "next_run"]
+        | None = None,
     ) -> AsyncPages[models.ScheduledTask]:
-        """Schedules in the order of their creation, filtered by name, state and owner.
+        """Schedules, by default in the order of their creation, filtered by name, state, owner, task, type and queue.
 
         Args:
             limit: Items on a page.
             cursor: `next_cursor` of the page before; the first page has none.
-            search: Part of the name.
+            search: Part of the name or of the task's.
             owner: Where it is declared, if at all.
+            task: Registered name.
+            queue: The one that it names itself.
+            sort: `-` is the last first. `next_run` leaves those out that have no next tick.
         """
         call = Call(
             "list_scheduled_tasks",
             "GET",
             "/api/v1/scheduled-tasks",
-            query={"limit": limit, "cursor": cursor, "search": search, "state": state, "owner": owner},
+            query={
+                "limit": limit,
+                "cursor": cursor,
+                "search": search,
+                "state": state,
+                "owner": owner,
+                "task": task,
+                "task_type": task_type,
+                "queue": queue,
+                "sort": sort,
+            },
         )
         return self._client.page(call, models.ScheduledTask)
 
@@ -647,12 +743,19 @@ class AsyncSchedulesResource(AsyncResource):
         )
         return await self._client.fetch(call, models.ScheduledTask)
 
-    async def delete(self, schedule_id: UUID | str, /, *, if_match: int | str = "*") -> None:
-        """The schedule goes, its runs stay. A declared one (see `owner`) is deleted where it is declared."""
+    async def delete(
+        self, schedule_id: UUID | str, /, *, reason: str | None = None, if_match: int | str = "*"
+    ) -> None:
+        """The schedule goes, its runs stay. A declared one (see `owner`) is deleted where it is declared.
+
+        Args:
+            reason: For whoever wonders; kept with the last version.
+        """
         call = Call(
             "delete_scheduled_task",
             "DELETE",
             f"/api/v1/scheduled-tasks/{segment('schedule_id', schedule_id)}",
+            query={"reason": reason},
             headers={"If-Match": entity_tag(if_match)},
         )
         await self._client.fetch_nothing(call)
@@ -756,7 +859,7 @@ class AsyncSchedulesResource(AsyncResource):
     def list_versions(
         self, schedule_id: UUID | str, /, *, limit: int | None = None, cursor: str | None = None
     ) -> AsyncPages[models.ScheduleVersion]:
-        """Each change with its author, newest first; also of a schedule that was deleted.
+        """Each change with its author and reason, newest first; also of a schedule that was deleted.
 
         Args:
             limit: Items on a page.
@@ -769,6 +872,61 @@ class AsyncSchedulesResource(AsyncResource):
             query={"limit": limit, "cursor": cursor},
         )
         return self._client.page(call, models.ScheduleVersion)
+
+    async def version(self, schedule_id: UUID | str, version: int, /) -> models.ScheduleVersion:
+        """The schedule as it was then.
+
+        Args:
+            version: The version's number.
+        """
+        call = Call(
+            "get_scheduled_task_version",
+            "GET",
+            f"/api/v1/scheduled-tasks/{segment('schedule_id', schedule_id)}/history/{segment('version', version)}",
+        )
+        return await self._client.fetch(call, models.ScheduleVersion)
+
+    async def diff(
+        self, schedule_id: UUID | str, version: int, /, *, against: int | None = None
+    ) -> models.ScheduleDifference:
+        """The fields that differ from the version before, or from any other.
+
+        Args:
+            version: The version's number.
+            against: Another version; the one before when absent.
+        """
+        call = Call(
+            "diff_scheduled_task_version",
+            "GET",
+            f"/api/v1/scheduled-tasks/{segment('schedule_id', schedule_id)}/history/{segment('version', version)}/diff",
+            query={"against": against},
+        )
+        return await self._client.fetch(call, models.ScheduleDifference)
+
+    async def restore(
+        self,
+        schedule_id: UUID | str,
+        version: int,
+        /,
+        *,
+        if_match: int | str = "*",
+        **fields: Unpack[bodies.RestoreRequest],
+    ) -> models.ScheduledTask:
+        """Its configuration becomes that of the version, as a new version. Whether it is paused or disabled stays.
+
+        What would be refused in an edit is refused here: a one-off in the past, a task that is gone, a declared schedule.
+
+        Args:
+            version: The version's number.
+        """
+        call = Call(
+            "restore_scheduled_task_version",
+            "POST",
+            f"/api/v1/scheduled-tasks/{segment('schedule_id', schedule_id)}/history/{segment('version', version)}/restore",
+            headers={"If-Match": entity_tag(if_match)},
+            body=fields or None,
+        )
+        return await self._client.fetch(call, models.ScheduledTask)
 
     async def check(self, *, cursor: str | None = None) -> models.DriftCheck:
         """Find those whose task is gone, may not be scheduled, or takes other arguments, before their hour comes.
@@ -874,22 +1032,114 @@ class AsyncSessionsResource(AsyncResource):
         await self._client.fetch_nothing(call)
 
 
+class AsyncStatisticsResource(AsyncResource):
+    """Statistics."""
+
+    async def runs(
+        self,
+        *,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        task: str | None = None,
+        queue: Literal["system", "priority_high", "priority_low", "celery"] | None = None,
+        schedule_id: UUID | str | None = None,
+        interval: Literal[60, 300, 900, 3600, 21600, 86400] | None = None,
+    ) -> models.StatisticsSeries:
+        """Throughput, failures, lateness and duration, of all runs or of a task's, a queue's or a schedule's.
+
+        A run counts in the interval of its nominal time, or of its making if it is none of a schedule's.
+
+        Args:
+            since: Included; a day before `until` when absent.
+            until: Excluded; now when absent.
+            task: Registered name.
+            interval: Seconds; the finest that makes about a hundred when absent. At most 500 of them.
+        """
+        call = Call(
+            "get_run_statistics",
+            "GET",
+            "/api/v1/statistics/runs",
+            query={
+                "since": since,
+                "until": until,
+                "task": task,
+                "queue": queue,
+                "schedule_id": schedule_id,
+                "interval": interval,
+            },
+        )
+        return await self._client.fetch(call, models.StatisticsSeries)
+
+    async def tasks(
+        self,
+        *,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        task: str | None = None,
+        queue: Literal["system", "priority_high", "priority_low", "celery"] | None = None,
+        schedule_id: UUID | str | None = None,
+    ) -> models.StatisticsByTask:
+        """The same figures for each task over the whole range, also of tasks that are not registered any more.
+
+        Args:
+            since: Included; a day before `until` when absent.
+            until: Excluded; now when absent.
+            task: Registered name.
+        """
+        call = Call(
+            "get_task_statistics",
+            "GET",
+            "/api/v1/statistics/tasks",
+            query={"since": since, "until": until, "task": task, "queue": queue, "schedule_id": schedule_id},
+        )
+        return await self._client.fetch(call, models.StatisticsByTask)
+
+
 class AsyncTasksResource(AsyncResource):
     """Tasks."""
 
-    def list(self, *, limit: int | None = None, cursor: str | None = None) -> AsyncPages[models.Task]:
-        """The tasks that are registered in this service's code, by name.
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        search: str | None = None,
+        queue: Literal["system", "priority_high", "priority_low", "celery"] | None = None,
+        schedulable: bool | None = None,
+        statistics: bool | None = None,
+    ) -> AsyncPages[models.Task]:
+        """The tasks that are registered in this service's code, by name, filtered by name, queue and use.
 
         Args:
             limit: Items on a page.
             cursor: `next_cursor` of the page before; the first page has none.
+            search: Part of its name, path or description.
+            statistics: Count the runs of the last 24 hours, too.
         """
-        call = Call("list_tasks", "GET", "/api/v1/tasks", query={"limit": limit, "cursor": cursor})
+        call = Call(
+            "list_tasks",
+            "GET",
+            "/api/v1/tasks",
+            query={
+                "limit": limit,
+                "cursor": cursor,
+                "search": search,
+                "queue": queue,
+                "schedulable": schedulable,
+                "statistics": statistics,
+            },
+        )
         return self._client.page(call, models.Task)
 
-    async def get(self, name: str, /) -> models.Task:
-        """One task, by its registered name, dotted path or alias."""
-        call = Call("get_task", "GET", f"/api/v1/tasks/{segment('name', name)}")
+    async def get(self, name: str, /, *, statistics: bool | None = None) -> models.Task:
+        """One task, by its registered name, dotted path or alias.
+
+        Args:
+            statistics: Count the runs of the last 24 hours, too.
+        """
+        call = Call(
+            "get_task", "GET", f"/api/v1/tasks/{segment('name', name)}", query={"statistics": statistics}
+        )
         return await self._client.fetch(call, models.Task)
 
     async def run(
@@ -1102,6 +1352,11 @@ class AsyncResources(AsyncShell):
     def sessions(self) -> AsyncSessionsResource:
         """AsyncSessionsResource."""
         return AsyncSessionsResource(self)
+
+    @cached_property
+    def statistics(self) -> AsyncStatisticsResource:
+        """AsyncStatisticsResource."""
+        return AsyncStatisticsResource(self)
 
     @cached_property
     def tasks(self) -> AsyncTasksResource:

@@ -168,6 +168,13 @@ class BrowserSession(Model):
     expires_at: datetime
 
 
+class BulkRefusal(Model):
+    """A schedule that was left alone."""
+
+    id: UUID
+    why: str
+
+
 class Check(Model):
     """One part."""
 
@@ -240,6 +247,14 @@ class ExplainedRun(Model):
     worker: str | None
 
 
+class FieldChange(Model):
+    """One field from one version to another."""
+
+    field: str
+    before: Any
+    after: Any
+
+
 class HolidaySource(Model):
     """Whose public holidays are excluded."""
 
@@ -250,6 +265,14 @@ class HolidaySource(Model):
     """ISO 3166-1 code of two letters."""
     subdivision: str | None = None
     """ISO 3166-2 code within the country."""
+
+
+class ImportedChange(Model):
+    """One field of a schedule that an import changes."""
+
+    field: str
+    before: Any
+    after: Any
 
 
 class LateOutcome(Model):
@@ -485,6 +508,48 @@ class RunWhy(Model):
     """In a sentence."""
 
 
+class ScheduleBulkDone(Model):
+    """What was done, or would be."""
+
+    dry_run: bool
+    action: Literal["enable", "disable", "pause", "resume", "run", "delete"] | str
+    """What is done to each."""
+    matched: int
+    """Schedules that the filter finds, up to the limit."""
+    changed: int
+    unchanged: int
+    """Were as they were to be."""
+    refused: int
+    """Could not be changed, and were left alone."""
+    refusals: list[BulkRefusal]
+    """The first hundred of these, and why."""
+    next_cursor: str | None
+    """Pass it as `cursor` to go on; null when all were looked at."""
+
+
+class ScheduleDifference(Model):
+    """What differs from one version to another."""
+
+    before: int | None
+    """Null when there is none before."""
+    after: int
+    action: str
+    author: str
+    reason: str | None
+    changed_at: datetime
+    changes: list[FieldChange]
+    """By field."""
+
+
+class ScheduleExport(Model):
+    """Schedules by name, as `POST /scheduled-tasks/import` takes them."""
+
+    schedules: dict[str, dict[str, Any]]
+    """The key is the name; where two schedules share it, the id, and `task_name` is said."""
+    next_cursor: str | None
+    """Pass it as `cursor`; null on the last document."""
+
+
 class SchedulePreview(Model):
     """The next ticks of a schedule, and the schedule in words."""
 
@@ -500,6 +565,8 @@ class ScheduleVersion(Model):
     version: int
     action: str
     author: str
+    reason: str | None
+    """Why, as its author said."""
     changed_at: datetime
     config: dict[str, Any]
 
@@ -600,29 +667,38 @@ class SimulatedTick(Model):
     """Seconds between due_at and its start: its turn came no earlier."""
 
 
-class Task(Model):
-    """A registered task. Limits are seconds."""
+class Spread(Model):
+    """Seconds below which half, 95 % and 99 % lie; estimated from classes, each up to 1.58 times its lower limit."""
 
-    name: str
-    path: str
-    """Dotted path of its function."""
-    aliases: list[str]
-    """Further names that `task_path` may use."""
-    description: str
-    schedulable: bool
-    queue: str
-    soft_time_limit: float | None
-    time_limit: float | None
-    max_attempts: int
-    on_worker_lost: str
-    concurrency_key: str | None
-    """What shares the limits below; null is its name."""
-    concurrency_limit: int | None
-    rate_limit: str | None
-    parameters: dict[str, Any] | None
-    """JSON schema (2020-12) of the object of its keyword arguments, for a call that gives none by position. Null: anything is taken."""
-    positional_parameters: dict[str, Any] | None
-    """JSON schema (2020-12) of the array of its positional arguments."""
+    count: int
+    """How many were measured."""
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+class TaskStatistics(Model):
+    """The runs of one task."""
+
+    total: int
+    """All runs, whatever their state."""
+    states: dict[
+        Literal[
+            "queued", "running", "succeeded", "failed", "timed_out", "lost", "cancelled", "expired", "skipped"
+        ]
+        | str,
+        int,
+    ]
+    """How many are in each state now; those with none are absent."""
+    failures: int
+    """Failed, timed out or lost."""
+    failure_rate: float | None
+    """The share of failures among failures and successes; null when there is neither."""
+    lateness: Spread
+    """From when a run was due to its start, of those that started."""
+    duration: Spread
+    """From start to end, of those that ended."""
+    task: str
 
 
 class Tick(Model):
@@ -796,6 +872,43 @@ class DriftCheck(Model):
     """Pass it as `cursor` to check the rest; null at the end."""
 
 
+class ImportStep(Model):
+    """What becomes of one entry."""
+
+    key: str
+    action: Literal["create", "update", "unchanged", "conflict"] | str
+    """What importing does to one entry."""
+    id: UUID | None
+    """Null for a conflict, and for what a dry run would create."""
+    changes: list[ImportedChange]
+    problem: str | None
+    """Why it is in conflict."""
+
+
+class IntervalStatistics(Model):
+    """The runs of one interval."""
+
+    total: int
+    """All runs, whatever their state."""
+    states: dict[
+        Literal[
+            "queued", "running", "succeeded", "failed", "timed_out", "lost", "cancelled", "expired", "skipped"
+        ]
+        | str,
+        int,
+    ]
+    """How many are in each state now; those with none are absent."""
+    failures: int
+    """Failed, timed out or lost."""
+    failure_rate: float | None
+    """The share of failures among failures and successes; null when there is neither."""
+    lateness: Spread
+    """From when a run was due to its start, of those that started."""
+    duration: Spread
+    """From start to end, of those that ended."""
+    start: datetime
+
+
 class Problem(Model):
     """Problem details, RFC 9457."""
 
@@ -852,6 +965,38 @@ class Resumed(Model):
     scheduled_task: ScheduledTask
 
 
+class RunStatistics(Model):
+    """Runs, and what became of them."""
+
+    total: int
+    """All runs, whatever their state."""
+    states: dict[
+        Literal[
+            "queued", "running", "succeeded", "failed", "timed_out", "lost", "cancelled", "expired", "skipped"
+        ]
+        | str,
+        int,
+    ]
+    """How many are in each state now; those with none are absent."""
+    failures: int
+    """Failed, timed out or lost."""
+    failure_rate: float | None
+    """The share of failures among failures and successes; null when there is neither."""
+    lateness: Spread
+    """From when a run was due to its start, of those that started."""
+    duration: Spread
+    """From start to end, of those that ended."""
+
+
+class ScheduleImported(Model):
+    """What an import did, or would do."""
+
+    dry_run: bool
+    counts: dict[Literal["create", "update", "unchanged", "conflict"] | str, int]
+    items: list[ImportStep]
+    """One for each entry, in their order."""
+
+
 class ScheduleSimulation(Model):
     """What a schedule would do in a period."""
 
@@ -863,3 +1008,50 @@ class ScheduleSimulation(Model):
     complete: bool
     """False when `limit` cut the period short."""
     items: list[SimulatedTick]
+
+
+class StatisticsByTask(Model):
+    """Tasks that had runs in the range, by name."""
+
+    since: datetime
+    until: datetime
+    items: list[TaskStatistics]
+
+
+class StatisticsSeries(Model):
+    """Every interval of the range, from the earliest on, also those without runs."""
+
+    since: datetime
+    until: datetime
+    interval: int
+    """Seconds. Intervals are counted from midnight, UTC."""
+    items: list[IntervalStatistics]
+    all: RunStatistics
+    """All intervals together."""
+
+
+class Task(Model):
+    """A registered task. Limits are seconds."""
+
+    name: str
+    path: str
+    """Dotted path of its function."""
+    aliases: list[str]
+    """Further names that `task_path` may use."""
+    description: str
+    schedulable: bool
+    queue: str
+    soft_time_limit: float | None
+    time_limit: float | None
+    max_attempts: int
+    on_worker_lost: str
+    concurrency_key: str | None
+    """What shares the limits below; null is its name."""
+    concurrency_limit: int | None
+    rate_limit: str | None
+    parameters: dict[str, Any] | None
+    """JSON schema (2020-12) of the object of its keyword arguments, for a call that gives none by position. Null: anything is taken."""
+    positional_parameters: dict[str, Any] | None
+    """JSON schema (2020-12) of the array of its positional arguments."""
+    statistics: RunStatistics | None = None
+    """Of the last 24 hours, when they are asked for; `GET /statistics/runs` has other ranges."""

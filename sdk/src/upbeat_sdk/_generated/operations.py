@@ -54,6 +54,13 @@ OPERATIONS: dict[str, Operation] = {
     "cancel_run": Operation("runs", "cancel", "POST", "/api/v1/runs/{run_id}/cancel", 202),
     "replay_run": Operation("runs", "replay", "POST", "/api/v1/runs/{run_id}/replay", 202, keyed=True),
     "get_attempts": Operation("runs", "attempts", "GET", "/api/v1/runs/{run_id}/attempts", 200),
+    "act_on_scheduled_tasks": Operation(
+        "schedules", "act_on_many", "POST", "/api/v1/scheduled-tasks/bulk", 200, keyed=True
+    ),
+    "export_scheduled_tasks": Operation("schedules", "export", "GET", "/api/v1/scheduled-tasks/export", 200),
+    "import_scheduled_tasks": Operation(
+        "schedules", "import_", "POST", "/api/v1/scheduled-tasks/import", 200, keyed=True
+    ),
     "list_scheduled_tasks": Operation("schedules", "list", "GET", "/api/v1/scheduled-tasks", 200),
     "create_scheduled_task": Operation(
         "schedules", "create", "POST", "/api/v1/scheduled-tasks", 201, keyed=True
@@ -89,6 +96,15 @@ OPERATIONS: dict[str, Operation] = {
     "list_scheduled_task_versions": Operation(
         "schedules", "list_versions", "GET", "/api/v1/scheduled-tasks/{schedule_id}/history", 200
     ),
+    "get_scheduled_task_version": Operation(
+        "schedules", "version", "GET", "/api/v1/scheduled-tasks/{schedule_id}/history/{version}", 200
+    ),
+    "diff_scheduled_task_version": Operation(
+        "schedules", "diff", "GET", "/api/v1/scheduled-tasks/{schedule_id}/history/{version}/diff", 200
+    ),
+    "restore_scheduled_task_version": Operation(
+        "schedules", "restore", "POST", "/api/v1/scheduled-tasks/{schedule_id}/history/{version}/restore", 200
+    ),
     "check_scheduled_tasks": Operation("schedules", "check", "POST", "/api/v1/scheduled-tasks/check", 200),
     "preview_scheduled_task": Operation(
         "schedules", "preview", "GET", "/api/v1/scheduled-tasks/{schedule_id}/preview", 200
@@ -99,6 +115,8 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "list_sessions": Operation("sessions", "list", "GET", "/api/v1/sessions", 200),
     "revoke_session": Operation("sessions", "revoke", "DELETE", "/api/v1/sessions/{session_id}", 204),
+    "get_run_statistics": Operation("statistics", "runs", "GET", "/api/v1/statistics/runs", 200),
+    "get_task_statistics": Operation("statistics", "tasks", "GET", "/api/v1/statistics/tasks", 200),
     "list_tasks": Operation("tasks", "list", "GET", "/api/v1/tasks", 200),
     "get_task": Operation("tasks", "get", "GET", "/api/v1/tasks/{name}", 200),
     "run_task": Operation("tasks", "run", "POST", "/api/v1/tasks/{name}/runs", 202, keyed=True),

@@ -29,6 +29,7 @@ class RequestCompanion:
     answered: bool = False
     done: bool = False
     in_parts: bool = False
+    forgetful: bool = False
 
     @property
     def waiting(self) -> bool:
@@ -47,7 +48,10 @@ class RequestCompanion:
         """
         if self.entry is None:
             return
-        if self.claim is not None and not self.done:
+        if self.claim is not None and not self.done and self.forgetful:
+            idempotency.claim(session, self.claim, None)
+            self.answered = True
+        elif self.claim is not None and not self.done:
             known = self.render is not None and result is not None
             answer = self.render(result) if self.render is not None and known else None
             if known and answer is None:

@@ -13,8 +13,8 @@ from uuid import UUID
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from app.errors import Conflict, FieldError, InvalidInput, NotFound, PreconditionFailed
-from app.scheduling import statements, timing
+from app.errors import Conflict, FieldError, InvalidInput, NotFound
+from app.scheduling import statements, timing, versions
 from app.scheduling.calendars import named, require
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import CRONTAB_FIELDS, ExtraConfig, ScheduleCreate, ScheduleFields, ScheduleUpdate
@@ -133,7 +133,7 @@ def update(
             more than `task_enabled` is to change.
     """
     row, clock = locked(session, schedule_id)
-    _check_version(row, expected)
+    versions.require(row.version, expected, "schedule")
     if not declared and body.model_fields_set - {"task_enabled", "reason"}:
         _refuse_declared(row, "Change")
     now = database_time(session)
@@ -182,7 +182,7 @@ def remove(
         Conflict: it is declared, so it is deleted where it is declared.
     """
     row, _ = locked(session, schedule_id)
-    _check_version(row, expected)
+    versions.require(row.version, expected, "schedule")
     if not declared:
         _refuse_declared(row, "Delete")
     row.version += 1
@@ -226,13 +226,6 @@ def locked(session: Session, schedule_id: UUID) -> tuple[ScheduleRow, ClockRow]:
 def database_time(session: Session) -> datetime:
     """What the one clock that decides says."""
     return session.execute(select(NOW)).scalar_one()  # type: ignore[no-any-return]
-
-
-def _check_version(row: ScheduleRow, expected: Collection[int] | None) -> None:
-    if expected is not None and row.version not in expected:
-        raise PreconditionFailed(
-            f"The schedule is at version {row.version} now. Read it again, and repeat your change if it still fits."
-        )
 
 
 def require_fit(catalogue: Catalogue, row: ScheduleRow) -> None:

@@ -8,7 +8,6 @@ from uuid import UUID
 import httpx
 import pytest
 from sqlalchemy import insert, text
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.db import sync_engine, sync_sessions
@@ -48,7 +47,7 @@ def noon() -> datetime:
 def schedule(sessions: sessionmaker[Session], noon: datetime) -> UUID:
     """Sixty ticks of a schedule from noon on, one a minute, each started a second late, every tenth failed."""
     schedule_id = new_id()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for minute in range(60):
         at = noon + timedelta(minutes=minute)
         rows.append(
@@ -164,8 +163,8 @@ def test_a_range_reads_only_its_partitions_and_a_schedule_its_index(
 ) -> None:
     def plan(which: RunFilter) -> str:
         query = _query(which, noon, noon + HOUR, _interval_of(HOUR))
-        compiled = query.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
         with sessions() as session:
+            compiled = query.compile(session.get_bind(), compile_kwargs={"literal_binds": True})
             session.execute(text("SET LOCAL enable_seqscan = off"))
             return "\n".join(session.scalars(text(f"EXPLAIN {compiled}".replace(":", "\\:"))))
 

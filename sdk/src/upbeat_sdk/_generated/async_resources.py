@@ -50,9 +50,13 @@ class AsyncAgentsResource(AsyncResource):
         )
         return self._client.page(call, models.Agent)
 
-    async def create(self, **fields: Unpack[bodies.AgentCreate]) -> models.Agent:
+    async def create(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[bodies.AgentCreate]
+    ) -> models.Agent:
         """Its credential, if it needs one, is set by a call of its own."""
-        call = Call("create_agent", "POST", "/api/v1/agents", body=fields)
+        call = Call(
+            "create_agent", "POST", "/api/v1/agents", keyed=True, idempotency_key=idempotency_key, body=fields
+        )
         return await self._client.fetch(call, models.Agent)
 
     async def get(self, agent_id: UUID | str, /) -> models.Agent:
@@ -60,24 +64,38 @@ class AsyncAgentsResource(AsyncResource):
         call = Call("get_agent", "GET", f"/api/v1/agents/{segment('agent_id', agent_id)}")
         return await self._client.fetch(call, models.Agent)
 
-    async def update(self, agent_id: UUID | str, /, **fields: Unpack[bodies.AgentUpdate]) -> models.Agent:
+    async def update(
+        self, agent_id: UUID | str, /, *, if_match: int | str = "*", **fields: Unpack[bodies.AgentUpdate]
+    ) -> models.Agent:
         """Only the fields that are given change. A new origin in `url` removes the credential."""
-        call = Call("update_agent", "PATCH", f"/api/v1/agents/{segment('agent_id', agent_id)}", body=fields)
+        call = Call(
+            "update_agent",
+            "PATCH",
+            f"/api/v1/agents/{segment('agent_id', agent_id)}",
+            headers={"If-Match": entity_tag(if_match)},
+            body=fields,
+        )
         return await self._client.fetch(call, models.Agent)
 
-    async def delete(self, agent_id: UUID | str, /) -> None:
+    async def delete(self, agent_id: UUID | str, /, *, if_match: int | str = "*") -> None:
         """Refused while schedules name it. What was said stays until it is old."""
-        call = Call("delete_agent", "DELETE", f"/api/v1/agents/{segment('agent_id', agent_id)}")
+        call = Call(
+            "delete_agent",
+            "DELETE",
+            f"/api/v1/agents/{segment('agent_id', agent_id)}",
+            headers={"If-Match": entity_tag(if_match)},
+        )
         await self._client.fetch_nothing(call)
 
     async def set_credential(
-        self, agent_id: UUID | str, /, **fields: Unpack[bodies.Credential]
+        self, agent_id: UUID | str, /, *, if_match: int | str = "*", **fields: Unpack[bodies.Credential]
     ) -> models.Agent:
         """Stored encrypted, sent to the agent's own address only, and never shown again."""
         call = Call(
             "set_agent_credential",
             "PUT",
             f"/api/v1/agents/{segment('agent_id', agent_id)}/credential",
+            headers={"If-Match": entity_tag(if_match)},
             body=fields,
         )
         return await self._client.fetch(call, models.Agent)
@@ -157,9 +175,20 @@ class AsyncApiKeysResource(AsyncResource):
         )
         return self._client.page(call, models.ApiKey)
 
-    async def create(self, **fields: Unpack[bodies.ApiKeyCreate]) -> models.NewApiKey:
-        """A key that acts for you. Keep the secret: only its hash is stored."""
-        call = Call("create_api_key", "POST", "/api/v1/api-keys", body=fields)
+    async def create(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[bodies.ApiKeyCreate]
+    ) -> models.NewApiKey:
+        """A key that acts for you. Keep the secret: only its hash is stored.
+
+        A repeat under the same `Idempotency-Key` makes no second key, and cannot show the secret again: 409."""
+        call = Call(
+            "create_api_key",
+            "POST",
+            "/api/v1/api-keys",
+            keyed=True,
+            idempotency_key=idempotency_key,
+            body=fields,
+        )
         return await self._client.fetch(call, models.NewApiKey)
 
     async def get(self, key_id: UUID | str, /) -> models.ApiKey:
@@ -272,19 +301,36 @@ class AsyncBeatsResource(AsyncResource):
 class AsyncCalendarsResource(AsyncResource):
     """Calendars."""
 
-    def list(self, *, limit: int | None = None, cursor: str | None = None) -> AsyncPages[models.Calendar]:
+    def list(
+        self, *, limit: int | None = None, cursor: str | None = None, search: str | None = None
+    ) -> AsyncPages[models.Calendar]:
         """Calendars by name.
 
         Args:
             limit: Items on a page.
             cursor: `next_cursor` of the page before; the first page has none.
+            search: Part of the name.
         """
-        call = Call("list_calendars", "GET", "/api/v1/calendars", query={"limit": limit, "cursor": cursor})
+        call = Call(
+            "list_calendars",
+            "GET",
+            "/api/v1/calendars",
+            query={"limit": limit, "cursor": cursor, "search": search},
+        )
         return self._client.page(call, models.Calendar)
 
-    async def create(self, **fields: Unpack[bodies.CalendarCreate]) -> models.Calendar:
+    async def create(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[bodies.CalendarCreate]
+    ) -> models.Calendar:
         """Give dates, or a country whose public holidays are excluded, or both."""
-        call = Call("create_calendar", "POST", "/api/v1/calendars", body=fields)
+        call = Call(
+            "create_calendar",
+            "POST",
+            "/api/v1/calendars",
+            keyed=True,
+            idempotency_key=idempotency_key,
+            body=fields,
+        )
         return await self._client.fetch(call, models.Calendar)
 
     async def get(self, name: str, /) -> models.Calendar:
@@ -296,22 +342,35 @@ class AsyncCalendarsResource(AsyncResource):
         call = Call("get_calendar", "GET", f"/api/v1/calendars/{segment('name', name)}")
         return await self._client.fetch(call, models.Calendar)
 
-    async def update(self, name: str, /, **fields: Unpack[bodies.CalendarUpdate]) -> models.Calendar:
+    async def update(
+        self, name: str, /, *, if_match: int | str = "*", **fields: Unpack[bodies.CalendarUpdate]
+    ) -> models.Calendar:
         """Only the fields that are given change. It counts for every tick that is decided from now on.
 
         Args:
             name: The calendar's name.
         """
-        call = Call("update_calendar", "PATCH", f"/api/v1/calendars/{segment('name', name)}", body=fields)
+        call = Call(
+            "update_calendar",
+            "PATCH",
+            f"/api/v1/calendars/{segment('name', name)}",
+            headers={"If-Match": entity_tag(if_match)},
+            body=fields,
+        )
         return await self._client.fetch(call, models.Calendar)
 
-    async def delete(self, name: str, /) -> None:
+    async def delete(self, name: str, /, *, if_match: int | str = "*") -> None:
         """A calendar that a schedule names stays: take it out of the schedule first.
 
         Args:
             name: The calendar's name.
         """
-        call = Call("delete_calendar", "DELETE", f"/api/v1/calendars/{segment('name', name)}")
+        call = Call(
+            "delete_calendar",
+            "DELETE",
+            f"/api/v1/calendars/{segment('name', name)}",
+            headers={"If-Match": entity_tag(if_match)},
+        )
         await self._client.fetch_nothing(call)
 
     async def list_dates(self, name: str, /, *, year: int) -> models.ExcludedDates:
@@ -1186,9 +1245,13 @@ class AsyncUsersResource(AsyncResource):
         )
         return self._client.page(call, models.User)
 
-    async def create(self, **fields: Unpack[bodies.UserCreate]) -> models.User:
+    async def create(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[bodies.UserCreate]
+    ) -> models.User:
         """Somebody who may log in from now on."""
-        call = Call("create_user", "POST", "/api/v1/users", body=fields)
+        call = Call(
+            "create_user", "POST", "/api/v1/users", keyed=True, idempotency_key=idempotency_key, body=fields
+        )
         return await self._client.fetch(call, models.User)
 
     async def get(self, user_id: UUID | str, /) -> models.User:
@@ -1196,14 +1259,27 @@ class AsyncUsersResource(AsyncResource):
         call = Call("get_user", "GET", f"/api/v1/users/{segment('user_id', user_id)}")
         return await self._client.fetch(call, models.User)
 
-    async def update(self, user_id: UUID | str, /, **fields: Unpack[bodies.UserUpdate]) -> models.User:
+    async def update(
+        self, user_id: UUID | str, /, *, if_match: int | str = "*", **fields: Unpack[bodies.UserUpdate]
+    ) -> models.User:
         """Role, activity, or a new password. The last active administrator stays one."""
-        call = Call("update_user", "PATCH", f"/api/v1/users/{segment('user_id', user_id)}", body=fields)
+        call = Call(
+            "update_user",
+            "PATCH",
+            f"/api/v1/users/{segment('user_id', user_id)}",
+            headers={"If-Match": entity_tag(if_match)},
+            body=fields,
+        )
         return await self._client.fetch(call, models.User)
 
-    async def delete(self, user_id: UUID | str, /) -> None:
+    async def delete(self, user_id: UUID | str, /, *, if_match: int | str = "*") -> None:
         """With sessions and API keys; what they did stays in the audit. Not the last active administrator."""
-        call = Call("delete_user", "DELETE", f"/api/v1/users/{segment('user_id', user_id)}")
+        call = Call(
+            "delete_user",
+            "DELETE",
+            f"/api/v1/users/{segment('user_id', user_id)}",
+            headers={"If-Match": entity_tag(if_match)},
+        )
         await self._client.fetch_nothing(call)
 
 

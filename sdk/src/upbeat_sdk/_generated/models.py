@@ -22,6 +22,8 @@ class Agent(Model):
 
     id: UUID
     name: str
+    version: int
+    """Grows with each change of its configuration."""
     kind: Literal["chat", "webhook"] | str
     url: str
     health_url: str | None
@@ -747,6 +749,8 @@ class User(Model):
     role: Literal["viewer", "operator", "admin"] | str
     """What a user may do; each includes the ones before."""
     active: bool
+    version: int
+    """Grows with each change; a login is none."""
     created_at: datetime
     last_login_at: datetime | None
 

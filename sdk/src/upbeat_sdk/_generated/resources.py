@@ -50,9 +50,13 @@ class AgentsResource(Resource):
         )
         return self._client.page(call, models.Agent)
 
-    def create(self, **fields: Unpack[bodies.AgentCreate]) -> models.Agent:
+    def create(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[bodies.AgentCreate]
+    ) -> models.Agent:
         """Its credential, if it needs one, is set by a call of its own."""
-        call = Call("create_agent", "POST", "/api/v1/agents", body=fields)
+        call = Call(
+            "create_agent", "POST", "/api/v1/agents", keyed=True, idempotency_key=idempotency_key, body=fields
+        )
         return self._client.fetch(call, models.Agent)
 
     def get(self, agent_id: UUID | str, /) -> models.Agent:
@@ -60,22 +64,38 @@ class AgentsResource(Resource):
         call = Call("get_agent", "GET", f"/api/v1/agents/{segment('agent_id', agent_id)}")
         return self._client.fetch(call, models.Agent)
 
-    def update(self, agent_id: UUID | str, /, **fields: Unpack[bodies.AgentUpdate]) -> models.Agent:
+    def update(
+        self, agent_id: UUID | str, /, *, if_match: int | str = "*", **fields: Unpack[bodies.AgentUpdate]
+    ) -> models.Agent:
         """Only the fields that are given change. A new origin in `url` removes the credential."""
-        call = Call("update_agent", "PATCH", f"/api/v1/agents/{segment('agent_id', agent_id)}", body=fields)
+        call = Call(
+            "update_agent",
+            "PATCH",
+            f"/api/v1/agents/{segment('agent_id', agent_id)}",
+            headers={"If-Match": entity_tag(if_match)},
+            body=fields,
+        )
         return self._client.fetch(call, models.Agent)
 
-    def delete(self, agent_id: UUID | str, /) -> None:
+    def delete(self, agent_id: UUID | str, /, *, if_match: int | str = "*") -> None:
         """Refused while schedules name it. What was said stays until it is old."""
-        call = Call("delete_agent", "DELETE", f"/api/v1/agents/{segment('agent_id', agent_id)}")
+        call = Call(
+            "delete_agent",
+            "DELETE",
+            f"/api/v1/agents/{segment('agent_id', agent_id)}",
+            headers={"If-Match": entity_tag(if_match)},
+        )
         self._client.fetch_nothing(call)
 
-    def set_credential(self, agent_id: UUID | str, /, **fields: Unpack[bodies.Credential]) -> models.Agent:
+    def set_credential(
+        self, agent_id: UUID | str, /, *, if_match: int | str = "*", **fields: Unpack[bodies.Credential]
+    ) -> models.Agent:
         """Stored encrypted, sent to the agent's own address only, and never shown again."""
         call = Call(
             "set_agent_credential",
             "PUT",
             f"/api/v1/agents/{segment('agent_id', agent_id)}/credential",
+            headers={"If-Match": entity_tag(if_match)},
             body=fields,
         )
         return self._client.fetch(call, models.Agent)
@@ -155,9 +175,20 @@ class ApiKeysResource(Resource):
         )
         return self._client.page(call, models.ApiKey)
 
-    def create(self, **fields: Unpack[bodies.ApiKeyCreate]) -> models.NewApiKey:
-        """A key that acts for you. Keep the secret: only its hash is stored."""
-        call = Call("create_api_key", "POST", "/api/v1/api-keys", body=fields)
+    def create(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[bodies.ApiKeyCreate]
+    ) -> models.NewApiKey:
+        """A key that acts for you. Keep the secret: only its hash is stored.
+
+        A repeat under the same `Idempotency-Key` makes no second key, and cannot show the secret again: 409."""
+        call = Call(
+            "create_api_key",
+            "POST",
+            "/api/v1/api-keys",
+            keyed=True,
+            idempotency_key=idempotency_key,
+            body=fields,
+        )
         return self._client.fetch(call, models.NewApiKey)
 
     def get(self, key_id: UUID | str, /) -> models.ApiKey:
@@ -270,19 +301,36 @@ class BeatsResource(Resource):
 class CalendarsResource(Resource):
     """Calendars."""
 
-    def list(self, *, limit: int | None = None, cursor: str | None = None) -> Page[models.Calendar]:
+    def list(
+        self, *, limit: int | None = None, cursor: str | None = None, search: str | None = None
+    ) -> Page[models.Calendar]:
         """Calendars by name.
 
         Args:
             limit: Items on a page.
             cursor: `next_cursor` of the page before; the first page has none.
+            search: Part of the name.
         """
-        call = Call("list_calendars", "GET", "/api/v1/calendars", query={"limit": limit, "cursor": cursor})
+        call = Call(
+            "list_calendars",
+            "GET",
+            "/api/v1/calendars",
+            query={"limit": limit, "cursor": cursor, "search": search},
+        )
         return self._client.page(call, models.Calendar)
 
-    def create(self, **fields: Unpack[bodies.CalendarCreate]) -> models.Calendar:
+    def create(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[bodies.CalendarCreate]
+    ) -> models.Calendar:
         """Give dates, or a country whose public holidays are excluded, or both."""
-        call = Call("create_calendar", "POST", "/api/v1/calendars", body=fields)
+        call = Call(
+            "create_calendar",
+            "POST",
+            "/api/v1/calendars",
+            keyed=True,
+            idempotency_key=idempotency_key,
+            body=fields,
+        )
         return self._client.fetch(call, models.Calendar)
 
     def get(self, name: str, /) -> models.Calendar:
@@ -294,22 +342,35 @@ class CalendarsResource(Resource):
         call = Call("get_calendar", "GET", f"/api/v1/calendars/{segment('name', name)}")
         return self._client.fetch(call, models.Calendar)
 
-    def update(self, name: str, /, **fields: Unpack[bodies.CalendarUpdate]) -> models.Calendar:
+    def update(
+        self, name: str, /, *, if_match: int | str = "*", **fields: Unpack[bodies.CalendarUpdate]
+    ) -> models.Calendar:
         """Only the fields that are given change. It counts for every tick that is decided from now on.
 
         Args:
             name: The calendar's name.
         """
-        call = Call("update_calendar", "PATCH", f"/api/v1/calendars/{segment('name', name)}", body=fields)
+        call = Call(
+            "update_calendar",
+            "PATCH",
+            f"/api/v1/calendars/{segment('name', name)}",
+            headers={"If-Match": entity_tag(if_match)},
+            body=fields,
+        )
         return self._client.fetch(call, models.Calendar)
 
-    def delete(self, name: str, /) -> None:
+    def delete(self, name: str, /, *, if_match: int | str = "*") -> None:
         """A calendar that a schedule names stays: take it out of the schedule first.
 
         Args:
             name: The calendar's name.
         """
-        call = Call("delete_calendar", "DELETE", f"/api/v1/calendars/{segment('name', name)}")
+        call = Call(
+            "delete_calendar",
+            "DELETE",
+            f"/api/v1/calendars/{segment('name', name)}",
+            headers={"If-Match": entity_tag(if_match)},
+        )
         self._client.fetch_nothing(call)
 
     def list_dates(self, name: str, /, *, year: int) -> models.ExcludedDates:
@@ -1182,9 +1243,13 @@ class UsersResource(Resource):
         )
         return self._client.page(call, models.User)
 
-    def create(self, **fields: Unpack[bodies.UserCreate]) -> models.User:
+    def create(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[bodies.UserCreate]
+    ) -> models.User:
         """Somebody who may log in from now on."""
-        call = Call("create_user", "POST", "/api/v1/users", body=fields)
+        call = Call(
+            "create_user", "POST", "/api/v1/users", keyed=True, idempotency_key=idempotency_key, body=fields
+        )
         return self._client.fetch(call, models.User)
 
     def get(self, user_id: UUID | str, /) -> models.User:
@@ -1192,14 +1257,27 @@ class UsersResource(Resource):
         call = Call("get_user", "GET", f"/api/v1/users/{segment('user_id', user_id)}")
         return self._client.fetch(call, models.User)
 
-    def update(self, user_id: UUID | str, /, **fields: Unpack[bodies.UserUpdate]) -> models.User:
+    def update(
+        self, user_id: UUID | str, /, *, if_match: int | str = "*", **fields: Unpack[bodies.UserUpdate]
+    ) -> models.User:
         """Role, activity, or a new password. The last active administrator stays one."""
-        call = Call("update_user", "PATCH", f"/api/v1/users/{segment('user_id', user_id)}", body=fields)
+        call = Call(
+            "update_user",
+            "PATCH",
+            f"/api/v1/users/{segment('user_id', user_id)}",
+            headers={"If-Match": entity_tag(if_match)},
+            body=fields,
+        )
         return self._client.fetch(call, models.User)
 
-    def delete(self, user_id: UUID | str, /) -> None:
+    def delete(self, user_id: UUID | str, /, *, if_match: int | str = "*") -> None:
         """With sessions and API keys; what they did stays in the audit. Not the last active administrator."""
-        call = Call("delete_user", "DELETE", f"/api/v1/users/{segment('user_id', user_id)}")
+        call = Call(
+            "delete_user",
+            "DELETE",
+            f"/api/v1/users/{segment('user_id', user_id)}",
+            headers={"If-Match": entity_tag(if_match)},
+        )
         self._client.fetch_nothing(call)
 
 

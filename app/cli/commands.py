@@ -7,8 +7,10 @@ import typer
 
 from app.cli.choices import Level
 from app.cli.daemons import daemons
-from app.cli.runs import runs, tasks, workers
+from app.cli.queues import queues
+from app.cli.runs import runs, tasks
 from app.cli.schedule_verbs import schedules
+from app.cli.workers import workers
 from app.errors import UpbeatError
 from app.settings import get_settings
 
@@ -31,6 +33,7 @@ app.add_typer(schedules, name="schedules")
 app.add_typer(tasks, name="tasks")
 app.add_typer(runs, name="runs")
 app.add_typer(workers, name="workers")
+app.add_typer(queues, name="queues")
 
 
 def run() -> int:

@@ -70,6 +70,15 @@ class WorkerQuery(PageQuery):
     search: FilterText | None = Field(None, description="Part of the name.")
 
 
+class BeatQuery(PageQuery):
+    """Which beats."""
+
+    alive: bool | None = Field(
+        None, description="Only those that passed within 15 seconds, or only the others."
+    )
+    search: FilterText | None = Field(None, description="Part of the name.")
+
+
 class Beat(BaseModel):
     """A beat process, or the beat inside an API process."""
 
@@ -119,9 +128,11 @@ async def get_worker(worker_id: UUID, services: ServicesOf) -> Worker:
 
 @beats.get("", responses=READS, summary="List beats")
 @guarded(READ)
-async def list_beats(query: Annotated[PageQuery, Query()], services: ServicesOf) -> BeatPage:
+async def list_beats(query: Annotated[BeatQuery, Query()], services: ServicesOf) -> BeatPage:
     """Beats, the youngest first; those that ended are kept for a day."""
-    page = await services.observer.beats(limit=query.limit, before=query.position())
+    page = await services.observer.beats(
+        limit=query.limit, before=query.position(), alive=query.alive, search=query.search
+    )
     return BeatPage(items=[Beat.of(view) for view in page.items], next_cursor=encode(page.next))
 
 

@@ -259,11 +259,13 @@ class Scheduler(ScheduleOperations, RunOperations):
         limit: int,
         before: UUID | None = None,
         which: RunFilter = EVERY_RUN,
+        oldest_first: bool = False,
     ) -> Page[RunRow]:
-        """Runs, newest first."""
-        query = select(RunRow).where(*which.conditions()).order_by(RunRow.id.desc())
+        """Runs, newest first, before an id; or ``oldest_first``, after it."""
+        order = RunRow.id.asc() if oldest_first else RunRow.id.desc()
+        query = select(RunRow).where(*which.conditions()).order_by(order)
         if before is not None:
-            query = query.where(RunRow.id < before)
+            query = query.where(RunRow.id > before if oldest_first else RunRow.id < before)
         async with self._sessions() as session:
             found = list(await session.scalars(query.limit(limit + 1)))
         return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from app.errors import NotFound
 from app.scheduling import backlog, run_logs, runs
 from app.scheduling.backlog import Backlog
 from app.scheduling.facade import Page
+from app.scheduling.inspecting import BEAT_AGE
 from app.scheduling.models import BeatRow, LogRow, RunRow, WorkerRow
 from app.scheduling.run_logs import Place, Standing
 
@@ -112,11 +114,23 @@ class Observer:
         async with self._sessions() as session:
             return list(await session.scalars(query.order_by(RunRow.started_at).limit(limit)))
 
-    async def beats(self, *, limit: int, before: UUID | None = None) -> Page[BeatView]:
-        """Beats, the youngest first."""
+    async def beats(
+        self,
+        *,
+        limit: int,
+        before: UUID | None = None,
+        alive: bool | None = None,
+        search: str | None = None,
+    ) -> Page[BeatView]:
+        """Beats, the youngest first; an ``alive`` one has passed within `BEAT_AGE` seconds."""
         query = _BEATS.order_by(BeatRow.id.desc()).limit(limit + 1)
         if before is not None:
             query = query.where(BeatRow.id < before)
+        if alive is not None:
+            recent = func.clock_timestamp() - timedelta(seconds=BEAT_AGE)
+            query = query.where((BeatRow.last_pass_at > recent).is_(alive))
+        if search is not None:
+            query = query.where(BeatRow.name.icontains(search, autoescape=True))
         async with self._sessions() as session:
             found = [BeatView(*row) for row in await session.execute(query)]
         return Page(found[:limit], found[limit - 1].row.id if len(found) > limit else None)

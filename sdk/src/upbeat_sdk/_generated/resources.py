@@ -282,14 +282,28 @@ class AuthResource(Resource):
 class BeatsResource(Resource):
     """Workers and beats."""
 
-    def list(self, *, limit: int | None = None, cursor: str | None = None) -> Page[models.Beat]:
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        alive: bool | None = None,
+        search: str | None = None,
+    ) -> Page[models.Beat]:
         """Beats, the youngest first; those that ended are kept for a day.
 
         Args:
             limit: Items on a page.
             cursor: `next_cursor` of the page before; the first page has none.
+            alive: Only those that passed within 15 seconds, or only the others.
+            search: Part of the name.
         """
-        call = Call("list_beats", "GET", "/api/v1/beats", query={"limit": limit, "cursor": cursor})
+        call = Call(
+            "list_beats",
+            "GET",
+            "/api/v1/beats",
+            query={"limit": limit, "cursor": cursor, "alive": alive, "search": search},
+        )
         return self._client.page(call, models.Beat)
 
     def get(self, beat_id: UUID | str, /) -> models.Beat:
@@ -500,16 +514,51 @@ class RunsResource(Resource):
         task: str | None = None,
         queue: Literal["system", "priority_high", "priority_low", "celery"] | None = None,
         exception: str | None = None,
+        search: str | None = None,
+        origin: Literal["schedule", "manual", "backfill", "submit", "code", "replay"] | None = None,
+        reason: Literal[
+            "overlap",
+            "replaced",
+            "paused",
+            "calendar",
+            "buffer_full",
+            "invalid_schedule",
+            "edited",
+            "missed",
+            "catchup_window",
+            "catchup_limit",
+            "deadline",
+            "task_not_registered",
+            "task_not_schedulable",
+            "invalid_arguments",
+            "cancelled_by_user",
+            "purged",
+            "upstream_failed",
+            "concurrency_limit",
+            "rate_limit",
+            "queue_paused",
+            "worker_lost",
+            "hard_limit",
+            "task_replaced",
+        ]
+        | None = None,
+        worker_id: UUID | str | None = None,
+        requested_by: str | None = None,
+        sort: Literal["-created", "created"] | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
     ) -> Page[Run]:
-        """Runs, newest first, filtered by schedule, state, task, queue, error and time.
+        """Runs, newest first, filtered by schedule, state, task, queue, origin, reason, worker, error and time.
 
         Args:
             limit: Items on a page.
             cursor: `next_cursor` of the page before; the first page has none.
             task: Registered name.
             exception: Type of the error of a failed run: `ValueError`, `package.module.Name`.
+            search: Part of the name of a registered task.
+            reason: Why it did not run, or not to its end.
+            worker_id: Who executes it, or did so last.
+            sort: By the time that `since` and `until` mean; `-` is the newest first.
             since: Nominal time of a scheduled run, else of its making; included.
             until: Excluded.
         """
@@ -525,6 +574,12 @@ class RunsResource(Resource):
                 "task": task,
                 "queue": queue,
                 "exception": exception,
+                "search": search,
+                "origin": origin,
+                "reason": reason,
+                "worker_id": worker_id,
+                "requested_by": requested_by,
+                "sort": sort,
                 "since": since,
                 "until": until,
             },

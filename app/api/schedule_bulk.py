@@ -1,7 +1,6 @@
 """Many scheduled tasks at once: bulk actions by filter, export and import."""
 
 from dataclasses import replace
-from enum import StrEnum
 from typing import Annotated, Any, Self
 from uuid import UUID
 
@@ -20,22 +19,17 @@ from app.api.schedules import ScheduleChoice
 from app.scheduling import bulk, transfer
 from app.scheduling.choosing import PEOPLE, ScheduleFilter
 from app.scheduling.config import MAX_REASON
+from app.scheduling.facade import Scheduler
 from app.scheduling.pausing import MAX_NOTE
-from app.scheduling.schedule_operations import BulkDone
+from app.scheduling.schedule_operations import BulkDone, Exported
 
 MAX_BULK = 1000
 MAX_TRANSFER = 1000
 MAX_YAML = 1_000_000
-YAML = "application/yaml"
+YAML = "text/yaml"
+NEXT_CURSOR = "X-Next-Cursor"
 
 router = resource_router("/scheduled-tasks", "Scheduled tasks")
-
-
-class Format(StrEnum):
-    """How a document is written."""
-
-    JSON = "json"
-    YAML = "yaml"
 
 
 class ScheduleBulkFilter(ScheduleChoice):
@@ -118,11 +112,8 @@ class ScheduleBulkDone(BaseModel):
 
 
 class ScheduleExportQuery(ScheduleChoice):
-    """Which schedules, and how they are written."""
+    """Which schedules."""
 
-    format: Format = Field(
-        Format.JSON, description="`yaml` answers a file for `UPBEAT_SCHEDULES_FILE`, or for import."
-    )
     limit: int = Field(MAX_TRANSFER, ge=1, le=MAX_TRANSFER, description="Schedules in a document.")
     cursor: str | None = Field(
         None,
@@ -234,37 +225,45 @@ async def act_on_scheduled_tasks(
     return ScheduleBulkDone.of(done, body)
 
 
-@router.get(
-    "/export",
-    response_model=ScheduleExport,
-    responses=READS
-    | {
-        200: {
-            "content": {YAML: {"schema": {"type": "string"}}},
-            "headers": {
-                "X-Next-Cursor": {
-                    "description": "Of YAML: pass it as `cursor`; absent on the last document.",
-                    "schema": {"type": "string"},
-                }
-            },
-        }
-    },
-    summary="Export scheduled tasks",
-)
+@router.get("/export", responses=READS, summary="Export scheduled tasks")
 @guarded(READ)
 async def export_scheduled_tasks(
     query: Annotated[ScheduleExportQuery, Query()], scheduler: SchedulerOf
-) -> Any:
+) -> ScheduleExport:
     """Configuration without history and runs, the oldest first; importing it again changes nothing.
 
     Declared schedules are left out, for they are exported where they are declared; `owner` asks for them.
     """
-    which = replace(query.filter(), owner=query.owner or PEOPLE)
-    found = await scheduler.export_schedules(which, limit=query.limit, after=decode_id(query.cursor))
+    found = await _exported(query, scheduler)
+    return ScheduleExport(schedules=found.entries, next_cursor=encode(found.next))
+
+
+@router.get(
+    "/export/yaml",
+    response_class=Response,
+    responses={
+        **READS,
+        200: {
+            "description": "The document.",
+            "content": {YAML: {"schema": {"type": "string"}}},
+            "headers": {
+                NEXT_CURSOR: {
+                    "description": "Pass it as `cursor`; absent on the last document.",
+                    "schema": {"type": "string"},
+                }
+            },
+        },
+    },
+    summary="Export scheduled tasks as YAML",
+)
+@guarded(READ)
+async def export_scheduled_tasks_as_yaml(
+    query: Annotated[ScheduleExportQuery, Query()], scheduler: SchedulerOf
+) -> Response:
+    """The same as a file for import, or, without `pause_note`, for `UPBEAT_SCHEDULES_FILE`."""
+    found = await _exported(query, scheduler)
     more = encode(found.next)
-    if query.format is Format.JSON:
-        return ScheduleExport(schedules=found.entries, next_cursor=more)
-    headers = {} if more is None else {"X-Next-Cursor": more}
+    headers = {} if more is None else {NEXT_CURSOR: more}
     return Response(transfer.dumped(found.entries), media_type=YAML, headers=headers)
 
 
@@ -292,3 +291,8 @@ async def import_scheduled_tasks(
         reason=body.reason,
     )
     return ScheduleImported.of(steps, dry_run=body.dry_run)
+
+
+async def _exported(query: ScheduleExportQuery, scheduler: Scheduler) -> Exported:
+    which = replace(query.filter(), owner=query.owner or PEOPLE)
+    return await scheduler.export_schedules(which, limit=query.limit, after=decode_id(query.cursor))

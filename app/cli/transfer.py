@@ -9,7 +9,8 @@ import typer
 
 from app.cli.arguments import given
 from app.cli.client import connected
-from app.cli.schedules import Json, schedules
+from app.cli.schedule_verbs import DryRun, schedules
+from app.cli.schedules import Json
 from app.cli.tables import print_json, show
 from app.errors import FieldError, InvalidInput
 from app.scheduling import schedule_file, transfer
@@ -19,7 +20,6 @@ __all__ = ["schedules"]
 BATCH = 500
 CHANGES = 2
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 Search = Annotated[str | None, typer.Option(help="Part of a name or a task.")]
 State = Annotated[str | None, typer.Option(help="active, paused, disabled, invalid, completed.")]
 Task = Annotated[str | None, typer.Option(help="A task's registered name.")]

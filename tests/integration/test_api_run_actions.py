@@ -213,20 +213,19 @@ async def test_a_run_is_found_by_the_task_id_of_a_celery_client(
 async def test_runs_are_filtered_searched_and_sorted(
     admin: httpx.AsyncClient, start: Start, worker: UUID
 ) -> None:
-    ids = [await _run(admin, options={"queue": "priority_low"}) for _ in range(3)]
+    since = datetime.now(UTC).isoformat()
+    ids = [await _run(admin, options={"queue": "priority_high"}) for _ in range(3)]
     start(ids[1])
     await admin.post(f"/api/v1/runs/{ids[2]}/cancel")
 
     async def found(**query: object) -> list[str]:
-        answer = await admin.get("/api/v1/runs", params={"queue": "priority_low", **query})  # type: ignore[dict-item]
+        answer = await admin.get("/api/v1/runs", params={"since": since, "queue": "priority_high", **query})  # type: ignore[dict-item]
         assert answer.status_code == 200, answer.text
         return [each["id"] for each in answer.json()["items"]]
 
     assert await found(sort="created") == ids
     assert await found() == ids[::-1]
-    first = (
-        await admin.get("/api/v1/runs", params={"queue": "priority_low", "sort": "created", "limit": 2})
-    ).json()
+    first = (await admin.get("/api/v1/runs", params={"since": since, "sort": "created", "limit": 2})).json()
     assert await found(sort="created", cursor=first["next_cursor"]) == ids[2:]
     assert await found(search="TEST_TASK", origin="submit", requested_by="admin") == ids[::-1]
     assert await found(search="nothing") == []

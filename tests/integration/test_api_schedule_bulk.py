@@ -153,8 +153,8 @@ async def test_what_is_exported_imports_as_it_is(admin: httpx.AsyncClient) -> No
     await admin.post(f"{SCHEDULES}/{still['id']}/pause", json={"note": "yes"})
     before = await listed(admin, search=mark)
     exported = (await admin.get(f"{SCHEDULES}/export", params={"search": mark})).json()
-    yaml = await admin.get(f"{SCHEDULES}/export", params={"search": mark, "format": "yaml"})
-    assert yaml.headers["Content-Type"].startswith("application/yaml")
+    yaml = await admin.get(f"{SCHEDULES}/export/yaml", params={"search": mark})
+    assert yaml.headers["Content-Type"].startswith("text/yaml")
     assert len(exported["schedules"]) == 7
     assert set(exported["schedules"]) >= {twins[0]["id"], twins[1]["id"]}
     for body in ({"schedules": exported["schedules"]}, {"yaml": yaml.text}):

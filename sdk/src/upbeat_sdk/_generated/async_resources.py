@@ -719,7 +719,6 @@ class AsyncSchedulesResource(AsyncResource):
         task: str | None = None,
         task_type: Literal["system", "business", "agent"] | None = None,
         queue: Literal["system", "priority_high", "priority_low", "celery"] | None = None,
-        format: Literal["json", "yaml"] | None = None,
         limit: int | None = None,
         cursor: str | None = None,
     ) -> models.ScheduleExport:
@@ -732,7 +731,6 @@ class AsyncSchedulesResource(AsyncResource):
             owner: Where it is declared, if at all.
             task: Registered name.
             queue: The one that it names itself.
-            format: `yaml` answers a file for `UPBEAT_SCHEDULES_FILE`, or for import.
             limit: Schedules in a document.
             cursor: `next_cursor`, or the header `X-Next-Cursor`, of the document before.
         """
@@ -747,12 +745,50 @@ class AsyncSchedulesResource(AsyncResource):
                 "task": task,
                 "task_type": task_type,
                 "queue": queue,
-                "format": format,
                 "limit": limit,
                 "cursor": cursor,
             },
         )
         return await self._client.fetch(call, models.ScheduleExport)
+
+    async def export_yaml(
+        self,
+        *,
+        search: str | None = None,
+        state: Literal["active", "paused", "disabled", "invalid", "completed"] | None = None,
+        owner: Literal["people", "code", "file"] | None = None,
+        task: str | None = None,
+        task_type: Literal["system", "business", "agent"] | None = None,
+        queue: Literal["system", "priority_high", "priority_low", "celery"] | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> str:
+        """The same as a file for import, or, without `pause_note`, for `UPBEAT_SCHEDULES_FILE`.
+
+        Args:
+            search: Part of the name or of the task's.
+            owner: Where it is declared, if at all.
+            task: Registered name.
+            queue: The one that it names itself.
+            limit: Schedules in a document.
+            cursor: `next_cursor`, or the header `X-Next-Cursor`, of the document before.
+        """
+        call = Call(
+            "export_scheduled_tasks_as_yaml",
+            "GET",
+            "/api/v1/scheduled-tasks/export/yaml",
+            query={
+                "search": search,
+                "state": state,
+                "owner": owner,
+                "task": task,
+                "task_type": task_type,
+                "queue": queue,
+                "limit": limit,
+                "cursor": cursor,
+            },
+        )
+        return await self._client.fetch_text(call)
 
     async def import_(
         self, *, idempotency_key: str | None = None, **fields: Unpack[bodies.ScheduleImport]

@@ -58,6 +58,9 @@ OPERATIONS: dict[str, Operation] = {
         "schedules", "act_on_many", "POST", "/api/v1/scheduled-tasks/bulk", 200, keyed=True
     ),
     "export_scheduled_tasks": Operation("schedules", "export", "GET", "/api/v1/scheduled-tasks/export", 200),
+    "export_scheduled_tasks_as_yaml": Operation(
+        "schedules", "export_yaml", "GET", "/api/v1/scheduled-tasks/export/yaml", 200
+    ),
     "import_scheduled_tasks": Operation(
         "schedules", "import_", "POST", "/api/v1/scheduled-tasks/import", 200, keyed=True
     ),

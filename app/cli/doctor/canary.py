@@ -99,6 +99,7 @@ async def _send(
         async with sessions() as session:
             workers = await session.run_sync(inspecting.workers)
             beats = await session.run_sync(inspecting.beats)
+            paused = {each.queue: each.paused for each in await session.run_sync(inspecting.queues)}
         late = any(row is None or row.state != RunState.SUCCEEDED for row in found.values())
         lengths, answering = await asyncio.to_thread(_ask_around, publisher) if late else ({}, set[str]())
         around = {
@@ -108,6 +109,7 @@ async def _send(
                 answering,
                 refused=publisher.refused,
                 length=lengths.get(queue),
+                paused=paused.get(queue),
                 patience=patience,
             )
             for queue in {*queues, BEAT_QUEUE}
@@ -167,6 +169,7 @@ def _surroundings(
     *,
     refused: str | None,
     length: int | None,
+    paused: str | None,
     patience: float,
 ) -> Surroundings:
     listening = [each for each in workers if queue in each.queues]
@@ -177,6 +180,7 @@ def _surroundings(
         [each.name for each in listening],
         answering,
         sum(each.running for each in listening),
+        paused,
     )
 
 

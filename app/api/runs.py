@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import Query, status
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from app.api.dependencies import SchedulerOf
 from app.api.guards import READ, guarded
@@ -14,6 +14,7 @@ from app.api.pagination import FilterText, PageQuery, encode
 from app.api.problems import READS, READS_ONE
 from app.api.routing import resource_router
 from app.scheduling.config import QueueName
+from app.scheduling.inputs import Instant
 from app.scheduling.models import RunRow
 from app.scheduling.runs import Origin, RunState
 from app.scheduling.selecting import RunFilter
@@ -82,10 +83,10 @@ class RunQuery(PageQuery):
     exception: FilterText | None = Field(
         None, description="Type of the error of a failed run: `ValueError`, `package.module.Name`."
     )
-    since: AwareDatetime | None = Field(
+    since: Instant | None = Field(
         None, description="Nominal time of a scheduled run, else of its making; included."
     )
-    until: AwareDatetime | None = Field(None, description="Excluded.")
+    until: Instant | None = Field(None, description="Excluded.")
 
     def filter(self) -> RunFilter:
         """The domain's form."""

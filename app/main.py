@@ -149,6 +149,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs.install(app)
     openapi.install(app)
     problems.install(app)
+    app.add_middleware(middleware.LiteralPaths, routes=app.routes)
     app.add_middleware(middleware.Deadline, seconds=settings.database.statement_timeout)
     app.add_middleware(middleware.BodyLimit, max_bytes=settings.api.max_body_bytes)
     app.add_middleware(middleware.RequestContext)

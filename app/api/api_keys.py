@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import Body, Query, Request, Response, status
 from fastapi.routing import iter_route_contexts
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.dependencies import Caller, ServicesOf
 from app.api.examples import API_KEY_EXAMPLES
@@ -18,6 +18,7 @@ from app.api.routing import resource_router
 from app.api.sessions import OwnedQuery
 from app.modules.auth import service
 from app.modules.auth.models import ApiKey as ApiKeyRow
+from app.scheduling.inputs import Instant
 
 router = resource_router("/api-keys", "API keys")
 
@@ -70,7 +71,7 @@ class ApiKeyCreate(BaseModel):
         description="`read`, `operate` or `admin`, or one resource's, such as `runs:operate`. Each includes the ones"
         " before. What the key may do is what both its scopes and your role allow.",
     )
-    expires_at: AwareDatetime | None = Field(None, description="Null for never.")
+    expires_at: Instant | None = Field(None, description="Null for never.")
 
 
 @router.get("", responses=READS, summary="List API keys")

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -12,6 +13,9 @@ from app.api.guards import guard_of
 from app.api.problems import Problem, ProblemField
 
 VERSION = "1.0.0"
+# By what names the document knows the ways to prove who calls.
+BY_LOGIN: Final = "Password"
+BY_TOKEN: Final = "Token"  # noqa: S105 - a name, not a secret
 DESCRIPTION = """The schedule-and-run service for Celery: nothing lost, nothing doubled, every tick accounted for.
 
 Press **Authorize** and log in with username and password to try the calls. Errors are problem
@@ -62,6 +66,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
         schema.pop("$defs", None)
         schemas[model.__name__] = schema
     _declare_access(app, document)
+    _declare_tokens(document)
+    _declare_preconditions(document)
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     return document
 
@@ -75,6 +81,33 @@ def _declare_access(app: FastAPI, document: dict[str, Any]) -> None:
             operation = document["paths"].get(context.path, {}).get(method.lower())
             if operation is not None and guard is not None:
                 operation["x-access"] = guard.documented
+
+
+def _declare_tokens(document: dict[str, Any]) -> None:
+    """A token or an API key that one has may be sent as it is; whoever may call by login may call so."""
+    document["components"]["securitySchemes"][BY_TOKEN] = {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key, or the token of a session.",
+    }
+    for operation in _operations(document):
+        if operation["x-access"]["role"] != "anyone":
+            named = [name for each in operation.get("security", [{BY_LOGIN: []}]) for name in each]
+            operation["security"] = [{name: []} for name in (*dict.fromkeys(named), BY_TOKEN)]
+
+
+def _declare_preconditions(document: dict[str, Any]) -> None:
+    """What answers 428 without a header needs it; the framework would call its absence a 422."""
+    for operation in _operations(document):
+        if "428" in operation["responses"]:
+            for parameter in operation["parameters"]:
+                if parameter["name"] == "If-Match":
+                    parameter["required"] = True
+
+
+def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for methods in document["paths"].values():
+        yield from methods.values()
 
 
 def render(document: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import Body, Response, status
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.api.dependencies import Caller, SchedulerOf
 from app.api.guards import OPERATE, READ, guarded
@@ -15,6 +15,7 @@ from app.api.problems import READS_ONE, WRITES, WRITES_ONE
 from app.api.routing import resource_router
 from app.api.runs import Run, run_location, run_made
 from app.scheduling.config import QueueName
+from app.scheduling.inputs import Instant
 from app.scheduling.run_operations import Attempts, Bulk
 from app.scheduling.selecting import FAILED, RunFilter
 from app.scheduling.states import RunState
@@ -54,8 +55,8 @@ class BulkRequest(BaseModel):
     task: FilterText | None = Field(None, description="Registered name.")
     queue: QueueName | None = None
     exception: FilterText | None = Field(None, description="Type of the error: `ValueError`, `module.Name`.")
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Instant | None = None
+    until: Instant | None = None
     dry_run: bool = Field(False, description="Count, and do nothing.")
     limit: int = Field(1000, ge=1, le=MAX_BULK)
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from fastapi import Query, status
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from app.api.dependencies import CatalogueOf, SchedulerOf
 from app.api.guards import READ, guarded
@@ -15,6 +15,7 @@ from app.api.problems import READS, READS_ONE
 from app.api.routing import resource_router
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import QueueName
+from app.scheduling.inputs import Instant
 from app.scheduling.models import RunRow
 from app.scheduling.policies import Reason
 from app.scheduling.runs import Origin, RunState
@@ -97,10 +98,10 @@ class RunQuery(PageQuery):
     sort: Literal["-created", "created"] = Field(
         "-created", description="By the time that `since` and `until` mean; `-` is the newest first."
     )
-    since: AwareDatetime | None = Field(
+    since: Instant | None = Field(
         None, description="Nominal time of a scheduled run, else of its making; included."
     )
-    until: AwareDatetime | None = Field(None, description="Excluded.")
+    until: Instant | None = Field(None, description="Excluded.")
 
     def filter(self, catalogue: Catalogue) -> RunFilter:
         """The domain's form; a search is one among the names of the catalogue, not among millions of runs."""

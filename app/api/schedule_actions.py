@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from uuid import UUID
 
 from fastapi import Body, Query, status
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.dependencies import Caller, SchedulerOf
 from app.api.examples import BACKFILL_EXAMPLES, PAUSE_EXAMPLES, RESUME_EXAMPLES
@@ -18,6 +18,7 @@ from app.api.schedules import ScheduledTask
 from app.scheduling.backfill import Backfill
 from app.scheduling.config import BackfillRequest
 from app.scheduling.explaining import Explanation, Verdict
+from app.scheduling.inputs import Instant
 from app.scheduling.pausing import MAX_NOTE
 from app.scheduling.policies import CatchUp, Reason
 from app.scheduling.resuming import Resumption
@@ -164,7 +165,7 @@ class WhyQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    at: AwareDatetime = Field(description="With an offset: 2026-03-01T09:00:00+01:00 (`+` is %2B in a URL).")
+    at: Instant = Field(description="With an offset: 2026-03-01T09:00:00+01:00 (`+` is %2B in a URL).")
 
 
 def _backfilled(done: Backfill) -> Answer | None:

@@ -58,7 +58,10 @@ WITH made AS (
     SELECT u.id, d.state, d.reason, 'schedule', d.task, d.queue, c.id, c.version, d.scheduled_for, d.due_at,
            d.start_deadline, d.next_dispatch_at, d.dispatches, d.finished_at, c.task_args, c.task_kwargs, d.options,
            u.blocked_by, d.settles
-    FROM unnest(CAST(:id AS uuid[]), CAST(:schedule_id AS uuid[]), CAST(:draft AS int[]), CAST(:blocked_by AS uuid[]))
+    FROM unnest(
+        CAST(CAST(:id AS text) AS uuid[]), CAST(CAST(:schedule_id AS text) AS uuid[]),
+        CAST(CAST(:draft AS text) AS int[]), CAST(CAST(:blocked_by AS text) AS uuid[])
+    )
         AS u (id, schedule_id, draft, blocked_by)
     JOIN unnest(
         CAST(:scheduled_for AS timestamptz[]), CAST(:due_at AS timestamptz[]), CAST(:state AS text[]),
@@ -72,7 +75,8 @@ WITH made AS (
     ON CONFLICT DO NOTHING
     RETURNING id
 )
-SELECT u.id FROM unnest(CAST(:id AS uuid[])) AS u (id) WHERE NOT EXISTS (SELECT FROM made WHERE made.id = u.id)
+SELECT u.id FROM unnest(CAST(CAST(:id AS text) AS uuid[])) AS u (id)
+WHERE NOT EXISTS (SELECT FROM made WHERE made.id = u.id)
 """)
 
 INSERT_MISSED = text("""
@@ -112,7 +116,10 @@ FORGET_CHECKS = text("DELETE FROM celery_task_catalogues")
 ADVANCE = text("""
 UPDATE celery_periodic_task_clocks AS c
 SET next_run_at = u.next_run_at, run_count = c.run_count + u.fired
-FROM unnest(CAST(:ids AS uuid[]), CAST(:next_run_at AS timestamptz[]), CAST(:fired AS int[]))
+FROM unnest(
+    CAST(CAST(:ids AS text) AS uuid[]), CAST(CAST(:next_run_at AS text) AS timestamptz[]),
+    CAST(CAST(:fired AS text) AS int[])
+)
      AS u (id, next_run_at, fired)
 WHERE c.schedule_id = u.id
 """)

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.db import sync_engine, sync_sessions
-from app.scheduling import canvas, liveness, runs
+from app.scheduling import canvas, liveness, run_logs, runs
 from app.scheduling.ids import new_id
 from app.scheduling.runs import Outcome, RunState
 from app.settings import Settings
@@ -83,6 +83,16 @@ async def test_a_queued_run_is_cancelled(admin: httpx.AsyncClient) -> None:
     assert found["error"]["message"] == "Cancelled by admin: not needed"
     again = await admin.post(f"/api/v1/runs/{run_id}/cancel")
     assert (again.status_code, again.json()["finished_at"]) == (202, found["finished_at"])
+
+
+async def test_a_queued_run_is_cancelled_while_somebody_follows_its_log(
+    admin: httpx.AsyncClient, sessions: sessionmaker[Session]
+) -> None:
+    run_id = await _run(admin)
+    with sessions.begin() as session:
+        assert run_logs.follow(session, [UUID(run_id)], 60)
+    answer = await admin.post(f"/api/v1/runs/{run_id}/cancel")
+    assert (answer.status_code, answer.json()["state"]) == (202, "cancelled")
 
 
 async def test_a_running_run_is_asked_to_stop(admin: httpx.AsyncClient, start: Start) -> None:

@@ -417,7 +417,7 @@ class HealthResource(Resource):
 
     def metrics(self) -> str:
         """What waits, who is there, what the broker holds. Send `UPBEAT_METRICS_TOKEN`, or a login's token."""
-        call = Call("get_metrics", "GET", "/metrics", secured=False)
+        call = Call("get_metrics", "GET", "/metrics")
         return self._client.fetch_text(call)
 
 

@@ -42,6 +42,7 @@ from app.api.probe import Probe
 from app.api.ratelimit import Limiter
 from app.api.scrapes import Scrapes
 from app.db import async_engine, async_sessions
+from app.modules.webhooks.courier import Courier
 from app.outbound import OutboundPolicy
 from app.scheduling.facade import Scheduler
 from app.scheduling.observing import Observer
@@ -84,15 +85,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             sealer=sealer,
             outbound=outbound,
         )
-        clearing = asyncio.create_task(upkeep.keep_clear(units))
+        courier = Courier(units, settings, sealer=sealer, outbound=outbound)
         beat = EmbeddedBeat(celery_app) if settings.api.embedded_beat else None
         if beat is not None:
             beat.start()
         try:
             with announced_end(following.end):
-                yield
+                async with upkeep.alongside(upkeep.keep_clear(units), courier.run()):
+                    yield
         finally:
-            clearing.cancel()
             await following.close()
             if beat is not None:
                 await asyncio.to_thread(beat.stop)

@@ -10,6 +10,7 @@ from fastapi.routing import iter_route_contexts
 
 from app.api.guards import guard_of
 from app.api.problems import Problem, ProblemField
+from app.modules.webhooks.examples import RECEIVED
 
 VERSION = "1.0.0"
 DESCRIPTION = """The schedule-and-run service for Celery: nothing lost, nothing doubled, every tick accounted for.
@@ -22,6 +23,8 @@ TAGS = [
     {"name": "Runs", "description": "What was executed, is being executed, or was decided not to be."},
     {"name": "Tasks", "description": "What can be executed, and running it on demand."},
     {"name": "Agents", "description": "HTTP endpoints that do work on demand, within a daily budget."},
+    {"name": "Alerts", "description": "What is wrong, from when it is noticed until it is over."},
+    {"name": "Webhooks", "description": RECEIVED},
     {"name": "Calendars", "description": "Dates on which schedules skip their ticks."},
     {"name": "Workers and beats", "description": "Who is there, and its last sign of life."},
     {

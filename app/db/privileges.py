@@ -50,6 +50,11 @@ TABLES: Final[dict[str, tuple[str, str, str]]] = {
     "celery_task_ids": ("SIU", "SIUD", "SIUD"),
     "celery_task_chords": ("SU", "SIUD", "SIUD"),
     "celery_task_groups": ("S", "SIUD", "SIUD"),
+    # Facts are written by whoever makes them so; the API makes alerts and deliveries of them.
+    "facts": ("SIUD", "SI", "SI"),
+    "alerts": ("SIUD", "S", "S"),
+    "webhooks": ("SIUD", "SU", ""),
+    "webhook_deliveries": ("SIUD", "", ""),
     # Who is alive.
     "celery_workers": ("S", "SIUD", "SUD"),
     "celery_beats": ("S", "SUD", "SIUD"),

@@ -130,6 +130,66 @@ class AsyncAgentsResource(AsyncResource):
         return await self._client.fetch(call, AsyncRun)
 
 
+class AsyncAlertsResource(AsyncResource):
+    """Alerts."""
+
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        standing: Literal["open", "acknowledged", "closed"] | None = None,
+        kind: Literal[
+            "run_failed",
+            "schedule_late",
+            "schedule_missed",
+            "schedule_paused",
+            "schedule_invalid",
+            "beat_silent",
+            "queue_unconsumed",
+        ]
+        | None = None,
+        schedule_id: UUID | str | None = None,
+    ) -> AsyncPages[models.Alert]:
+        """Youngest first. At most one of a kind is open for a subject; what is seen again is counted in it.
+
+        Args:
+            limit: Items on a page.
+            cursor: `next_cursor` of the page before; the first page has none.
+            standing: `open`: nobody has acknowledged it. Neither `open` nor `acknowledged` ones are closed.
+        """
+        call = Call(
+            "list_alerts",
+            "GET",
+            "/api/v1/alerts",
+            query={
+                "limit": limit,
+                "cursor": cursor,
+                "standing": standing,
+                "kind": kind,
+                "schedule_id": schedule_id,
+            },
+        )
+        return self._client.page(call, models.Alert)
+
+    async def get(self, alert_id: UUID | str, /) -> models.Alert:
+        """One alert, open or closed."""
+        call = Call("get_alert", "GET", f"/api/v1/alerts/{segment('alert_id', alert_id)}")
+        return await self._client.fetch(call, models.Alert)
+
+    async def acknowledge(
+        self, alert_id: UUID | str, /, **fields: Unpack[bodies.Acknowledge]
+    ) -> models.Alert:
+        """Say that you have seen it. It stays until what it tells of is over."""
+        call = Call(
+            "acknowledge_alert",
+            "POST",
+            f"/api/v1/alerts/{segment('alert_id', alert_id)}/acknowledge",
+            body=fields,
+        )
+        return await self._client.fetch(call, models.Alert)
+
+
 class AsyncApiKeysResource(AsyncResource):
     """API keys."""
 
@@ -857,6 +917,122 @@ class AsyncUsersResource(AsyncResource):
         await self._client.fetch_nothing(call)
 
 
+class AsyncWebhooksResource(AsyncResource):
+    """Webhooks."""
+
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        search: str | None = None,
+        enabled: bool | None = None,
+        event_type: Literal[
+            "run.failed",
+            "schedule.late",
+            "schedule.missed",
+            "schedule.recovered",
+            "schedule.paused",
+            "schedule.invalid",
+            "beat.silent",
+            "beat.recovered",
+            "queue.unconsumed",
+            "queue.recovered",
+        ]
+        | None = None,
+    ) -> AsyncPages[models.Webhook]:
+        """Webhooks in the order of their creation, filtered by name, event and whether they are enabled.
+
+        Args:
+            limit: Items on a page.
+            cursor: `next_cursor` of the page before; the first page has none.
+            search: Part of the name.
+        """
+        call = Call(
+            "list_webhooks",
+            "GET",
+            "/api/v1/webhooks",
+            query={
+                "limit": limit,
+                "cursor": cursor,
+                "search": search,
+                "enabled": enabled,
+                "event_type": event_type,
+            },
+        )
+        return self._client.page(call, models.Webhook)
+
+    async def create(self, **fields: Unpack[bodies.WebhookCreate]) -> models.NewWebhook:
+        """It is told of what happens from now on. Keep the secret: it is stored encrypted, and never shown again."""
+        call = Call("create_webhook", "POST", "/api/v1/webhooks", body=fields)
+        return await self._client.fetch(call, models.NewWebhook)
+
+    async def get(self, webhook_id: UUID | str, /) -> models.Webhook:
+        """One webhook, without its secret."""
+        call = Call("get_webhook", "GET", f"/api/v1/webhooks/{segment('webhook_id', webhook_id)}")
+        return await self._client.fetch(call, models.Webhook)
+
+    async def update(
+        self, webhook_id: UUID | str, /, **fields: Unpack[bodies.WebhookUpdate]
+    ) -> models.Webhook:
+        """Only the fields that are given change, for what happens from now on."""
+        call = Call(
+            "update_webhook", "PATCH", f"/api/v1/webhooks/{segment('webhook_id', webhook_id)}", body=fields
+        )
+        return await self._client.fetch(call, models.Webhook)
+
+    async def delete(self, webhook_id: UUID | str, /) -> None:
+        """It is told nothing more; its deliveries go with it."""
+        call = Call("delete_webhook", "DELETE", f"/api/v1/webhooks/{segment('webhook_id', webhook_id)}")
+        await self._client.fetch_nothing(call)
+
+    async def rotate_secret(self, webhook_id: UUID | str, /) -> models.NewWebhook:
+        """A fresh secret, shown only now. For a day deliveries are signed with both, so that receivers can change theirs."""
+        call = Call(
+            "rotate_webhook_secret",
+            "POST",
+            f"/api/v1/webhooks/{segment('webhook_id', webhook_id)}/rotate-secret",
+        )
+        return await self._client.fetch(call, models.NewWebhook)
+
+    async def test(self, webhook_id: UUID | str, /) -> models.WebhookDelivery:
+        """One attempt with an event `webhook.test`, also to a disabled webhook; its deliveries tell what came of it."""
+        call = Call("test_webhook", "POST", f"/api/v1/webhooks/{segment('webhook_id', webhook_id)}/test")
+        return await self._client.fetch(call, models.WebhookDelivery)
+
+    def list_deliveries(
+        self,
+        webhook_id: UUID | str,
+        /,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        state: Literal["pending", "delivered", "failed"] | None = None,
+    ) -> AsyncPages[models.WebhookDelivery]:
+        """What was sent, newest first; it is kept for 30 days (`UPBEAT_WEBHOOK_KEEP_DAYS`).
+
+        Args:
+            limit: Items on a page.
+            cursor: `next_cursor` of the page before; the first page has none.
+        """
+        call = Call(
+            "list_webhook_deliveries",
+            "GET",
+            f"/api/v1/webhooks/{segment('webhook_id', webhook_id)}/deliveries",
+            query={"limit": limit, "cursor": cursor, "state": state},
+        )
+        return self._client.page(call, models.WebhookDelivery)
+
+    async def redeliver(self, webhook_id: UUID | str, delivery_id: UUID | str, /) -> models.WebhookDelivery:
+        """What was delivered or has failed is sent again under the same `webhook-id`, with all its attempts."""
+        call = Call(
+            "redeliver_webhook_delivery",
+            "POST",
+            f"/api/v1/webhooks/{segment('webhook_id', webhook_id)}/deliveries/{segment('delivery_id', delivery_id)}/redeliver",
+        )
+        return await self._client.fetch(call, models.WebhookDelivery)
+
+
 class AsyncWorkersResource(AsyncResource):
     """Workers and beats."""
 
@@ -888,6 +1064,11 @@ class AsyncResources(AsyncShell):
     def agents(self) -> AsyncAgentsResource:
         """AsyncAgentsResource."""
         return AsyncAgentsResource(self)
+
+    @cached_property
+    def alerts(self) -> AsyncAlertsResource:
+        """AsyncAlertsResource."""
+        return AsyncAlertsResource(self)
 
     @cached_property
     def api_keys(self) -> AsyncApiKeysResource:
@@ -943,6 +1124,11 @@ class AsyncResources(AsyncShell):
     def users(self) -> AsyncUsersResource:
         """AsyncUsersResource."""
         return AsyncUsersResource(self)
+
+    @cached_property
+    def webhooks(self) -> AsyncWebhooksResource:
+        """AsyncWebhooksResource."""
+        return AsyncWebhooksResource(self)
 
     @cached_property
     def workers(self) -> AsyncWorkersResource:

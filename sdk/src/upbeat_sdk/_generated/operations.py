@@ -15,6 +15,11 @@ OPERATIONS: dict[str, Operation] = {
     "list_agent_calls": Operation("agents", "list_calls", "GET", "/api/v1/agents/{agent_id}/calls", 200),
     "check_agent": Operation("agents", "check", "POST", "/api/v1/agents/{agent_id}/check", 200),
     "run_agent": Operation("agents", "run", "POST", "/api/v1/agents/{agent_id}/run", 202, keyed=True),
+    "list_alerts": Operation("alerts", "list", "GET", "/api/v1/alerts", 200),
+    "get_alert": Operation("alerts", "get", "GET", "/api/v1/alerts/{alert_id}", 200),
+    "acknowledge_alert": Operation(
+        "alerts", "acknowledge", "POST", "/api/v1/alerts/{alert_id}/acknowledge", 200
+    ),
     "list_api_keys": Operation("api_keys", "list", "GET", "/api/v1/api-keys", 200),
     "create_api_key": Operation("api_keys", "create", "POST", "/api/v1/api-keys", 201),
     "get_api_key": Operation("api_keys", "get", "GET", "/api/v1/api-keys/{key_id}", 200),
@@ -101,6 +106,25 @@ OPERATIONS: dict[str, Operation] = {
     "get_user": Operation("users", "get", "GET", "/api/v1/users/{user_id}", 200),
     "update_user": Operation("users", "update", "PATCH", "/api/v1/users/{user_id}", 200),
     "delete_user": Operation("users", "delete", "DELETE", "/api/v1/users/{user_id}", 204),
+    "list_webhooks": Operation("webhooks", "list", "GET", "/api/v1/webhooks", 200),
+    "create_webhook": Operation("webhooks", "create", "POST", "/api/v1/webhooks", 201),
+    "get_webhook": Operation("webhooks", "get", "GET", "/api/v1/webhooks/{webhook_id}", 200),
+    "update_webhook": Operation("webhooks", "update", "PATCH", "/api/v1/webhooks/{webhook_id}", 200),
+    "delete_webhook": Operation("webhooks", "delete", "DELETE", "/api/v1/webhooks/{webhook_id}", 204),
+    "rotate_webhook_secret": Operation(
+        "webhooks", "rotate_secret", "POST", "/api/v1/webhooks/{webhook_id}/rotate-secret", 200
+    ),
+    "test_webhook": Operation("webhooks", "test", "POST", "/api/v1/webhooks/{webhook_id}/test", 202),
+    "list_webhook_deliveries": Operation(
+        "webhooks", "list_deliveries", "GET", "/api/v1/webhooks/{webhook_id}/deliveries", 200
+    ),
+    "redeliver_webhook_delivery": Operation(
+        "webhooks",
+        "redeliver",
+        "POST",
+        "/api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver",
+        202,
+    ),
     "list_workers": Operation("workers", "list", "GET", "/api/v1/workers", 200),
     "get_worker": Operation("workers", "get", "GET", "/api/v1/workers/{worker_id}", 200),
 }

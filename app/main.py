@@ -30,6 +30,7 @@ from app.api import (
     schedule_actions,
     schedules,
     sessions,
+    streams,
     tasks,
     tracing,
     upkeep,
@@ -37,6 +38,7 @@ from app.api import (
     workers,
 )
 from app.api.dependencies import Services, authorize
+from app.api.feed import Feed
 from app.api.following import Following, announced_end
 from app.api.probe import Probe
 from app.api.ratelimit import Limiter
@@ -69,9 +71,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         units, publisher, known = async_sessions(engine), CeleryPublisher(celery_app), catalogue()
         scheduler = Scheduler(units, publisher, known, settings)
         limiter = Limiter(settings.rate, settings.broker.url())
-        probe = Probe(scheduler, publisher)
-        observer = Observer(units)
-        following = Following(settings.database, observer)
+        probe, observer = Probe(scheduler, publisher), Observer(units)
+        following, feed = Following(settings.database, observer), Feed(units)
         app.state.services = Services(
             settings=settings,
             sessions=units,
@@ -81,19 +82,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             limiter=limiter,
             observer=observer,
             following=following,
+            feed=feed,
             scrapes=Scrapes(observer, publisher),
             sealer=sealer,
             outbound=outbound,
         )
-        courier = Courier(units, settings, sealer=sealer, outbound=outbound)
         beat = EmbeddedBeat(celery_app) if settings.api.embedded_beat else None
         if beat is not None:
             beat.start()
         try:
-            with announced_end(following.end):
+            with announced_end(following.end, feed.end):
+                courier = Courier(units, settings, sealer=sealer, outbound=outbound)
                 async with upkeep.alongside(upkeep.keep_clear(units), courier.run()):
                     yield
         finally:
+            await feed.close()
             await following.close()
             if beat is not None:
                 await asyncio.to_thread(beat.stop)
@@ -119,7 +122,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(metrics.router)
     app.include_router(auth.public, prefix="/api/v1")
     people = (auth.personal, sessions.router, api_keys.router, users.router, audit.router)
+    # Before the paths that have an id in the same place.
+    live = (streams.runs, streams.schedules, streams.queues)
     resources = (
+        *live,
         schedules.router,
         schedule_actions.router,
         drift.router,

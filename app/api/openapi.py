@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import iter_route_contexts
 
+from app.api import streams
 from app.api.guards import guard_of
 from app.api.problems import Problem, ProblemField
 from app.modules.webhooks.examples import RECEIVED
@@ -26,6 +27,7 @@ TAGS = [
     {"name": "Alerts", "description": "What is wrong, from when it is noticed until it is over."},
     {"name": "Webhooks", "description": RECEIVED},
     {"name": "Calendars", "description": "Dates on which schedules skip their ticks."},
+    {"name": "Queues", "description": "What waits, and what is being executed, by queue."},
     {"name": "Workers and beats", "description": "Who is there, and its last sign of life."},
     {
         "name": "Login",
@@ -58,9 +60,9 @@ def _document(app: FastAPI) -> dict[str, Any]:
         tags=app.openapi_tags,
     )
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for model in (Problem, ProblemField):
+    for model in (Problem, ProblemField, *streams.MODELS):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-        schema.pop("$defs", None)
+        schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema
     _declare_access(app, document)
     document["components"]["schemas"] = dict(sorted(schemas.items()))

@@ -121,7 +121,7 @@ async def test_several_processes_deliver_each_fact_once(house: House) -> None:
     for _ in range(60):
         await house.happen("beat.silent")
     house.peer.answer(HOOK, Answer(200, b"{}", delay=0.01))
-    couriers = [house.courier(at_once_each=20) for _ in range(3)]
+    couriers = [house.courier(at_once=2) for _ in range(3)]
 
     async def all_delivered() -> bool:
         for courier in couriers:

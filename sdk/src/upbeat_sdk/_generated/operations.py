@@ -44,6 +44,8 @@ OPERATIONS: dict[str, Operation] = {
     "livez": Operation("health", "live", "GET", "/livez", 200),
     "readyz": Operation("health", "ready", "GET", "/readyz", 200),
     "get_metrics": Operation("health", "metrics", "GET", "/metrics", 200),
+    "stream_queues": Operation("queues", "stream", "GET", "/api/v1/queues/stream", 200),
+    "stream_runs": Operation("runs", "stream", "GET", "/api/v1/runs/stream", 200),
     "list_runs": Operation("runs", "list", "GET", "/api/v1/runs", 200),
     "get_run": Operation("runs", "get", "GET", "/api/v1/runs/{run_id}", 200),
     "get_run_logs": Operation("runs", "logs", "GET", "/api/v1/runs/{run_id}/logs", 200),
@@ -53,6 +55,7 @@ OPERATIONS: dict[str, Operation] = {
     "cancel_run": Operation("runs", "cancel", "POST", "/api/v1/runs/{run_id}/cancel", 202),
     "replay_run": Operation("runs", "replay", "POST", "/api/v1/runs/{run_id}/replay", 202, keyed=True),
     "get_attempts": Operation("runs", "attempts", "GET", "/api/v1/runs/{run_id}/attempts", 200),
+    "stream_scheduled_tasks": Operation("schedules", "stream", "GET", "/api/v1/scheduled-tasks/stream", 200),
     "list_scheduled_tasks": Operation("schedules", "list", "GET", "/api/v1/scheduled-tasks", 200),
     "create_scheduled_task": Operation(
         "schedules", "create", "POST", "/api/v1/scheduled-tasks", 201, keyed=True

@@ -138,6 +138,16 @@ class ExtraConfig(RunOptions):
         description="Spreads ticks over so many seconds, or over a share of the period, never onto the next tick.",
         examples=[30, "10%"],
     )
+    grace: Seconds | None = Field(
+        None,
+        ge=1,
+        le=30 * 86_400,
+        description="Counted from each tick's nominal time. When its run is not over by then (not decided, not started"
+        " or still running), the schedule is late: an alert, and an event for webhooks.",
+    )
+    tags: list[Annotated[str, Field(pattern=r"^[\w.:/-]{1,50}$")]] = Field(
+        default_factory=list, max_length=20, description="Labels, by which webhooks can choose schedules."
+    )
     calendars: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(
         default_factory=list, max_length=20, description="Names of calendars whose dates are skipped."
     )

@@ -45,6 +45,11 @@ class ScheduleRow(Base):
             "id",
             postgresql_where=text("task_extra_config ? 'calendars'"),
         ),
+        Index(
+            "ix_celery_periodic_task_configs_grace",
+            "id",
+            postgresql_where=text("task_extra_config ? 'grace'"),
+        ),
     )
 
     id: Mapped[PrimaryId]
@@ -83,6 +88,7 @@ class ScheduleVersionRow(Base):
     """A schedule as it was after one change. Outlives the schedule, so it has no foreign key."""
 
     __tablename__ = "celery_periodic_task_config_versions"
+    __table_args__ = (Index(None, "changed_at"),)
 
     schedule_id: Mapped[UUID] = mapped_column(primary_key=True)
     version: Mapped[int] = mapped_column(primary_key=True)
@@ -196,6 +202,11 @@ class RunRow(Base):
             "limit_key",
             "due_at",
             postgresql_where=text("state = 'queued' AND reason = 'concurrency_limit'"),
+        ),
+        Index(
+            "ix_celery_task_runs_finished",
+            "finished_at",
+            postgresql_where=text("finished_at IS NOT NULL"),
         ),
         {"postgresql_partition_by": "RANGE (id)"},
     )

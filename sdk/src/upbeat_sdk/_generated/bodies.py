@@ -4,6 +4,13 @@ from datetime import date, datetime
 from typing import Any, Literal, NotRequired, TypedDict
 
 
+class Acknowledge(TypedDict):
+    """Somebody has seen an alert."""
+
+    note: NotRequired[str | None]
+    """For those who look next."""
+
+
 class AgentCreate(TypedDict):
     """A new agent. Its credential is set by a call of its own."""
 
@@ -226,6 +233,10 @@ class ExtraConfig(TypedDict):
     """Failed runs in a row that pause the schedule."""
     jitter: NotRequired[float | str | None]
     """Spreads ticks over so many seconds, or over a share of the period, never onto the next tick."""
+    grace: NotRequired[float | None]
+    """Counted from each tick's nominal time. When its run is not over by then (not decided, not started or still running), the schedule is late: an alert, and an event for webhooks."""
+    tags: NotRequired[list[str]]
+    """Labels, by which webhooks can choose schedules."""
     calendars: NotRequired[list[str]]
     """Names of calendars whose dates are skipped."""
 
@@ -506,6 +517,67 @@ class UserUpdate(TypedDict):
     """`false` ends the user's sessions and stops their keys."""
     password: NotRequired[str | None]
     """A reset; it ends the user's sessions."""
+
+
+class WebhookCreate(TypedDict):
+    """A new webhook."""
+
+    name: str
+    url: str
+    """Public, or allowed by `UPBEAT_OUTBOUND_ALLOW`; redirects are not followed."""
+    description: NotRequired[str | None]
+    enabled: NotRequired[bool]
+    event_types: list[
+        Literal[
+            "run.failed",
+            "schedule.late",
+            "schedule.missed",
+            "schedule.recovered",
+            "schedule.paused",
+            "schedule.invalid",
+            "beat.silent",
+            "beat.recovered",
+            "queue.unconsumed",
+            "queue.recovered",
+        ]
+    ]
+    """What it is told."""
+    schedule_ids: NotRequired[list[str] | None]
+    """Only of these. With any of the three filters, events that concern no schedule and no task are left out."""
+    tasks: NotRequired[list[str] | None]
+    """Only of tasks with these registered names."""
+    tags: NotRequired[list[str] | None]
+    """Only of schedules with one of these tags."""
+
+
+class WebhookUpdate(TypedDict):
+    """A change of a webhook: only what is given changes; null empties a field that may be empty."""
+
+    name: NotRequired[str | None]
+    url: NotRequired[str | None]
+    description: NotRequired[str | None]
+    enabled: NotRequired[bool | None]
+    """Disabling gives up what is still on its way."""
+    event_types: NotRequired[
+        list[
+            Literal[
+                "run.failed",
+                "schedule.late",
+                "schedule.missed",
+                "schedule.recovered",
+                "schedule.paused",
+                "schedule.invalid",
+                "beat.silent",
+                "beat.recovered",
+                "queue.unconsumed",
+                "queue.recovered",
+            ]
+        ]
+        | None
+    ]
+    schedule_ids: NotRequired[list[str] | None]
+    tasks: NotRequired[list[str] | None]
+    tags: NotRequired[list[str] | None]
 
 
 class CalendarCreate(TypedDict):

@@ -78,6 +78,40 @@ class AgentCall(Model):
     called_at: datetime
 
 
+class Alert(Model):
+    """Something that is wrong, or was until `closed_at`."""
+
+    id: UUID
+    kind: (
+        Literal[
+            "run_failed",
+            "schedule_late",
+            "schedule_missed",
+            "schedule_paused",
+            "schedule_invalid",
+            "beat_silent",
+            "queue_unconsumed",
+        ]
+        | str
+    )
+    """Failed, late and missed are closed by the schedule's next success, the others when the condition is over; all of a schedule when it is disabled or deleted."""
+    subject: str
+    """A schedule's id, a queue's name, or `beats`."""
+    schedule_id: UUID | None
+    run_id: UUID | None
+    """The newest run that it tells of."""
+    message: str
+    count: int
+    """How often it was seen while it was open."""
+    opened_at: datetime
+    last_at: datetime
+    """When it was seen last."""
+    acknowledged_at: datetime | None
+    acknowledged_by: str | None
+    note: str | None
+    closed_at: datetime | None
+
+
 class ApiKey(Model):
     """A key, without its secret."""
 
@@ -370,6 +404,44 @@ class NewApiKey(Model):
     revoked_at: datetime | None
     secret: str
     """Send it as `Authorization: Bearer …`. It is shown only now."""
+
+
+class NewWebhook(Model):
+    """A webhook whose secret was made now."""
+
+    id: UUID
+    name: str
+    url: str
+    description: str | None
+    enabled: bool
+    event_types: list[
+        Literal[
+            "run.failed",
+            "schedule.late",
+            "schedule.missed",
+            "schedule.recovered",
+            "schedule.paused",
+            "schedule.invalid",
+            "beat.silent",
+            "beat.recovered",
+            "queue.unconsumed",
+            "queue.recovered",
+        ]
+        | str
+    ]
+    schedule_ids: list[UUID] | None
+    """Null for all."""
+    tasks: list[str] | None
+    """Null for all."""
+    tags: list[str] | None
+    """Null for all."""
+    secret_set_at: datetime
+    previous_secret_until: datetime | None
+    """Until then the secret before signs, too."""
+    created_at: datetime
+    updated_at: datetime
+    secret: str
+    """Receivers check signatures with it. It is shown only now."""
 
 
 class PreviewedTick(Model):
@@ -753,6 +825,65 @@ class User(Model):
     """Grows with each change; a login is none."""
     created_at: datetime
     last_login_at: datetime | None
+
+
+class Webhook(Model):
+    """An address that is told of events. Its secret is never shown again."""
+
+    id: UUID
+    name: str
+    url: str
+    description: str | None
+    enabled: bool
+    event_types: list[
+        Literal[
+            "run.failed",
+            "schedule.late",
+            "schedule.missed",
+            "schedule.recovered",
+            "schedule.paused",
+            "schedule.invalid",
+            "beat.silent",
+            "beat.recovered",
+            "queue.unconsumed",
+            "queue.recovered",
+        ]
+        | str
+    ]
+    schedule_ids: list[UUID] | None
+    """Null for all."""
+    tasks: list[str] | None
+    """Null for all."""
+    tags: list[str] | None
+    """Null for all."""
+    secret_set_at: datetime
+    previous_secret_until: datetime | None
+    """Until then the secret before signs, too."""
+    created_at: datetime
+    updated_at: datetime
+
+
+class WebhookDelivery(Model):
+    """An event on its way to a webhook, and what came of it."""
+
+    id: UUID
+    """`webhook-id` of every attempt."""
+    webhook_id: UUID
+    type: str
+    """Of the event; `webhook.test` was sent on request."""
+    state: Literal["pending", "delivered", "failed"] | str
+    """`failed` is not tried again by itself."""
+    attempts: int
+    status: int | None
+    """The HTTP status that was answered last."""
+    error: str | None
+    """Why the last attempt was in vain."""
+    duration: float | None
+    """Of the last attempt, in seconds."""
+    created_at: datetime
+    last_attempt_at: datetime | None
+    next_attempt_at: datetime | None
+    delivered_at: datetime | None
 
 
 class Why(Model):

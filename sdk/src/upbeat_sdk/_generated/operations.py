@@ -15,6 +15,11 @@ OPERATIONS: dict[str, Operation] = {
     "list_agent_calls": Operation("agents", "list_calls", "GET", "/api/v1/agents/{agent_id}/calls", 200),
     "check_agent": Operation("agents", "check", "POST", "/api/v1/agents/{agent_id}/check", 200),
     "run_agent": Operation("agents", "run", "POST", "/api/v1/agents/{agent_id}/run", 202, keyed=True),
+    "list_alerts": Operation("alerts", "list", "GET", "/api/v1/alerts", 200),
+    "get_alert": Operation("alerts", "get", "GET", "/api/v1/alerts/{alert_id}", 200),
+    "acknowledge_alert": Operation(
+        "alerts", "acknowledge", "POST", "/api/v1/alerts/{alert_id}/acknowledge", 200
+    ),
     "list_api_keys": Operation("api_keys", "list", "GET", "/api/v1/api-keys", 200),
     "create_api_key": Operation("api_keys", "create", "POST", "/api/v1/api-keys", 201, keyed=True),
     "get_api_key": Operation("api_keys", "get", "GET", "/api/v1/api-keys/{key_id}", 200),
@@ -39,11 +44,13 @@ OPERATIONS: dict[str, Operation] = {
     "livez": Operation("health", "live", "GET", "/livez", 200),
     "readyz": Operation("health", "ready", "GET", "/readyz", 200),
     "get_metrics": Operation("health", "metrics", "GET", "/metrics", 200),
+    "stream_queues": Operation("queues", "stream", "GET", "/api/v1/queues/stream", 200),
     "list_queues": Operation("queues", "list", "GET", "/api/v1/queues", 200),
     "get_queue": Operation("queues", "get", "GET", "/api/v1/queues/{name}", 200),
     "pause_queue": Operation("queues", "pause", "POST", "/api/v1/queues/{name}/pause", 200),
     "resume_queue": Operation("queues", "resume", "POST", "/api/v1/queues/{name}/resume", 200),
     "purge_queue": Operation("queues", "purge", "POST", "/api/v1/queues/{name}/purge", 200, keyed=True),
+    "stream_runs": Operation("runs", "stream", "GET", "/api/v1/runs/stream", 200),
     "list_runs": Operation("runs", "list", "GET", "/api/v1/runs", 200),
     "get_run": Operation("runs", "get", "GET", "/api/v1/runs/{run_id}", 200),
     "get_run_logs": Operation("runs", "logs", "GET", "/api/v1/runs/{run_id}/logs", 200),
@@ -64,6 +71,7 @@ OPERATIONS: dict[str, Operation] = {
     "import_scheduled_tasks": Operation(
         "schedules", "import_", "POST", "/api/v1/scheduled-tasks/import", 200, keyed=True
     ),
+    "stream_scheduled_tasks": Operation("schedules", "stream", "GET", "/api/v1/scheduled-tasks/stream", 200),
     "list_scheduled_tasks": Operation("schedules", "list", "GET", "/api/v1/scheduled-tasks", 200),
     "create_scheduled_task": Operation(
         "schedules", "create", "POST", "/api/v1/scheduled-tasks", 201, keyed=True
@@ -128,6 +136,25 @@ OPERATIONS: dict[str, Operation] = {
     "get_user": Operation("users", "get", "GET", "/api/v1/users/{user_id}", 200),
     "update_user": Operation("users", "update", "PATCH", "/api/v1/users/{user_id}", 200),
     "delete_user": Operation("users", "delete", "DELETE", "/api/v1/users/{user_id}", 204),
+    "list_webhooks": Operation("webhooks", "list", "GET", "/api/v1/webhooks", 200),
+    "create_webhook": Operation("webhooks", "create", "POST", "/api/v1/webhooks", 201),
+    "get_webhook": Operation("webhooks", "get", "GET", "/api/v1/webhooks/{webhook_id}", 200),
+    "update_webhook": Operation("webhooks", "update", "PATCH", "/api/v1/webhooks/{webhook_id}", 200),
+    "delete_webhook": Operation("webhooks", "delete", "DELETE", "/api/v1/webhooks/{webhook_id}", 204),
+    "rotate_webhook_secret": Operation(
+        "webhooks", "rotate_secret", "POST", "/api/v1/webhooks/{webhook_id}/rotate-secret", 200
+    ),
+    "test_webhook": Operation("webhooks", "test", "POST", "/api/v1/webhooks/{webhook_id}/test", 202),
+    "list_webhook_deliveries": Operation(
+        "webhooks", "list_deliveries", "GET", "/api/v1/webhooks/{webhook_id}/deliveries", 200
+    ),
+    "redeliver_webhook_delivery": Operation(
+        "webhooks",
+        "redeliver",
+        "POST",
+        "/api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver",
+        202,
+    ),
     "list_workers": Operation("workers", "list", "GET", "/api/v1/workers", 200),
     "get_worker": Operation("workers", "get", "GET", "/api/v1/workers/{worker_id}", 200),
     "get_worker_activity": Operation(

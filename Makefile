@@ -80,10 +80,10 @@ $(BIN)/pip:
 
 lock:
 	@test -x .venv-lock/bin/uv || { $(BIN)/python -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv==$(UV_VERSION); }
-	@for set in server 'embedded --extra embedded' 'dev --extra embedded --extra dev --extra otel'; do \
+	@for set in server 'embedded --extra embedded' 'dev --extra embedded --extra dev --extra docs --extra otel'; do \
 	    set -- $$set; name=$$1; shift; \
 	    .venv-lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate --no-header \
-	        "$$@" pyproject.toml --output-file requirements/$$name.txt; \
+	        --no-emit-package upbeat-sdk "$$@" pyproject.toml --output-file requirements/$$name.txt; \
 	done
 	.venv-lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	    requirements/bench.in --output-file requirements/bench.txt

@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def alembic_config(connection: Connection | None = None) -> Config:
-    """Alembic's configuration, bound to an open connection if one is given."""
-    config = Config(str(ROOT / "alembic.ini"))
+    """Alembic's configuration, bound to an open connection if one is given; `alembic.ini` is for its own command."""
+    config = Config()
     config.set_main_option("script_location", str(ROOT / "migrations"))
     config.attributes["connection"] = connection
     return config

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
 import limits
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -133,6 +133,11 @@ class ApiSettings(Group):
     port: int = Field(8000, ge=1, le=65535)
     url: str | None = Field(
         None, description="Where the command finds the service; this host's port without."
+    )
+    token: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("UPBEAT_TOKEN", "UPBEAT_API_KEY"),
+        description="What the command calls the service with: an API key, or a session's token.",
     )
     max_body_bytes: int = Field(1_048_576, ge=1024)
     docs_enabled: bool = True

@@ -283,6 +283,12 @@ class LogSettings(Group):
 
     level: str = "INFO"
     format: str = Field("console", pattern="^(console|json)$")
+    file_bytes: int = Field(
+        5_242_880,
+        ge=1024,
+        description="A log of `upbeat start` or `up` is rotated when it has so many bytes.",
+    )
+    file_backups: int = Field(3, ge=1, description="Rotated logs that are kept, as `worker.log.1` and so on.")
     runs: bool = Field(True, description="Store log records and output with the run that wrote them.")
     run_lines: int = Field(10_000, ge=1, description="Lines of one attempt that are stored.")
     run_bytes: int = Field(1_048_576, ge=1024, description="Bytes of one attempt that are stored.")

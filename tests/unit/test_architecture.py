@@ -17,7 +17,7 @@ GENERATED = ROOT / "sdk" / "src" / "upbeat_sdk" / "_generated"
 # Each layer imports itself and the layers before it. `api` and `cli` stand side by side. A module's
 # routes are HTTP, so they stand with `api`; `main` alone imports them.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("settings", "errors", "failpoints"),
+    ("settings", "errors", "failpoints", "logs"),
     ("db", "outbound", "sealing"),
     ("scheduling",),
     ("worker",),

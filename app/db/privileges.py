@@ -10,6 +10,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
+from app.db.base import Base
 from app.db.partitions import partitions
 
 API: Final = "upbeat_api"
@@ -67,6 +68,16 @@ TABLES: Final[dict[str, tuple[str, str, str]]] = {
 }
 
 
+def allowed() -> dict[str, tuple[str, str, str]]:
+    """`TABLES`, and those of modules that say it of themselves: ``{"info": {"privileges": ("SI", "S", "")}}``."""
+    own = {
+        name: table.info["privileges"]
+        for name, table in Base.metadata.tables.items()
+        if "privileges" in table.info
+    }
+    return TABLES | own
+
+
 def grant(connection: Connection, *, embedded_beat: bool = False) -> None:
     """Make the roles that are missing, and give each what it needs; repeat it after each migration.
 
@@ -99,9 +110,9 @@ def statements(connection: Connection, *, embedded_beat: bool = False) -> list[s
         *(f"ALTER TABLE {name} OWNER TO {PARTITIONS}" for name in _family(connection) if name in present),
         *(
             f"GRANT {', '.join(_WORDS[letter] for letter in letters)} ON {table} TO {role}"
-            for table, allowed in TABLES.items()
+            for table, rights in allowed().items()
             if table in present
-            for role, letters in zip(LOGINS, allowed, strict=True)
+            for role, letters in zip(LOGINS, rights, strict=True)
             if letters
         ),
     ]

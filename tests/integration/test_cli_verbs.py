@@ -56,6 +56,7 @@ def terminal(shared_stack: Stack) -> Iterator[Terminal]:
         patch.setenv(
             "UPBEAT_TOKEN", terminal.type("api-keys", "create", "ops", "tests", "--scope", "admin").strip()
         )
+        get_settings.cache_clear()
         worker.wait_for_output(" ready.", 40)
         eventually(lambda: "ops" in str(terminal_answers(terminal)), 40, "the API answers")
         yield terminal
@@ -184,7 +185,11 @@ def test_a_mistake_is_one_line(terminal: Terminal, arguments: tuple[str, ...], t
 
 
 def test_without_a_key_and_without_a_service(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UPBEAT_TOKEN")
+    get_settings.cache_clear()
+    assert "upbeat api-keys create" in terminal.refused("workers")
     monkeypatch.setenv("UPBEAT_TOKEN", "upb_wrong")
+    get_settings.cache_clear()
     assert "upbeat api-keys create" in terminal.refused("workers")
     monkeypatch.setenv("UPBEAT_URL", "http://127.0.0.1:1")
     get_settings.cache_clear()

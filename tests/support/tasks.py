@@ -91,10 +91,12 @@ def first_try_hangs(self: Any) -> None:
 
 @app.task(name="support.die", bind=True)
 def die(self: Any, how: str) -> None:
-    """End the process that runs this: by a signal, or by `exit`, past all handlers."""
+    """End the process that runs this: by a signal, by `exit`, past all handlers, or by SystemExit."""
     with recorded(self.request):
         if how == "exit":
             os._exit(3)
+        if how == "SystemExit":
+            raise SystemExit(3)
         os.kill(os.getpid(), signal.Signals[how])
         time.sleep(60)
 

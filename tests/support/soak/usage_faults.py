@@ -51,7 +51,7 @@ def crowd(field: Field) -> bool:
 @kind("a run's process ends itself", 1.0)
 def suicide(field: Field) -> bool:
     """On a worker that may go with it; what may be started again has three tries."""
-    how = field.chance.choice(["SIGSEGV", "SIGKILL", "exit"])
+    how = field.chance.choice(["SIGSEGV", "SIGKILL", "exit", "SystemExit"])
     extra = {"queue": MORTAL_QUEUE, "on_worker_lost": field.chance.choice(["fail", "retry"])}
     return _once(field, "support.die", task_args=[how], task_extra_config=extra)
 

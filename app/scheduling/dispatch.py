@@ -38,6 +38,7 @@ BUSY_SLEEP = 0.01
 BROKER_RETRY = 1.0
 HARD_LIMIT_GRACE = 30.0
 PARTITIONS_EVERY = 3600.0
+SURVEY_EVERY = 2.0
 # How far the database's clock may run away from ours between two passes before it is called a jump: a share of a
 # lease, and more than a slow answer explains.
 CLOCK_JUMP = 0.25
@@ -125,7 +126,7 @@ class Dispatcher:
     def _pass(self) -> float:
         if self._is_time("partitions", PARTITIONS_EVERY):
             self._ensure_partitions()
-        if self._is_time("survey", self._settings.sweep_every):
+        if self._is_time("survey", min(SURVEY_EVERY, self._settings.sweep_every)):
             self._lost_messages.look()
         before = self._peek()
         self._mind_the_clock(before.now)

@@ -3,6 +3,7 @@
 import json
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 # An outcome that was computed is worth waiting for: nothing else can start meanwhile anyway.
 PATIENCE = 3600.0
+_FINISH = partial(bookkeeping.single, patience=PATIENCE)
 
 
 @dataclass(slots=True)
@@ -67,7 +69,13 @@ def finish(
     ``running`` is given by the process that executed it. None means that it was fenced and nothing
     changed, or that it is recorded later.
     """
-    worker_id, late_id, lines = liveness.worker_id(), new_id(), capture.rest(run_id, attempt)
+    worker_id, lines = liveness.worker_id(), capture.rest(run_id, attempt)
+    if running is not None and running.alone and not (lines or running.successors or running.request.children):
+        if runs.finish_alone(_FINISH, run_id, attempt=attempt, outcome=outcome, worker_id=worker_id):
+            failpoints.reach("finish.committed")
+            running.settled = True
+            return outcome.state
+    late_id = new_id()
 
     def work(session: Session) -> _Ended:
         run_logs.store_lines(session, lines)

@@ -70,11 +70,10 @@ def finish(
     changed, or that it is recorded later.
     """
     worker_id, lines = liveness.worker_id(), capture.rest(run_id, attempt)
-    if running is not None and running.alone and not (lines or running.successors or running.request.children):
-        if runs.finish_alone(_FINISH, run_id, attempt=attempt, outcome=outcome, worker_id=worker_id):
-            failpoints.reach("finish.committed")
-            running.settled = True
-            return outcome.state
+    if running is not None and not lines and _ends_alone(running, attempt, outcome, worker_id):
+        failpoints.reach("finish.committed")
+        running.settled = True
+        return outcome.state
     late_id = new_id()
 
     def work(session: Session) -> _Ended:
@@ -117,6 +116,13 @@ def finish(
         running.settled = True
     _after(app, ended)
     return ended.state
+
+
+def _ends_alone(running: Execution, attempt: int, outcome: Outcome, worker_id: UUID) -> bool:
+    """End a run from which nothing follows; False when there may be more to do."""
+    if not running.alone or running.successors or running.request.children:
+        return False
+    return runs.finish_alone(_FINISH, running.run_id, attempt=attempt, outcome=outcome, worker_id=worker_id)
 
 
 def _after(app: Any, ended: _Ended) -> None:

@@ -141,10 +141,10 @@ class Task(CeleryTask):  # type: ignore[misc]
             return started
 
         try:
-            started = runs.start_alone(_START, run_id, **claim)
-            if started is None:
-                # A limited run; or there is nothing to start, and then the reason is looked for.
-                started = bookkeeping.transact(work, patience=START_PATIENCE)
+            # What is not started alone is limited; or there is nothing to start.
+            started = runs.start_alone(_START, run_id, **claim) or bookkeeping.transact(
+                work, patience=START_PATIENCE
+            )
         except SQLAlchemyError as error:
             # The run is still queued in PostgreSQL, and is woken again when that is back.
             logger.warning("not started: %s", bookkeeping.first_line(error), extra={"action": "start_failed"})

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from app.scheduling.messages import RunMessage
 from app.worker.publisher import CeleryPublisher
 from bench.contestants import PEER_PYTHON, ROOT, Ended, process_clock
 from bench.workers import places
-from support.processes import Process, Processes, group_members
+from support.processes import Process, Processes
 from support.servers import Servers, settings_for
 from support.stack import stack_environment
 
@@ -38,6 +38,7 @@ SELECT u.id, 'queued', 'code', :task, 'celery', clock_timestamp(), clock_timesta
        jsonb_build_array(u.n - 1), '{}', '{}'
 FROM unnest(CAST(:ids AS uuid[])) WITH ORDINALITY AS u (id, n)
 """)
+STAGE = "import sys; from bench.workers import stock; stock.stage(sys.argv[1], int(sys.argv[2]))"
 OPEN = "SELECT count(*) FROM celery_task_runs WHERE state <> 'succeeded'"
 STORED = "SELECT count(*) FROM celery_taskmeta WHERE status = 'SUCCESS'"
 
@@ -51,10 +52,14 @@ class Crew:
     broker: "redis.Redis[bytes]"
     stage: Callable[[str, int], None]
     missing: Callable[[int], int]
-    _total: int = field(default=0)
+    servers: Servers
+    cpu: dict[str, int] = field(default_factory=dict)
+    _total: int = 0
 
     def rate(self, task: str, count: int, patience: float = 150.0) -> float:
         """Tasks a second of ``count`` messages, from the first to the last outcome.
+
+        ``cpu`` has the microseconds of processor time that each of them took, by who took it.
 
         Raises:
             Ended: they were not worked off in time.
@@ -66,13 +71,13 @@ class Crew:
         self.broker.rename(places.STAGED, places.QUEUE)
         while self.broker.llen(places.QUEUE) or self.missing(self._total):
             if not self.process.alive or time.perf_counter() > began + patience:
-                raise Ended(f"{self.name}: {self.missing(self._total)} missing\n{self.process.output()[-2000:]}")
+                raise Ended(
+                    f"{self.name}: {self.missing(self._total)} missing\n{self.process.output()[-2000:]}"
+                )
             time.sleep(POLL)
         elapsed = time.perf_counter() - began
-        self.cpu = {key: round(1e6 * (spent - before[key]) / count) for key, spent in self._cpu().items() if key in before}
+        self.cpu = {key: round(1e6 * (spent - before[key]) / count) for key, spent in self._cpu().items()}
         return count / elapsed
-
-    cpu: dict[str, int] = field(default_factory=dict)
 
     def members(self) -> list[int]:
         """Ids of the worker's processes; its main process first."""
@@ -87,7 +92,20 @@ class Crew:
         return {
             "main": time.clock_gettime(process_clock(main)),
             "children": sum(time.clock_gettime(process_clock(child)) for child in children),
+            "database": sum(
+                time.clock_gettime(process_clock(pid)) for pid in _children(self.servers.pid("postgres"))
+            ),
+            "redis": time.clock_gettime(process_clock(self.servers.pid("redis"))),
         }
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(stat.parent.name))
+    return found
 
 
 def _private(pid: int) -> float:
@@ -117,8 +135,8 @@ def ours(servers: Servers, folder: Path, *options: str, **environment: str) -> I
     def missing(_: int) -> int:
         return _number(look, OPEN)
 
-    with _crew("upbeat", sys.executable, "app.worker", folder, variables, options) as process:
-        yield Crew("upbeat", process, redis.Redis.from_url(broker), stage, missing)
+    with _crew("upbeat", folder, variables, options) as process:
+        yield Crew("upbeat", process, redis.Redis.from_url(broker), stage, missing, servers)
     publisher.close()
     look.close()
     engine.dispose()
@@ -132,7 +150,8 @@ def stock(name: str, servers: Servers, folder: Path, *options: str) -> Iterator[
     database = servers.new_database(migrated=False)
     backends = {
         "celery-redis-backend": broker,
-        "celery-database-backend": "db+" + servers.database_url(database).replace("postgresql:", "postgresql+psycopg:"),
+        "celery-database-backend": "db+"
+        + servers.database_url(database).replace("postgresql:", "postgresql+psycopg:"),
     }
     backend = backends.get(name, "")
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("UPBEAT_", "CELERY_"))}
@@ -140,7 +159,7 @@ def stock(name: str, servers: Servers, folder: Path, *options: str) -> Iterator[
     look = psycopg.connect(servers.database_url(database), autocommit=True)
 
     def stage(task: str, count: int) -> None:
-        command = [str(PEER_PYTHON), "-W", "ignore", "-m", "bench.workers.stock", task, str(count)]
+        command = [str(PEER_PYTHON), "-W", "ignore", "-c", STAGE, task, str(count)]
         subprocess.run(command, check=True, env=variables, cwd=ROOT)
 
     def missing(total: int) -> int:
@@ -148,18 +167,32 @@ def stock(name: str, servers: Servers, folder: Path, *options: str) -> Iterator[
             return total - sum(1 for _ in client.scan_iter("celery-task-meta-*", count=10_000))
         return total - _number(look, STORED) if backend else 0
 
-    with _crew(name, str(PEER_PYTHON), "bench.workers.stock", folder, variables, options) as process:
-        yield Crew(name, process, client, stage, missing)
+    with _crew(name, folder, variables, options) as process:
+        yield Crew(name, process, client, stage, missing, servers)
     look.close()
 
 
 @contextmanager
-def _crew(
-    name: str, python: str, app: str, folder: Path, variables: dict[str, str], options: tuple[str, ...]
-) -> Iterator[Process]:
+def _crew(name: str, folder: Path, variables: dict[str, str], options: tuple[str, ...]) -> Iterator[Process]:
     processes = Processes(folder)
+    python, app = (
+        (sys.executable, "app.worker") if name == "upbeat" else (str(PEER_PYTHON), "bench.workers.stock")
+    )
     try:
-        command = [python, "-W", "ignore", "-m", "celery", "-A", app, "worker", "-n", f"{name}@bench", "-Q", places.QUEUE]
+        command = [
+            python,
+            "-W",
+            "ignore",
+            "-m",
+            "celery",
+            "-A",
+            app,
+            "worker",
+            "-n",
+            f"{name}@bench",
+            "-Q",
+            places.QUEUE,
+        ]
         process = processes.start(name, [*command, "-l", "WARNING", *options], variables)
         yield process
     finally:

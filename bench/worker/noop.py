@@ -36,7 +36,9 @@ def measure(servers: Servers, folder: Path, *, quick: bool) -> None:
         )
 
 
-def take_turns(crews: list[Crew], count: int, rounds: int) -> tuple[dict[str, list[float]], dict[str, dict[str, int]]]:
+def take_turns(
+    crews: list[Crew], count: int, rounds: int
+) -> tuple[dict[str, list[float]], dict[str, dict[str, int]]]:
     """Rates by name, and microseconds of processor time a task."""
     rates: dict[str, list[float]] = {crew.name: [] for crew in crews}
     for crew in crews:

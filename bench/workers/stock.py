@@ -1,4 +1,4 @@
-"""Bare Celery: the application of a peer, and `python -m bench.workers.stock TASK COUNT`, which stages messages.
+"""Bare Celery: the application of a peer, and `stage`, which makes its messages wait.
 
 `BENCH_BACKEND` is its result backend; empty for none. The options are those of our worker that bear on throughput:
 early acknowledgement (Celery's default), nothing taken ahead, no events.
@@ -6,14 +6,16 @@ early acknowledgement (Celery's default), nothing taken ahead, no events.
 
 import asyncio
 import os
-import sys
 
 from celery import Celery
 
 from bench.workers import places
 
 app = Celery(
-    "bench", broker=os.environ["BENCH_BROKER"], backend=os.environ["BENCH_BACKEND"] or None, set_as_current=True
+    "bench",
+    broker=os.environ["BENCH_BROKER"],
+    backend=os.environ["BENCH_BACKEND"] or None,
+    set_as_current=True,
 )
 app.conf.update(
     task_ignore_result=not os.environ["BENCH_BACKEND"],
@@ -47,10 +49,3 @@ def stage(name: str, count: int) -> None:
     with app.producer_pool.acquire(block=True) as producer:
         for n in range(count):
             app.tasks[name].apply_async((n,), queue=places.STAGED, producer=producer)
-
-
-if __name__ == "__main__":
-    # The application of the module that a worker imports, not of the script's copy.
-    from bench.workers import stock
-
-    stock.stage(sys.argv[1], int(sys.argv[2]))

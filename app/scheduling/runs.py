@@ -72,7 +72,7 @@ class Started:
 
 
 # Executes one statement as a transaction of its own, and answers its first row.
-Single = Callable[[TextClause, Mapping[str, Any]], Any]
+Single = Callable[[TextClause, Mapping[str, Any]], tuple[Any, ...] | None]
 
 
 class Claim(TypedDict):
@@ -235,7 +235,7 @@ def finish_alone(single: Single, run_id: UUID, *, attempt: int, outcome: Outcome
     )
     if ended is None:
         return False
-    tally.tell(tally.Ended(ended.task, ended.queue, ended.state, ended.seconds))
+    tally.tell(tally.Ended(*ended))
     return True
 
 

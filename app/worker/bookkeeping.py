@@ -67,8 +67,10 @@ def transact(work: Callable[[Session], T], *, patience: float = 0.0) -> T:
     return _patiently(partial(_once, work), patience)
 
 
-def single(statement: TextClause, values: Mapping[str, Any], *, patience: float = 0.0) -> Any:
-    """As `transact`, of one statement, at a third of the cost; answers its first row, or None."""
+def single(
+    statement: TextClause, values: Mapping[str, Any], *, patience: float = 0.0
+) -> tuple[Any, ...] | None:
+    """As `transact`, of one statement in one round trip; answers its first row, or None."""
     return _patiently(lambda: execute_alone(_engine.get(), statement, values), patience)
 
 

@@ -64,7 +64,7 @@ def _do_not_wait(connection: Any, _: object) -> None:
 
 
 def _pass(single: Callable[..., Any], worker: Any, ids: list[Any]) -> dict[str, float]:
-    backend = process_clock(single(PID, {}).pid)
+    backend = process_clock(single(PID, {})[0])
     began = time.process_time(), time.clock_gettime(backend)
     starts, ends = 0.0, 0.0
     for run_id in ids:

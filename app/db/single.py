@@ -55,7 +55,7 @@ def _execute(
     given = transformer.dump_sequence([values[name] for name in names], [PyFormat.TEXT] * len(names))
     name = prepared.get(statement)
     if name is None:
-        name = b"upbeat_%d" % len(prepared)
+        name = b"alone_%d" % len(prepared)
         _check(connection, connection.pgconn.prepare(name, text))
         prepared[statement] = name
     result = _check(connection, connection.pgconn.exec_prepared(name, given))

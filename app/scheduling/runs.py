@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 LOST_ATTEMPTS = 3
+LONGEST_RETRY_AFTER = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +101,17 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended. ``error`` has the keys type, message and traceback."""
+    """How an attempt ended. ``error`` has the keys type, message and traceback.
+
+    ``retry_after``: seconds before which another attempt would be in vain; an hour is the most that is waited.
+    """
 
     state: RunState
     result: Any = None
     error: dict[str, Any] | None = None
     reason: Reason | None = None
     retryable: bool = False
+    retry_after: float | None = None
 
 
 def submit(
@@ -364,7 +369,10 @@ def _next_delay(run_id: UUID, attempt: int, outcome: Outcome, stored: Mapping[st
         wanted = (options.max_attempts or LOST_ATTEMPTS) if options.on_worker_lost == "retry" else 1
         return timedelta(0) if attempt < wanted else None
     retry = options.retry()
-    return retry.delay(attempt, run_id) if attempt < retry.max_attempts else None
+    if attempt >= retry.max_attempts:
+        return None
+    asked = min(timedelta(seconds=outcome.retry_after or 0.0), LONGEST_RETRY_AFTER)
+    return max(asked, retry.delay(attempt, run_id))
 
 
 WORKER_LOST = Outcome(

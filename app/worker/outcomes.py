@@ -2,6 +2,8 @@
 
 import json
 import logging
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -42,7 +44,10 @@ class _Ended:
 
 
 def outcome_of(error: BaseException, traceback: object = None) -> Outcome:
-    """What an exception means for the run; one with `retryable = False` ends it, attempts left or not."""
+    """What an exception means for the run.
+
+    One with `retryable = False` ends it, attempts left or not; `retry_after`, a number of seconds, puts off the next.
+    """
     document = error_of(error, traceback)
     if isinstance(error, TimeLimitExceeded):
         seconds = error.args[0] if error.args else None
@@ -58,7 +63,18 @@ def outcome_of(error: BaseException, traceback: object = None) -> Outcome:
         return Outcome(RunState.LOST, error=document, reason=Reason.WORKER_LOST)
     if isinstance(error, SoftTimeLimitExceeded):
         document["message"] = "The soft time limit passed."
-    return Outcome(RunState.FAILED, error=document, retryable=getattr(error, "retryable", True) is not False)
+    return Outcome(
+        RunState.FAILED,
+        error=document,
+        retryable=getattr(error, "retryable", True) is not False,
+        retry_after=_seconds(getattr(error, "retry_after", None)),
+    )
+
+
+def _seconds(value: object) -> float | None:
+    """What an error of anybody's asks for, if it is a number of seconds."""
+    sane = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    return float(min(value, 1e6)) if sane else None  # type: ignore[call-overload]
 
 
 def finish(
@@ -96,19 +112,10 @@ def finish(
         return _Ended(state, drawn.messages, drawn.inline)
 
     if _called_by_parent(outcome):
-        # The main process must not wait for the database: it has a broker and children to look after.
-        try:
-            ended = bookkeeping.transact(work)
-        except SQLAlchemyError as error:
-            if not bookkeeping.is_away(error):
-                raise
-            # What this run owes to others is left to the sweep.
-            liveness.lease().postpone(
-                lambda session: runs.finish(
-                    session, run_id, attempt=attempt, outcome=outcome, worker_id=worker_id
-                )
-            )
+        at_once = _at_once_or_later(work, run_id, attempt, outcome)
+        if at_once is None:
             return None
+        ended = at_once
     else:
         ended = bookkeeping.transact(work, patience=PATIENCE)
         failpoints.reach("finish.committed")
@@ -116,6 +123,23 @@ def finish(
         running.settled = True
     _after(app, ended)
     return ended.state
+
+
+def _at_once_or_later(
+    work: Callable[[Session], _Ended], run_id: UUID, attempt: int, outcome: Outcome
+) -> _Ended | None:
+    """In the main process, which must not wait for the database: it has a broker and children to look after."""
+    try:
+        return bookkeeping.transact(work)
+    except SQLAlchemyError as error:
+        if not bookkeeping.is_away(error):
+            raise
+        # What this run owes to others is left to the sweep.
+        lease = liveness.lease()
+        lease.postpone(
+            lambda session: runs.finish(session, run_id, attempt=attempt, outcome=outcome, worker_id=lease.id)
+        )
+        return None
 
 
 def _ends_alone(running: Execution, attempt: int, outcome: Outcome, worker_id: UUID) -> bool:

@@ -58,7 +58,7 @@ class Task(CeleryTask):  # type: ignore[misc]
     `autoretry_for`, up to Celery's ``max_retries``, after Celery's countdown. The run's: an error that
     leaves the body while ``attempt < max_attempts``, after the run's back-off. Celery's comes first,
     because it is the body that asks; when it gives up, its error leaves the body, and the run's rule is
-    asked. So a run has at most ``max(max_retries + 1, max_attempts)`` attempts. Every attempt that
+    asked; an error with `retry_after` (seconds, an hour at most) puts that off. So a run has at most ``max(max_retries + 1, max_attempts)`` attempts. Every attempt that
     ended is kept in the history, and all delay lives in PostgreSQL.
     """
 

@@ -3,12 +3,16 @@
 Any number of beats run at once. They share nothing but the tables: due clocks are claimed with
 `SKIP LOCKED`, ticks are decided while their schedule's clock is locked, and the id of a tick's run
 forbids a second one. The cost of a pass depends on what is due, never on how many schedules exist.
+
+While more is due than one batch, the wake-ups of the batch that was committed are sent while the next one
+is claimed and decided.
 """
 
 import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -99,6 +103,8 @@ class Dispatcher:
         self._clock_ahead: float | None = None
         self._jumped = 0.0
         self._broker_away_until: float | None = None
+        self._sender = ThreadPoolExecutor(max_workers=1, thread_name_prefix="upbeat-send")
+        self._sending: tuple[Sequence[RunMessage], Future[None]] | None = None
         self._next = {"sweep": 0.0, "survey": 0.0, "heartbeat": 0.0, "partitions": 0.0}
 
     def run_pass(self) -> float:
@@ -126,6 +132,7 @@ class Dispatcher:
         if self._is_time("partitions", PARTITIONS_EVERY):
             self._ensure_partitions()
         if self._is_time("survey", self._settings.sweep_every):
+            self.settle()
             self._lost_messages.look()
         before = self._peek()
         self._mind_the_clock(before.now)
@@ -138,13 +145,17 @@ class Dispatcher:
             self._heartbeat()
         if max(claimed, woken) >= self._settings.batch or self._drift.step(self._sessions):
             return 0.0
+        self.settle()
         if claimed or woken:
             return self._peek().delay(self._settings.max_sleep, BUSY_SLEEP)
         contended = before.schedules_due or before.runs_due
         return (self._peek() if contended else before).delay(self._settings.max_sleep)
 
     def fire(self) -> int:
-        """Decide the due ticks of up to a batch of schedules; answers how many schedules."""
+        """Decide the due ticks of up to a batch of schedules; answers how many schedules.
+
+        The wake-ups of a full batch, which more will follow, may still be under way then: `settle` waits for them.
+        """
         with self._sessions.begin() as session:
             claimed = session.execute(statements.claim(self._settings.batch)).all()
             if not claimed:
@@ -154,14 +165,29 @@ class Dispatcher:
             failpoints.reach("beat.fired")
         failpoints.reach("beat.committed")
         tally.count("fired", len(claimed))
-        self._publish(messages)
+        self.settle()
+        if len(claimed) < self._settings.batch:
+            self._publish(messages)
+        elif messages:
+            self._sending = messages, self._sender.submit(self._publisher.publish, messages)
         return len(claimed)
+
+    def settle(self) -> None:
+        """Wait until all that was claimed is published, or found to be impossible to publish now."""
+        if self._sending is not None:
+            (messages, sending), self._sending = self._sending, None
+            self._sent(messages, sending.result)
+
+    def close(self) -> None:
+        """Complete what is under way, and end the thread."""
+        self._sender.shutdown()
 
     def dispatch(self) -> int:
         """Wake the queued runs that are due (again), expire those past their deadline.
 
         While the broker is away a single one finds out whether it is back.
         """
+        self.settle()
         batch = self._settings.batch if self._broker_away_until is None else 1
         with self._sessions.begin() as session:
             found = session.execute(statements.due_for_dispatch(batch)).all()
@@ -204,10 +230,13 @@ class Dispatcher:
             logger.exception("%s could not be dealt with", what, extra={"action": "beat_row_failed"})
 
     def _publish(self, messages: Sequence[RunMessage]) -> None:
-        if not messages:
-            return
+        if messages:
+            self._sent(messages, lambda: self._publisher.publish(messages))
+
+    def _sent(self, messages: Sequence[RunMessage], send: Callable[[], None]) -> None:
+        """What follows from sending: when the broker is away, these runs are woken as soon as it may be back."""
         try:
-            self._publisher.publish(messages)
+            send()
             self._broker_away_until = None
         except BrokerUnavailable as error:
             self._broker_away_until = time.monotonic() + BROKER_RETRY

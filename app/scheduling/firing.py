@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -26,7 +26,7 @@ from app.scheduling.calendars import CalendarLoader, NamedCalendar, chosen
 from app.scheduling.catalogue import Catalogue, Unfit
 from app.scheduling.config import ExtraConfig
 from app.scheduling.ids import tick_id
-from app.scheduling.messages import RunMessage
+from app.scheduling.messages import Kind, RunMessage
 from app.scheduling.plan import Plan
 from app.scheduling.policies import Firing, Policies, Reason, Tick
 
@@ -49,8 +49,7 @@ DRAFT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(NamedTuple):
     """A schedule whose clock is locked and due."""
 
     schedule_id: UUID
@@ -70,11 +69,9 @@ class _Rules:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Order:
-    """What a run of one schedule is made of: task, queue and options."""
+    """What a run of one schedule is made of: task, queue and options, which are stored as JSON."""
 
-    task: str
-    queue: str
-    options: dict[str, Any]
+    kind: Kind
     stored: str
 
 
@@ -255,8 +252,8 @@ class Firer:
                     due_at,
                     "queued",
                     None,
-                    order.task,
-                    order.queue,
+                    order.kind.task,
+                    order.kind.queue,
                     deadline,
                     None if blocked_by else dispatch,
                     0 if later or blocked_by else 1,
@@ -268,13 +265,13 @@ class Firer:
             number = batch.numbers[key] = len(batch.drafts)
         batch.rows.append((identifier, schedule_id, number, blocked_by))
         if not later and blocked_by is None:
-            batch.messages.append(RunMessage.of(identifier, order.task, order.queue, 1, order.options))
+            batch.messages.append(RunMessage(identifier, order.kind))
         return identifier
 
     @staticmethod
     def _skip(batch: _Batch, schedule_id: UUID, decision: _Decision, tick: Tick) -> None:
         at, order = tick.scheduled_for, decision.order
-        batch.skipped[order.task, order.queue] += 1
+        batch.skipped[order.kind.task, order.kind.queue] += 1
         key = (decision, at, tick.reason)
         number = batch.numbers.get(key)
         if number is None:
@@ -284,8 +281,8 @@ class Firer:
                     at,
                     "skipped",
                     tick.reason,
-                    order.task,
-                    order.queue,
+                    order.kind.task,
+                    order.kind.queue,
                     None,
                     None,
                     0,
@@ -302,7 +299,7 @@ class Firer:
         if found is None:
             task = self._catalogue.schedulable(task_path, "task_path")
             options = extra.stored(task)
-            found = _Order(task.name, extra.queue or task.queue, options, json.dumps(options))
+            found = _Order(Kind.of(task.name, extra.queue or task.queue, 1, options), json.dumps(options))
             if len(self._orders) >= 4096:
                 self._orders.clear()
             self._orders[task_path, text] = found

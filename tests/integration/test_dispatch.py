@@ -15,7 +15,7 @@ from app.scheduling import runs, schedules
 from app.scheduling.config import RunOptions, ScheduleCreate, ScheduleUpdate
 from app.scheduling.dispatch import Dispatcher
 from app.scheduling.ids import tick_id
-from app.scheduling.messages import RunMessage
+from app.scheduling.messages import Kind, RunMessage
 from app.scheduling.models import BeatRow, ClockRow, MissedRangeRow, RunRow, ScheduleRow
 from app.settings import Settings
 from support.engine import CATALOGUE, TASK, Engine, Wakeups
@@ -82,7 +82,7 @@ def test_a_due_tick_becomes_one_queued_run_and_one_wakeup(
     assert row.id == tick_id(schedule, row.scheduled_for)
     assert (row.state, row.origin, row.task, row.queue) == ("queued", "schedule", "module.task", "system")
     assert (row.args, row.kwargs, row.options) == ([1], {"a": "ö"}, {"soft_time_limit": 9.0})
-    assert wakeups.sent == [RunMessage(row.id, "module.task", "system", 1, 9.0, None)]
+    assert wakeups.sent == [RunMessage(row.id, Kind("module.task", "system", 1, 9.0, None))]
     clock = _clock(sync, schedule)
     assert clock is not None
     assert (clock.minute, clock.second) == (0, 0)

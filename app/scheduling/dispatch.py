@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 CONTENDED_SLEEP = 0.05
 # After a pass that did something: long enough for more to come due, so that a steady flow is handled in handfuls.
 BUSY_SLEEP = 0.01
+# For so long a backlog is worked off before a pass looks at anything else: runs to wake, sweeps, a stop.
+BACKLOG_SHIFT = 0.5
 BROKER_RETRY = 1.0
 HARD_LIMIT_GRACE = 30.0
 PARTITIONS_EVERY = 3600.0
@@ -136,20 +138,27 @@ class Dispatcher:
             self._lost_messages.look()
         before = self._peek()
         self._mind_the_clock(before.now)
-        claimed = self.fire() if before.schedules_due else 0
+        claimed, more = self._fire_all() if before.schedules_due else (0, False)
         woken = self.dispatch() if before.runs_due else 0
         if self._is_time("sweep", self._settings.sweep_every):
             self._sweep()
             self._complete()
         if self._is_time("heartbeat", self._settings.heartbeat_every):
             self._heartbeat()
-        if max(claimed, woken) >= self._settings.batch or self._drift.step(self._sessions):
+        if more or woken >= self._settings.batch or self._drift.step(self._sessions):
             return 0.0
         self.settle()
         if claimed or woken:
             return self._peek().delay(self._settings.max_sleep, BUSY_SLEEP)
         contended = before.schedules_due or before.runs_due
         return (self._peek() if contended else before).delay(self._settings.max_sleep)
+
+    def _fire_all(self) -> tuple[int, bool]:
+        """Fire batch after batch while they are full; answers how many schedules, and whether more may be due."""
+        total, until = 0, time.monotonic() + BACKLOG_SHIFT
+        while (claimed := self.fire()) >= self._settings.batch and time.monotonic() < until:
+            total += claimed
+        return total + claimed, claimed >= self._settings.batch
 
     def fire(self) -> int:
         """Decide the due ticks of up to a batch of schedules; answers how many schedules.

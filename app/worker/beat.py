@@ -1,6 +1,7 @@
 """`celery beat`, and the beat inside another process: both only call the dispatcher, and wait where an edit can
 wake them."""
 
+import gc
 import logging
 import os
 import select
@@ -160,6 +161,9 @@ class Service(CeleryService):  # type: ignore[misc]
         self.scheduler.watch()
         measures.serve_beat()
         tracing.switch_on("upbeat-beat")
+        # What was imported stays: the collector need not go through it, which takes 70 ms, in the middle of a burst.
+        gc.collect()
+        gc.freeze()
         super().start(embedded_process=embedded_process)
 
     def stop(self, wait: bool = False) -> None:

@@ -130,7 +130,8 @@ def envelopes(messages: Sequence[RunMessage], published_at: float, origin: str) 
     at, tag = repr(published_at), str(uuid4())[:24]
     return [
         _traced(
-            _template(kind, origin) % {"run": str(run_id), "at": at, "tag": f"{tag}{number:012x}"}, traceparent
+            _template(kind, origin) % {"run": str(run_id), "at": at, "tag": f"{tag}{number:012x}"},
+            traceparent,
         )
         for number, (run_id, kind, traceparent) in enumerate(messages)
     ]

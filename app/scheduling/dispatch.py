@@ -165,19 +165,20 @@ class Dispatcher:
 
         The wake-ups of a full batch, which more will follow, may still be under way then: `settle` waits for them.
         """
+        messages: Sequence[RunMessage] = ()
         with self._sessions.begin() as session:
             claimed = session.execute(statements.claim(self._settings.batch)).all()
-            if not claimed:
-                return 0
-            due = [Due(row.schedule_id, row.next_run_at, row.run_count) for row in claimed]
-            messages = self._firer.fire(session, due, claimed[0].now)
-            failpoints.reach("beat.fired")
-        failpoints.reach("beat.committed")
+            if claimed:
+                due = [Due(row.schedule_id, row.next_run_at, row.run_count) for row in claimed]
+                messages = self._firer.fire(session, due, claimed[0].now)
+                failpoints.reach("beat.fired")
+        if claimed:
+            failpoints.reach("beat.committed")
         tally.count("fired", len(claimed))
         self.settle()
         if len(claimed) < self._settings.batch:
             self._publish(messages)
-        elif messages:
+        else:
             self._sending = messages, self._sender.submit(self._publisher.publish, messages)
         return len(claimed)
 
@@ -189,7 +190,10 @@ class Dispatcher:
 
     def close(self) -> None:
         """Complete what is under way, and end the thread."""
-        self._sender.shutdown()
+        try:
+            self.settle()
+        finally:
+            self._sender.shutdown()
 
     def dispatch(self) -> int:
         """Wake the queued runs that are due (again), expire those past their deadline.

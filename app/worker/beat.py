@@ -84,10 +84,13 @@ class DatabaseScheduler(Scheduler):  # type: ignore[misc]
         return 0.0
 
     def close(self) -> None:
-        """Give up all connections."""
+        """Complete what was claimed, and give up all connections."""
         super().close()
         self._listener.close()
         if self._engine is not None:
+            # A database that is away learns nothing of a broker that is: these runs are woken later then.
+            with suppress(SQLAlchemyError):
+                self._dispatcher.close()
             self._engine.dispose()
 
     @property

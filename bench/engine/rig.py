@@ -41,6 +41,7 @@ class Rig:
         fired = 0
         while claimed := self.beat.fire():
             fired += claimed
+        self.beat.settle()
         rate = fired / (time.perf_counter() - began)
         if fired != due or self.contestant.sent() != due:
             raise RuntimeError(f"{fired} of {due} fired, {self.contestant.sent()} sent")
@@ -66,5 +67,6 @@ class Rig:
         return elapsed
 
     def close(self) -> None:
+        self.beat.close()
         self.publisher.close()
         self.engine.dispose()

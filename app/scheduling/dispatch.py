@@ -178,7 +178,7 @@ class Dispatcher:
         self.settle()
         if len(claimed) < self._settings.batch:
             self._publish(messages)
-        else:
+        elif messages:
             self._sending = messages, self._sender.submit(self._publisher.publish, messages)
         return len(claimed)
 

@@ -36,7 +36,7 @@ WHERE id = :id AND state = 'queued' AND next_dispatch_at < clock_timestamp() + m
 """)
 
 CONFIGS = text("""
-SELECT id, version, state, task_path, schedule::text AS schedule, task_extra_config::text AS extra
+SELECT id, state, task_path, schedule::text AS schedule, task_extra_config::text AS extra
 FROM celery_periodic_task_configs
 WHERE id = ANY(CAST(:ids AS uuid[]))
 """)

@@ -117,10 +117,7 @@ def finish(
             return None
         ended = at_once
     else:
-        try:
-            ended = bookkeeping.transact(work, patience=PATIENCE)
-        except SQLAlchemyError as error:
-            ended = _Ended(_not_recorded(run_id, attempt, worker_id, error))
+        ended = _patiently(work, run_id, attempt, worker_id)
         failpoints.reach("finish.committed")
     if running is not None:
         running.settled = True
@@ -128,19 +125,23 @@ def finish(
     return ended.state
 
 
-def _not_recorded(run_id: UUID, attempt: int, worker_id: UUID, error: SQLAlchemyError) -> RunState | None:
-    """The database refuses an outcome for what is in it: the run fails with that, it must not stay open.
+def _patiently(work: Callable[[Session], _Ended], run_id: UUID, attempt: int, worker_id: UUID) -> _Ended:
+    """A run whose outcome the database refuses, for what is in it, fails with that: it must not stay open.
 
     What it owes to others is left to the sweep.
     """
-    logger.exception("outcome refused", extra={"action": "outcome_refused", "run_id": str(run_id)})
-    told = f"The outcome could not be recorded: {bookkeeping.first_line(error)}"[:MESSAGE_LENGTH]
+    try:
+        return bookkeeping.transact(work, patience=PATIENCE)
+    except SQLAlchemyError as error:
+        logger.exception("outcome refused", extra={"action": "outcome_refused", "run_id": str(run_id)})
+        told = f"The outcome could not be recorded: {bookkeeping.first_line(error)}"[:MESSAGE_LENGTH]
     document = {"type": "OutcomeNotRecorded", "message": told, "traceback": None}
     outcome = Outcome(RunState.FAILED, error=document)
-    return bookkeeping.transact(
+    state = bookkeeping.transact(
         lambda session: runs.finish(session, run_id, attempt=attempt, outcome=outcome, worker_id=worker_id),
         patience=PATIENCE,
     )
+    return _Ended(state)
 
 
 def _at_once_or_later(

@@ -7,10 +7,10 @@ route's own guard (`app.api.guards`), and lets nobody through where there is non
 from dataclasses import dataclass
 from typing import Annotated, cast
 
-import structlog
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from app import logs
 from app.api.companion import arm
 from app.api.credentials import bearer, cookie, principal_of
 from app.api.feed import Feed
@@ -26,6 +26,7 @@ from app.outbound import OutboundPolicy
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.facade import Scheduler
 from app.scheduling.observing import Observer
+from app.scheduling.statistics import Statistics
 from app.sealing import Sealer
 from app.settings import Settings
 
@@ -41,6 +42,7 @@ class Services:
     probe: Probe
     limiter: Limiter
     observer: Observer
+    statistics: Statistics
     following: Following
     feed: Feed
     scrapes: Scrapes
@@ -84,8 +86,17 @@ async def caller(
             await limiter.refused(request)
             raise
         request.state.caller = known
-        structlog.contextvars.bind_contextvars(user=known.username)
+        logs.also(user=known.username, **_named(request))
     return known
+
+
+def _named(request: Request) -> dict[str, str]:
+    """The run or the schedule that the path is about."""
+    return {
+        name: str(request.path_params[name])
+        for name in ("run_id", "schedule_id")
+        if name in request.path_params
+    }
 
 
 async def authorize(request: Request, user: Annotated[Principal, Depends(caller)]) -> None:

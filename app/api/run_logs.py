@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from fastapi import Header, Query
@@ -29,6 +29,16 @@ router = resource_router("/runs", "Runs")
 
 BATCH = 500
 LONGEST_STREAM = 3600.0
+
+# Of each event of a stream, not of the whole.
+EVENT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "description": "Send the last one as `Last-Event-ID` to go on after it."},
+        "event": {"type": "string", "enum": ["log", "progress", "state", "end"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
 
 Level = Literal["debug", "info", "warning", "error", "critical"]
 
@@ -88,7 +98,7 @@ async def get_run_logs(run_id: UUID, query: Annotated[LogQuery, Query()], servic
         **READS_ONE,
         200: {
             "description": "Events `log`, `progress`, `state` and, when the run is over, `end`.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": EVENT}},
         },
     },
     response_class=StreamingResponse,

@@ -95,6 +95,7 @@ class ScheduleVersionRow(Base):
     action: Mapped[str]
     config: Mapped[dict[str, Any]]
     author: Mapped[str]
+    reason: Mapped[str | None]
     changed_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
@@ -366,6 +367,21 @@ class WorkerRow(Base):
     pool: Mapped[str | None]
     concurrency: Mapped[int | None]
     version: Mapped[str | None]
+    # What it is asked for, and why it did not do that.
+    drain_requested_at: Mapped[datetime | None]
+    concurrency_wanted: Mapped[int | None]
+    wish_refused: Mapped[str | None]
+
+
+class QueuePauseRow(Base):
+    """A queue that is paused: no run of it starts."""
+
+    __tablename__ = "celery_queue_pauses"
+
+    queue: Mapped[str] = mapped_column(primary_key=True)
+    paused_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    paused_by: Mapped[str]
+    note: Mapped[str]
 
 
 class CalendarRow(Base):

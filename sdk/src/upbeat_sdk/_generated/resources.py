@@ -51,9 +51,13 @@ class AgentsResource(Resource):
         )
         return self._client.page(call, models.Agent)
 
-    def create(self, **fields: Unpack[bodies.AgentCreate]) -> models.Agent:
+    def create(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[bodies.AgentCreate]
+    ) -> models.Agent:
         """Its credential, if it needs one, is set by a call of its own."""
-        call = Call("create_agent", "POST", "/api/v1/agents", body=fields)
+        call = Call(
+            "create_agent", "POST", "/api/v1/agents", keyed=True, idempotency_key=idempotency_key, body=fields
+        )
         return self._client.fetch(call, models.Agent)
 
     def get(self, agent_id: UUID | str, /) -> models.Agent:
@@ -61,22 +65,38 @@ class AgentsResource(Resource):
         call = Call("get_agent", "GET", f"/api/v1/agents/{segment('agent_id', agent_id)}")
         return self._client.fetch(call, models.Agent)
 
-    def update(self, agent_id: UUID | str, /, **fields: Unpack[bodies.AgentUpdate]) -> models.Agent:
+    def update(
+        self, agent_id: UUID | str, /, *, if_match: int | str = "*", **fields: Unpack[bodies.AgentUpdate]
+    ) -> models.Agent:
         """Only the fields that are given change. A new origin in `url` removes the credential."""
-        call = Call("update_agent", "PATCH", f"/api/v1/agents/{segment('agent_id', agent_id)}", body=fields)
+        call = Call(
+            "update_agent",
+            "PATCH",
+            f"/api/v1/agents/{segment('agent_id', agent_id)}",
+            headers={"If-Match": entity_tag(if_match)},
+            body=fields,
+        )
         return self._client.fetch(call, models.Agent)
 
-    def delete(self, agent_id: UUID | str, /) -> None:
+    def delete(self, agent_id: UUID | str, /, *, if_match: int | str = "*") -> None:
         """Refused while schedules name it. What was said stays until it is old."""
-        call = Call("delete_agent", "DELETE", f"/api/v1/agents/{segment('agent_id', agent_id)}")
+        call = Call(
+            "delete_agent",
+            "DELETE",
+            f"/api/v1/agents/{segment('agent_id', agent_id)}",
+            headers={"If-Match": entity_tag(if_match)},
+        )
         self._client.fetch_nothing(call)
 
-    def set_credential(self, agent_id: UUID | str, /, **fields: Unpack[bodies.Credential]) -> models.Agent:
+    def set_credential(
+        self, agent_id: UUID | str, /, *, if_match: int | str = "*", **fields: Unpack[bodies.Credential]
+    ) -> models.Agent:
         """Stored encrypted, sent to the agent's own address only, and never shown again."""
         call = Call(
             "set_agent_credential",
             "PUT",
             f"/api/v1/agents/{segment('agent_id', agent_id)}/credential",
+            headers={"If-Match": entity_tag(if_match)},
             body=fields,
         )
         return self._client.fetch(call, models.Agent)
@@ -214,9 +234,20 @@ class ApiKeysResource(Resource):
         )
         return self._client.page(call, models.ApiKey)
 
-    def create(self, **fields: Unpack[bodies.ApiKeyCreate]) -> models.NewApiKey:
-        """A key that acts for you. Keep the secret: only its hash is stored."""
-        call = Call("create_api_key", "POST", "/api/v1/api-keys", body=fields)
+    def create(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[bodies.ApiKeyCreate]
+    ) -> models.NewApiKey:
+        """A key that acts for you. Keep the secret: only its hash is stored.
+
+        A repeat under the same `Idempotency-Key` makes no second key, and cannot show the secret again: 409."""
+        call = Call(
+            "create_api_key",
+            "POST",
+            "/api/v1/api-keys",
+            keyed=True,
+            idempotency_key=idempotency_key,
+            body=fields,
+        )
         return self._client.fetch(call, models.NewApiKey)
 
     def get(self, key_id: UUID | str, /) -> models.ApiKey:
@@ -310,14 +341,28 @@ class AuthResource(Resource):
 class BeatsResource(Resource):
     """Workers and beats."""
 
-    def list(self, *, limit: int | None = None, cursor: str | None = None) -> Page[models.Beat]:
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        alive: bool | None = None,
+        search: str | None = None,
+    ) -> Page[models.Beat]:
         """Beats, the youngest first; those that ended are kept for a day.
 
         Args:
             limit: Items on a page.
             cursor: `next_cursor` of the page before; the first page has none.
+            alive: Only those that passed within 15 seconds, or only the others.
+            search: Part of the name.
         """
-        call = Call("list_beats", "GET", "/api/v1/beats", query={"limit": limit, "cursor": cursor})
+        call = Call(
+            "list_beats",
+            "GET",
+            "/api/v1/beats",
+            query={"limit": limit, "cursor": cursor, "alive": alive, "search": search},
+        )
         return self._client.page(call, models.Beat)
 
     def get(self, beat_id: UUID | str, /) -> models.Beat:
@@ -329,19 +374,36 @@ class BeatsResource(Resource):
 class CalendarsResource(Resource):
     """Calendars."""
 
-    def list(self, *, limit: int | None = None, cursor: str | None = None) -> Page[models.Calendar]:
+    def list(
+        self, *, limit: int | None = None, cursor: str | None = None, search: str | None = None
+    ) -> Page[models.Calendar]:
         """Calendars by name.
 
         Args:
             limit: Items on a page.
             cursor: `next_cursor` of the page before; the first page has none.
+            search: Part of the name.
         """
-        call = Call("list_calendars", "GET", "/api/v1/calendars", query={"limit": limit, "cursor": cursor})
+        call = Call(
+            "list_calendars",
+            "GET",
+            "/api/v1/calendars",
+            query={"limit": limit, "cursor": cursor, "search": search},
+        )
         return self._client.page(call, models.Calendar)
 
-    def create(self, **fields: Unpack[bodies.CalendarCreate]) -> models.Calendar:
+    def create(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[bodies.CalendarCreate]
+    ) -> models.Calendar:
         """Give dates, or a country whose public holidays are excluded, or both."""
-        call = Call("create_calendar", "POST", "/api/v1/calendars", body=fields)
+        call = Call(
+            "create_calendar",
+            "POST",
+            "/api/v1/calendars",
+            keyed=True,
+            idempotency_key=idempotency_key,
+            body=fields,
+        )
         return self._client.fetch(call, models.Calendar)
 
     def get(self, name: str, /) -> models.Calendar:
@@ -353,22 +415,35 @@ class CalendarsResource(Resource):
         call = Call("get_calendar", "GET", f"/api/v1/calendars/{segment('name', name)}")
         return self._client.fetch(call, models.Calendar)
 
-    def update(self, name: str, /, **fields: Unpack[bodies.CalendarUpdate]) -> models.Calendar:
+    def update(
+        self, name: str, /, *, if_match: int | str = "*", **fields: Unpack[bodies.CalendarUpdate]
+    ) -> models.Calendar:
         """Only the fields that are given change. It counts for every tick that is decided from now on.
 
         Args:
             name: The calendar's name.
         """
-        call = Call("update_calendar", "PATCH", f"/api/v1/calendars/{segment('name', name)}", body=fields)
+        call = Call(
+            "update_calendar",
+            "PATCH",
+            f"/api/v1/calendars/{segment('name', name)}",
+            headers={"If-Match": entity_tag(if_match)},
+            body=fields,
+        )
         return self._client.fetch(call, models.Calendar)
 
-    def delete(self, name: str, /) -> None:
+    def delete(self, name: str, /, *, if_match: int | str = "*") -> None:
         """A calendar that a schedule names stays: take it out of the schedule first.
 
         Args:
             name: The calendar's name.
         """
-        call = Call("delete_calendar", "DELETE", f"/api/v1/calendars/{segment('name', name)}")
+        call = Call(
+            "delete_calendar",
+            "DELETE",
+            f"/api/v1/calendars/{segment('name', name)}",
+            headers={"If-Match": entity_tag(if_match)},
+        )
         self._client.fetch_nothing(call)
 
     def list_dates(self, name: str, /, *, year: int) -> models.ExcludedDates:
@@ -401,7 +476,7 @@ class HealthResource(Resource):
 
     def metrics(self) -> str:
         """What waits, who is there, what the broker holds. Send `UPBEAT_METRICS_TOKEN`, or a login's token."""
-        call = Call("get_metrics", "GET", "/metrics", secured=False)
+        call = Call("get_metrics", "GET", "/metrics")
         return self._client.fetch_text(call)
 
 
@@ -425,6 +500,79 @@ class QueuesResource(Resource):
             headers={"last-event-id": last_event_id},
         )
         return self._client.stream(call)
+
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        search: str | None = None,
+        paused: bool | None = None,
+    ) -> Page[models.Queue]:
+        """All queues with what waits in them, who takes from them, and whether they are paused.
+
+        Args:
+            limit: Items on a page.
+            cursor: `next_cursor` of the page before; the first page has none.
+            search: Part of the name.
+        """
+        call = Call(
+            "list_queues",
+            "GET",
+            "/api/v1/queues",
+            query={"limit": limit, "cursor": cursor, "search": search, "paused": paused},
+        )
+        return self._client.page(call, models.Queue)
+
+    def get(self, name: str, /) -> models.Queue:
+        """One queue with what waits in it, who takes from it, and whether it is paused.
+
+        Args:
+            name: The queue's name.
+        """
+        call = Call("get_queue", "GET", f"/api/v1/queues/{segment('name', name)}")
+        return self._client.fetch(call, models.Queue)
+
+    def pause(self, name: str, /, **fields: Unpack[bodies.QueuePauseRequest]) -> models.Queue:
+        """From now on no run of it starts, at whatever worker; what runs goes on, what waits stays.
+
+        `GET /runs/{id}/why` says of a run that waits in it who paused it, and why.
+
+        Args:
+            name: The queue's name.
+        """
+        call = Call("pause_queue", "POST", f"/api/v1/queues/{segment('name', name)}/pause", body=fields)
+        return self._client.fetch(call, models.Queue)
+
+    def resume(self, name: str, /) -> models.Queue:
+        """What waits in it starts, but for what has passed its start deadline meanwhile.
+
+        Args:
+            name: The queue's name.
+        """
+        call = Call("resume_queue", "POST", f"/api/v1/queues/{segment('name', name)}/resume")
+        return self._client.fetch(call, models.Queue)
+
+    def purge(
+        self, name: str, /, *, idempotency_key: str | None = None, **fields: Unpack[bodies.PurgeRequest]
+    ) -> models.QueuePurged:
+        """Cancel the runs that wait in it, with the reason `purged`; type its name once more as `confirm`.
+
+        Running ones are not touched. Runs are cancelled in batches, each with its audit, so what was done stays when a
+        batch fails; what is queued while the purge is under way stays too.
+
+        Args:
+            name: The queue's name.
+        """
+        call = Call(
+            "purge_queue",
+            "POST",
+            f"/api/v1/queues/{segment('name', name)}/purge",
+            keyed=True,
+            idempotency_key=idempotency_key,
+            body=fields,
+        )
+        return self._client.fetch(call, models.QueuePurged)
 
 
 class RunsResource(Resource):
@@ -483,16 +631,51 @@ class RunsResource(Resource):
         task: str | None = None,
         queue: Literal["system", "priority_high", "priority_low", "celery"] | None = None,
         exception: str | None = None,
+        search: str | None = None,
+        origin: Literal["schedule", "manual", "backfill", "submit", "code", "replay"] | None = None,
+        reason: Literal[
+            "overlap",
+            "replaced",
+            "paused",
+            "calendar",
+            "buffer_full",
+            "invalid_schedule",
+            "edited",
+            "missed",
+            "catchup_window",
+            "catchup_limit",
+            "deadline",
+            "task_not_registered",
+            "task_not_schedulable",
+            "invalid_arguments",
+            "cancelled_by_user",
+            "purged",
+            "upstream_failed",
+            "concurrency_limit",
+            "rate_limit",
+            "queue_paused",
+            "worker_lost",
+            "hard_limit",
+            "task_replaced",
+        ]
+        | None = None,
+        worker_id: UUID | str | None = None,
+        requested_by: str | None = None,
+        sort: Literal["-created", "created"] | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
     ) -> Page[Run]:
-        """Runs, newest first, filtered by schedule, state, task, queue, error and time.
+        """Runs, newest first, filtered by schedule, state, task, queue, origin, reason, worker, error and time.
 
         Args:
             limit: Items on a page.
             cursor: `next_cursor` of the page before; the first page has none.
             task: Registered name.
             exception: Type of the error of a failed run: `ValueError`, `package.module.Name`.
+            search: Part of the name of a registered task.
+            reason: Why it did not run, or not to its end.
+            worker_id: Who executes it, or did so last.
+            sort: By the time that `since` and `until` mean; `-` is the newest first.
             since: Nominal time of a scheduled run, else of its making; included.
             until: Excluded.
         """
@@ -508,6 +691,12 @@ class RunsResource(Resource):
                 "task": task,
                 "queue": queue,
                 "exception": exception,
+                "search": search,
+                "origin": origin,
+                "reason": reason,
+                "worker_id": worker_id,
+                "requested_by": requested_by,
+                "sort": sort,
                 "since": since,
                 "until": until,
             },
@@ -553,14 +742,37 @@ class RunsResource(Resource):
         )
         return self._client.stream(call)
 
-    def cancel_many(self, **fields: Unpack[bodies.BulkCancelRequest]) -> models.Done:
+    def why(self, run_id: UUID | str, /) -> models.RunWhy:
+        """Of a run that waits: a paused queue, a limit, another run, no worker, or its time; else how it ended."""
+        call = Call("explain_run", "GET", f"/api/v1/runs/{segment('run_id', run_id)}/why")
+        return self._client.fetch(call, models.RunWhy)
+
+    def cancel_many(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[bodies.BulkCancelRequest]
+    ) -> models.Done:
         """Cancel the runs that the filter finds, the oldest first, up to `limit`."""
-        call = Call("cancel_runs", "POST", "/api/v1/runs/cancel", body=fields)
+        call = Call(
+            "cancel_runs",
+            "POST",
+            "/api/v1/runs/cancel",
+            keyed=True,
+            idempotency_key=idempotency_key,
+            body=fields,
+        )
         return self._client.fetch(call, models.Done)
 
-    def replay_many(self, **fields: Unpack[bodies.BulkRequest]) -> models.Done:
+    def replay_many(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[bodies.BulkRequest]
+    ) -> models.Done:
         """Replay the runs that the filter finds and that were not replayed yet; failed ones when no state is given."""
-        call = Call("replay_runs", "POST", "/api/v1/runs/replay", body=fields)
+        call = Call(
+            "replay_runs",
+            "POST",
+            "/api/v1/runs/replay",
+            keyed=True,
+            idempotency_key=idempotency_key,
+            body=fields,
+        )
         return self._client.fetch(call, models.Done)
 
     def cancel(self, run_id: UUID | str, /, **fields: Unpack[bodies.CancelRequest]) -> Run:
@@ -598,6 +810,120 @@ class RunsResource(Resource):
 class SchedulesResource(Resource):
     """Scheduled tasks."""
 
+    def act_on_many(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[bodies.ScheduleBulkRequest]
+    ) -> models.ScheduleBulkDone:
+        """Enable, disable, pause, resume, run now or delete those that the filter finds, the oldest first.
+
+        In parts of 50, each a transaction with its audit; a schedule that refuses is left alone and reported. A dry run does
+        the same and takes it back, so what it says is what would be."""
+        call = Call(
+            "act_on_scheduled_tasks",
+            "POST",
+            "/api/v1/scheduled-tasks/bulk",
+            keyed=True,
+            idempotency_key=idempotency_key,
+            body=fields,
+        )
+        return self._client.fetch(call, models.ScheduleBulkDone)
+
+    def export(
+        self,
+        *,
+        search: str | None = None,
+        state: Literal["active", "paused", "disabled", "invalid", "completed"] | None = None,
+        owner: Literal["people", "code", "file"] | None = None,
+        task: str | None = None,
+        task_type: Literal["system", "business", "agent"] | None = None,
+        queue: Literal["system", "priority_high", "priority_low", "celery"] | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> models.ScheduleExport:
+        """Configuration without history and runs, the oldest first; importing it again changes nothing.
+
+        Declared schedules are left out, for they are exported where they are declared; `owner` asks for them.
+
+        Args:
+            search: Part of the name or of the task's.
+            owner: Where it is declared, if at all.
+            task: Registered name.
+            queue: The one that it names itself.
+            limit: Schedules in a document.
+            cursor: `next_cursor`, or the header `X-Next-Cursor`, of the document before.
+        """
+        call = Call(
+            "export_scheduled_tasks",
+            "GET",
+            "/api/v1/scheduled-tasks/export",
+            query={
+                "search": search,
+                "state": state,
+                "owner": owner,
+                "task": task,
+                "task_type": task_type,
+                "queue": queue,
+                "limit": limit,
+                "cursor": cursor,
+            },
+        )
+        return self._client.fetch(call, models.ScheduleExport)
+
+    def export_yaml(
+        self,
+        *,
+        search: str | None = None,
+        state: Literal["active", "paused", "disabled", "invalid", "completed"] | None = None,
+        owner: Literal["people", "code", "file"] | None = None,
+        task: str | None = None,
+        task_type: Literal["system", "business", "agent"] | None = None,
+        queue: Literal["system", "priority_high", "priority_low", "celery"] | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> str:
+        """The same as a file for import, or, without `pause_note`, for `UPBEAT_SCHEDULES_FILE`.
+
+        Args:
+            search: Part of the name or of the task's.
+            owner: Where it is declared, if at all.
+            task: Registered name.
+            queue: The one that it names itself.
+            limit: Schedules in a document.
+            cursor: `next_cursor`, or the header `X-Next-Cursor`, of the document before.
+        """
+        call = Call(
+            "export_scheduled_tasks_as_yaml",
+            "GET",
+            "/api/v1/scheduled-tasks/export/yaml",
+            query={
+                "search": search,
+                "state": state,
+                "owner": owner,
+                "task": task,
+                "task_type": task_type,
+                "queue": queue,
+                "limit": limit,
+                "cursor": cursor,
+            },
+        )
+        return self._client.fetch_text(call)
+
+    def import_(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[bodies.ScheduleImport]
+    ) -> models.ScheduleImported:
+        """Create and update schedules by name, all or nothing, in one transaction. What is not in the document stays.
+
+        An entry that is wrong is named in `errors` as `body: schedules.<key>.<field>`, and nothing is imported. No
+        `If-Match` is needed: a dry run tells what would change, from what to what."""
+        call = Call(
+            "import_scheduled_tasks",
+            "POST",
+            "/api/v1/scheduled-tasks/import",
+            keyed=True,
+            idempotency_key=idempotency_key,
+            body=fields,
+        )
+        return self._client.fetch(call, models.ScheduleImported)
+
     def stream(
         self,
         *,
@@ -632,20 +958,38 @@ class SchedulesResource(Resource):
         search: str | None = None,
         state: Literal["active", "paused", "disabled", "invalid", "completed"] | None = None,
         owner: Literal["people", "code", "file"] | None = None,
+        task: str | None = None,
+        task_type: Literal["system", "business", "agent"] | None = None,
+        queue: Literal["system", "priority_high", "priority_low", "celery"] | None = None,
+        sort: Literal["created", "-created", "name", "-name", "updated", "-updated", "next_run"]
+        | None = None,
     ) -> Page[models.ScheduledTask]:
-        """Schedules in the order of their creation, filtered by name, state and owner.
+        """Schedules, by default in the order of their creation, filtered by name, state, owner, task, type and queue.
 
         Args:
             limit: Items on a page.
             cursor: `next_cursor` of the page before; the first page has none.
-            search: Part of the name.
+            search: Part of the name or of the task's.
             owner: Where it is declared, if at all.
+            task: Registered name.
+            queue: The one that it names itself.
+            sort: `-` is the last first. `next_run` leaves those out that have no next tick.
         """
         call = Call(
             "list_scheduled_tasks",
             "GET",
             "/api/v1/scheduled-tasks",
-            query={"limit": limit, "cursor": cursor, "search": search, "state": state, "owner": owner},
+            query={
+                "limit": limit,
+                "cursor": cursor,
+                "search": search,
+                "state": state,
+                "owner": owner,
+                "task": task,
+                "task_type": task_type,
+                "queue": queue,
+                "sort": sort,
+            },
         )
         return self._client.page(call, models.ScheduledTask)
 
@@ -692,12 +1036,19 @@ class SchedulesResource(Resource):
         )
         return self._client.fetch(call, models.ScheduledTask)
 
-    def delete(self, schedule_id: UUID | str, /, *, if_match: int | str = "*") -> None:
-        """The schedule goes, its runs stay. A declared one (see `owner`) is deleted where it is declared."""
+    def delete(
+        self, schedule_id: UUID | str, /, *, reason: str | None = None, if_match: int | str = "*"
+    ) -> None:
+        """The schedule goes, its runs stay. A declared one (see `owner`) is deleted where it is declared.
+
+        Args:
+            reason: For whoever wonders; kept with the last version.
+        """
         call = Call(
             "delete_scheduled_task",
             "DELETE",
             f"/api/v1/scheduled-tasks/{segment('schedule_id', schedule_id)}",
+            query={"reason": reason},
             headers={"If-Match": entity_tag(if_match)},
         )
         self._client.fetch_nothing(call)
@@ -799,7 +1150,7 @@ class SchedulesResource(Resource):
     def list_versions(
         self, schedule_id: UUID | str, /, *, limit: int | None = None, cursor: str | None = None
     ) -> Page[models.ScheduleVersion]:
-        """Each change with its author, newest first; also of a schedule that was deleted.
+        """Each change with its author and reason, newest first; also of a schedule that was deleted.
 
         Args:
             limit: Items on a page.
@@ -812,6 +1163,61 @@ class SchedulesResource(Resource):
             query={"limit": limit, "cursor": cursor},
         )
         return self._client.page(call, models.ScheduleVersion)
+
+    def version(self, schedule_id: UUID | str, version: int, /) -> models.ScheduleVersion:
+        """The schedule as it was then.
+
+        Args:
+            version: The version's number.
+        """
+        call = Call(
+            "get_scheduled_task_version",
+            "GET",
+            f"/api/v1/scheduled-tasks/{segment('schedule_id', schedule_id)}/history/{segment('version', version)}",
+        )
+        return self._client.fetch(call, models.ScheduleVersion)
+
+    def diff(
+        self, schedule_id: UUID | str, version: int, /, *, against: int | None = None
+    ) -> models.ScheduleDifference:
+        """The fields that differ from the version before, or from any other.
+
+        Args:
+            version: The version's number.
+            against: Another version; the one before when absent.
+        """
+        call = Call(
+            "diff_scheduled_task_version",
+            "GET",
+            f"/api/v1/scheduled-tasks/{segment('schedule_id', schedule_id)}/history/{segment('version', version)}/diff",
+            query={"against": against},
+        )
+        return self._client.fetch(call, models.ScheduleDifference)
+
+    def restore(
+        self,
+        schedule_id: UUID | str,
+        version: int,
+        /,
+        *,
+        if_match: int | str = "*",
+        **fields: Unpack[bodies.RestoreRequest],
+    ) -> models.ScheduledTask:
+        """Its configuration becomes that of the version, as a new version. Whether it is paused or disabled stays.
+
+        What would be refused in an edit is refused here: a one-off in the past, a task that is gone, a declared schedule.
+
+        Args:
+            version: The version's number.
+        """
+        call = Call(
+            "restore_scheduled_task_version",
+            "POST",
+            f"/api/v1/scheduled-tasks/{segment('schedule_id', schedule_id)}/history/{segment('version', version)}/restore",
+            headers={"If-Match": entity_tag(if_match)},
+            body=fields or None,
+        )
+        return self._client.fetch(call, models.ScheduledTask)
 
     def check(self, *, cursor: str | None = None) -> models.DriftCheck:
         """Find those whose task is gone, may not be scheduled, or takes other arguments, before their hour comes.
@@ -917,22 +1323,114 @@ class SessionsResource(Resource):
         self._client.fetch_nothing(call)
 
 
+class StatisticsResource(Resource):
+    """Statistics."""
+
+    def runs(
+        self,
+        *,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        task: str | None = None,
+        queue: Literal["system", "priority_high", "priority_low", "celery"] | None = None,
+        schedule_id: UUID | str | None = None,
+        interval: Literal[60, 300, 900, 3600, 21600, 86400] | None = None,
+    ) -> models.StatisticsSeries:
+        """Throughput, failures, lateness and duration, of all runs or of a task's, a queue's or a schedule's.
+
+        A run counts in the interval of its nominal time, or of its making if it is none of a schedule's.
+
+        Args:
+            since: Included; a day before `until` when absent.
+            until: Excluded; now when absent.
+            task: Registered name.
+            interval: Seconds; the finest that makes about a hundred when absent. At most 500 of them.
+        """
+        call = Call(
+            "get_run_statistics",
+            "GET",
+            "/api/v1/statistics/runs",
+            query={
+                "since": since,
+                "until": until,
+                "task": task,
+                "queue": queue,
+                "schedule_id": schedule_id,
+                "interval": interval,
+            },
+        )
+        return self._client.fetch(call, models.StatisticsSeries)
+
+    def tasks(
+        self,
+        *,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        task: str | None = None,
+        queue: Literal["system", "priority_high", "priority_low", "celery"] | None = None,
+        schedule_id: UUID | str | None = None,
+    ) -> models.StatisticsByTask:
+        """The same figures for each task over the whole range, also of tasks that are not registered any more.
+
+        Args:
+            since: Included; a day before `until` when absent.
+            until: Excluded; now when absent.
+            task: Registered name.
+        """
+        call = Call(
+            "get_task_statistics",
+            "GET",
+            "/api/v1/statistics/tasks",
+            query={"since": since, "until": until, "task": task, "queue": queue, "schedule_id": schedule_id},
+        )
+        return self._client.fetch(call, models.StatisticsByTask)
+
+
 class TasksResource(Resource):
     """Tasks."""
 
-    def list(self, *, limit: int | None = None, cursor: str | None = None) -> Page[models.Task]:
-        """The tasks that are registered in this service's code, by name.
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        search: str | None = None,
+        queue: Literal["system", "priority_high", "priority_low", "celery"] | None = None,
+        schedulable: bool | None = None,
+        statistics: bool | None = None,
+    ) -> Page[models.Task]:
+        """The tasks that are registered in this service's code, by name, filtered by name, queue and use.
 
         Args:
             limit: Items on a page.
             cursor: `next_cursor` of the page before; the first page has none.
+            search: Part of its name, path or description.
+            statistics: Count the runs of the last 24 hours, too.
         """
-        call = Call("list_tasks", "GET", "/api/v1/tasks", query={"limit": limit, "cursor": cursor})
+        call = Call(
+            "list_tasks",
+            "GET",
+            "/api/v1/tasks",
+            query={
+                "limit": limit,
+                "cursor": cursor,
+                "search": search,
+                "queue": queue,
+                "schedulable": schedulable,
+                "statistics": statistics,
+            },
+        )
         return self._client.page(call, models.Task)
 
-    def get(self, name: str, /) -> models.Task:
-        """One task, by its registered name, dotted path or alias."""
-        call = Call("get_task", "GET", f"/api/v1/tasks/{segment('name', name)}")
+    def get(self, name: str, /, *, statistics: bool | None = None) -> models.Task:
+        """One task, by its registered name, dotted path or alias.
+
+        Args:
+            statistics: Count the runs of the last 24 hours, too.
+        """
+        call = Call(
+            "get_task", "GET", f"/api/v1/tasks/{segment('name', name)}", query={"statistics": statistics}
+        )
         return self._client.fetch(call, models.Task)
 
     def run(
@@ -979,9 +1477,13 @@ class UsersResource(Resource):
         )
         return self._client.page(call, models.User)
 
-    def create(self, **fields: Unpack[bodies.UserCreate]) -> models.User:
+    def create(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[bodies.UserCreate]
+    ) -> models.User:
         """Somebody who may log in from now on."""
-        call = Call("create_user", "POST", "/api/v1/users", body=fields)
+        call = Call(
+            "create_user", "POST", "/api/v1/users", keyed=True, idempotency_key=idempotency_key, body=fields
+        )
         return self._client.fetch(call, models.User)
 
     def get(self, user_id: UUID | str, /) -> models.User:
@@ -989,14 +1491,27 @@ class UsersResource(Resource):
         call = Call("get_user", "GET", f"/api/v1/users/{segment('user_id', user_id)}")
         return self._client.fetch(call, models.User)
 
-    def update(self, user_id: UUID | str, /, **fields: Unpack[bodies.UserUpdate]) -> models.User:
+    def update(
+        self, user_id: UUID | str, /, *, if_match: int | str = "*", **fields: Unpack[bodies.UserUpdate]
+    ) -> models.User:
         """Role, activity, or a new password. The last active administrator stays one."""
-        call = Call("update_user", "PATCH", f"/api/v1/users/{segment('user_id', user_id)}", body=fields)
+        call = Call(
+            "update_user",
+            "PATCH",
+            f"/api/v1/users/{segment('user_id', user_id)}",
+            headers={"If-Match": entity_tag(if_match)},
+            body=fields,
+        )
         return self._client.fetch(call, models.User)
 
-    def delete(self, user_id: UUID | str, /) -> None:
+    def delete(self, user_id: UUID | str, /, *, if_match: int | str = "*") -> None:
         """With sessions and API keys; what they did stays in the audit. Not the last active administrator."""
-        call = Call("delete_user", "DELETE", f"/api/v1/users/{segment('user_id', user_id)}")
+        call = Call(
+            "delete_user",
+            "DELETE",
+            f"/api/v1/users/{segment('user_id', user_id)}",
+            headers={"If-Match": entity_tag(if_match)},
+        )
         self._client.fetch_nothing(call)
 
 
@@ -1118,17 +1633,36 @@ class WorkersResource(Resource):
     """Workers and beats."""
 
     def list(
-        self, *, limit: int | None = None, cursor: str | None = None, alive: bool | None = None
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        alive: bool | None = None,
+        state: Literal["starting", "ready", "draining", "stopped"] | None = None,
+        queue: Literal["system", "priority_high", "priority_low", "celery"] | None = None,
+        search: str | None = None,
     ) -> Page[models.Worker]:
-        """Workers, the youngest first; those that ended are kept for a week.
+        """Workers, the youngest first, filtered by life, state, queue and name; those that ended are kept for a week.
 
         Args:
             limit: Items on a page.
             cursor: `next_cursor` of the page before; the first page has none.
             alive: Only those that hold a lease, or only the others.
+            queue: One that it takes from.
+            search: Part of the name.
         """
         call = Call(
-            "list_workers", "GET", "/api/v1/workers", query={"limit": limit, "cursor": cursor, "alive": alive}
+            "list_workers",
+            "GET",
+            "/api/v1/workers",
+            query={
+                "limit": limit,
+                "cursor": cursor,
+                "alive": alive,
+                "state": state,
+                "queue": queue,
+                "search": search,
+            },
         )
         return self._client.page(call, models.Worker)
 
@@ -1136,6 +1670,51 @@ class WorkersResource(Resource):
         """One worker with its lease and the number of runs that it executes."""
         call = Call("get_worker", "GET", f"/api/v1/workers/{segment('worker_id', worker_id)}")
         return self._client.fetch(call, models.Worker)
+
+    def activity(self, worker_id: UUID | str, /) -> models.WorkerActivity:
+        """Active runs from the run table, which knows them also when the worker is silent; reserved ones from itself."""
+        call = Call(
+            "get_worker_activity", "GET", f"/api/v1/workers/{segment('worker_id', worker_id)}/activity"
+        )
+        return self._client.fetch(call, models.WorkerActivity)
+
+    def drain(self, worker_id: UUID | str, /) -> models.Worker:
+        """It takes nothing any more, and ends when its runs have ended, or after `UPBEAT_WORKER_DRAIN_TIMEOUT`.
+
+        Its supervisor, if it has one, starts another. 409 says how long a worker has been silent that cannot be asked."""
+        call = Call("drain_worker", "POST", f"/api/v1/workers/{segment('worker_id', worker_id)}/drain")
+        return self._client.fetch(call, models.Worker)
+
+    def resize(
+        self,
+        worker_id: UUID | str,
+        /,
+        *,
+        idempotency_key: str | None = None,
+        **fields: Unpack[bodies.ResizeRequest],
+    ) -> models.Worker:
+        """More or fewer slots, until it ends; `concurrency_wanted` is null again when it has them.
+
+        In the prefork pool children end as they become idle. The pool `solo` has one slot, and keeps it: 409."""
+        call = Call(
+            "resize_worker",
+            "POST",
+            f"/api/v1/workers/{segment('worker_id', worker_id)}/resize",
+            keyed=True,
+            idempotency_key=idempotency_key,
+            body=fields,
+        )
+        return self._client.fetch(call, models.Worker)
+
+    def revoke(self, worker_id: UUID | str, /, **fields: Unpack[bodies.RevokeRequest]) -> Run:
+        """As `POST /runs/{id}/cancel`, if this worker executes the run: another worker's is not touched (409)."""
+        call = Call(
+            "revoke_worker_run",
+            "POST",
+            f"/api/v1/workers/{segment('worker_id', worker_id)}/revoke",
+            body=fields,
+        )
+        return self._client.fetch(call, Run)
 
 
 class Resources(SyncShell):
@@ -1200,6 +1779,11 @@ class Resources(SyncShell):
     def sessions(self) -> SessionsResource:
         """SessionsResource."""
         return SessionsResource(self)
+
+    @cached_property
+    def statistics(self) -> StatisticsResource:
+        """StatisticsResource."""
+        return StatisticsResource(self)
 
     @cached_property
     def tasks(self) -> TasksResource:

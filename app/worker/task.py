@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, ClassVar, NoReturn
+from uuid import UUID
 
 from celery import Task as CeleryTask
 from celery.exceptions import Ignore, Reject, Retry
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app import failpoints
+from app import failpoints, logs
 from app.scheduling import requeue, run_logs, runs
 from app.scheduling.canvas import as_run_id
 from app.scheduling.catalogue import TaskSpec
@@ -23,7 +24,7 @@ from app.scheduling.liveness import renew_expired_lease
 from app.scheduling.messages import DEFAULT_QUEUE, RunMessage
 from app.scheduling.policies import Reason
 from app.settings import get_settings
-from app.worker import bookkeeping, calls, capture, codec, counters, execution, liveness, logs, outcomes
+from app.worker import bookkeeping, calls, capture, codec, counters, execution, liveness, outcomes
 from app.worker.execution import Execution, collecting
 from app.worker.specs import spec_of
 
@@ -63,6 +64,7 @@ class Task(CeleryTask):  # type: ignore[misc]
     """
 
     abstract = True
+    Request = "app.worker.request:Request"
     aliases: ClassVar[tuple[str, ...]] = ()
     schedulable: ClassVar[bool] = True
     default_queue: ClassVar[str] = DEFAULT_QUEUE
@@ -98,7 +100,7 @@ class Task(CeleryTask):  # type: ignore[misc]
         if isinstance(started, runs.Held):
             logger.info("run %s waits: %s", task_id, started.reason, extra={"action": "start_held"})
             raise Ignore("over its limit")
-        logs.current_run.set(task_id)
+        logs.enter(run_id=task_id, attempt=started.attempt, schedule_id=_text(started.schedule_id))
         canvas: dict[str, Any] = codec.from_stored(started.canvas or {})
         args[:] = codec.from_stored(started.args)
         kwargs.clear()
@@ -114,7 +116,7 @@ class Task(CeleryTask):  # type: ignore[misc]
             attempt=started.attempt,
             run_id=task_id,
             ignore_result=canvas.get("ignore_result", self.ignore_result),
-            schedule_id=None if started.schedule_id is None else str(started.schedule_id),
+            schedule_id=_text(started.schedule_id),
             scheduled_for=None if started.scheduled_for is None else started.scheduled_for.isoformat(),
         )
         alone = not canvas and not started.settles
@@ -291,3 +293,7 @@ def send(app: Any, made: calls.Call, options: Mapping[str, Any], trail: bool = T
 def publish(app: Any, messages: Sequence[RunMessage | None]) -> None:
     """Wake workers; a broker that is away is logged, and the runs are sent later."""
     app.publisher.try_publish([message for message in messages if message is not None])
+
+
+def _text(value: UUID | None) -> str | None:
+    return None if value is None else str(value)

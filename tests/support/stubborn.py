@@ -62,7 +62,7 @@ async def context(self: Any) -> list[object]:
 
     async def inner() -> list[object]:
         await asyncio.sleep(0)
-        return [current_run.get(), self.request.id]
+        return [current_run(), self.request.id]
 
     logger.warning("inside of the run")
     return [await inner(), await asyncio.create_task(inner())]

@@ -111,21 +111,25 @@ def finish(
         drawn = draw(app, session, run_id, outcome, document=document, successors=successors, request=request)
         return _Ended(state, drawn.messages, drawn.inline)
 
-    if _called_by_parent(outcome):
-        at_once = _at_once_or_later(work, run_id, attempt, outcome)
-        if at_once is None:
-            return None
-        ended = at_once
-    else:
-        try:
-            ended = bookkeeping.transact(work, patience=PATIENCE)
-        except SQLAlchemyError as error:
-            ended = _Ended(_not_recorded(run_id, attempt, worker_id, error))
-        failpoints.reach("finish.committed")
+    ended = _record(work, run_id, attempt, outcome)
+    if ended is None:
+        return None
     if running is not None:
         running.settled = True
     _after(app, ended)
     return ended.state
+
+
+def _record(work: Callable[[Session], _Ended], run_id: UUID, attempt: int, outcome: Outcome) -> _Ended | None:
+    """Do ``work``; None when it is done later."""
+    if _called_by_parent(outcome):
+        return _at_once_or_later(work, run_id, attempt, outcome)
+    try:
+        ended = bookkeeping.transact(work, patience=PATIENCE)
+    except SQLAlchemyError as error:
+        ended = _Ended(_not_recorded(run_id, attempt, liveness.worker_id(), error))
+    failpoints.reach("finish.committed")
+    return ended
 
 
 def _at_once_or_later(
@@ -163,7 +167,9 @@ def _not_recorded(run_id: UUID, attempt: int, worker_id: UUID, error: SQLAlchemy
 
     What it owes to others is left to the sweep.
     """
-    logger.exception("outcome refused", extra={"action": "outcome_refused", "run_id": str(run_id)})
+    logger.error(
+        "outcome refused", exc_info=error, extra={"action": "outcome_refused", "run_id": str(run_id)}
+    )
     told = f"The outcome could not be recorded: {bookkeeping.first_line(error)}"[:MESSAGE_LENGTH]
     document = {"type": "OutcomeNotRecorded", "message": told, "traceback": None}
     outcome = Outcome(RunState.FAILED, error=document)

@@ -23,7 +23,7 @@ from app.db import sync_engine, sync_sessions
 from app.db.listen import Listener
 from app.scheduling.dispatch import Dispatcher
 from app.settings import get_settings
-from app.worker import bookkeeping, measures, registration, tracing
+from app.worker import bookkeeping, logs, measures, registration, tracing
 from app.worker.watchdog import EXIT_STATUS, Watchdog
 
 logger = logging.getLogger(__name__)
@@ -189,6 +189,10 @@ class Beat(CeleryBeat):  # type: ignore[misc]
     """`celery -A app.worker beat`."""
 
     Service = Service
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.quiet = self.quiet or logs.in_json()
 
     def install_sync_handler(self, service: _StoppableService) -> None:
         """SIGTERM and SIGINT end the wait, not the transaction."""

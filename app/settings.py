@@ -469,7 +469,7 @@ def get_settings() -> Settings:
     """
     try:
         settings = Settings()
-        return Settings()
+
     except SettingsError as error:
         raise ConfigurationError(f"{error}. It takes JSON; correct it and start again.") from None
     except ValidationError as error:

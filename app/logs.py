@@ -58,7 +58,7 @@ def configure(
 def formatter(settings: LogSettings, *, colours: bool = False) -> logging.Formatter:
     """The form of a line."""
     json = settings.format == "json"
-    final = (
+    final: list[Processor] = (
         [structlog.processors.format_exc_info, _described, _ordered, _JSON]
         if json
         else [_described, _console(colours)]

@@ -192,7 +192,7 @@ class Beat(CeleryBeat):  # type: ignore[misc]
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.quiet = self.quiet or logs.in_json()
+        self.quiet: bool = options.get("quiet", False) or logs.in_json()
 
     def install_sync_handler(self, service: _StoppableService) -> None:
         """SIGTERM and SIGINT end the wait, not the transaction."""

@@ -268,6 +268,35 @@ class OutboundSettings(Group):
         return _items(self.allow)
 
 
+class AlertSettings(Group):
+    """When something is called wrong, and how long alerts are kept. The API process looks."""
+
+    model_config = _group("UPBEAT_ALERT_")
+
+    look_every: Seconds = 5.0
+    beat_silent: Seconds = Field(30.0, gt=0, description="Without a pass of any beat.")
+    queue_patience: Seconds = Field(60.0, gt=0, description="That runs wait in a queue without a consumer.")
+    keep_days: int = Field(90, ge=1, description="Of closed alerts.")
+
+
+class WebhookSettings(Group):
+    """How webhooks are delivered. The API process delivers; where is bounded by `UPBEAT_OUTBOUND_ALLOW`."""
+
+    model_config = _group("UPBEAT_WEBHOOK_")
+
+    look_every: Seconds = 1.0
+    timeout: Seconds = Field(10.0, gt=0, le=60, description="From connecting to the end of the answer.")
+    attempts: int = Field(10, ge=1, le=50)
+    retry_base: Seconds = Field(
+        5.0, gt=0, description="Before the second attempt; four times as long each time."
+    )
+    retry_cap: Seconds = 6 * 3600.0
+    at_once: int = Field(20, ge=1, le=200, description="Deliveries of one process at a time.")
+    at_once_each: int = Field(4, ge=1, le=100, description="Of these, to one webhook.")
+    rotation_grace: Seconds = Field(86_400.0, description="That a replaced secret signs too.")
+    keep_days: int = Field(30, ge=1, description="Of facts and their deliveries.")
+
+
 class ScheduleSettings(Group):
     """Where schedules are declared, besides the code."""
 
@@ -381,6 +410,8 @@ class Settings(BaseModel):
     schedules: ScheduleSettings = Field(default_factory=ScheduleSettings)
     secret: SecretSettings = Field(default_factory=SecretSettings)
     outbound: OutboundSettings = Field(default_factory=OutboundSettings)
+    alert: AlertSettings = Field(default_factory=AlertSettings)
+    webhook: WebhookSettings = Field(default_factory=WebhookSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     failpoints: FailpointSettings = Field(default_factory=FailpointSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)

@@ -51,8 +51,15 @@ TABLES: Final[dict[str, tuple[str, str, str]]] = {
     "celery_task_ids": ("SIU", "SIUD", "SIUD"),
     "celery_task_chords": ("SU", "SIUD", "SIUD"),
     "celery_task_groups": ("S", "SIUD", "SIUD"),
-    # Who is alive.
-    "celery_workers": ("S", "SIUD", "SUD"),
+    # Paused queues: people pause them, starts and wake-ups look.
+    "celery_queue_pauses": ("SIUD", "S", "S"),
+    # Facts are written by whoever makes them so; the API makes alerts and deliveries of them.
+    "facts": ("SIUD", "SI", "SI"),
+    "alerts": ("SIUD", "S", "S"),
+    "webhooks": ("SIUD", "SU", ""),
+    "webhook_deliveries": ("SIUD", "", ""),
+    # Who is alive, and what people ask of them.
+    "celery_workers": ("SU", "SIUD", "SUD"),
     "celery_beats": ("S", "SUD", "SIUD"),
     # Agents: the API edits them, workers call them and note their health.
     "agents": ("SIUD", "SU", ""),

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app import failpoints
 from app.db.partitions import ensure_partitions
-from app.scheduling import drift, liveness, runs, statements, tally, waiting
+from app.scheduling import drift, liveness, runs, statements, tally, waiting, wishes
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.firing import Due, Firer
 from app.scheduling.ids import new_id
@@ -38,6 +38,7 @@ BUSY_SLEEP = 0.01
 BROKER_RETRY = 1.0
 HARD_LIMIT_GRACE = 30.0
 PARTITIONS_EVERY = 3600.0
+SURVEY_EVERY = 2.0
 # How far the database's clock may run away from ours between two passes before it is called a jump: a share of a
 # lease, and more than a slow answer explains.
 CLOCK_JUMP = 0.25
@@ -125,7 +126,7 @@ class Dispatcher:
     def _pass(self) -> float:
         if self._is_time("partitions", PARTITIONS_EVERY):
             self._ensure_partitions()
-        if self._is_time("survey", self._settings.sweep_every):
+        if self._is_time("survey", min(SURVEY_EVERY, self._settings.sweep_every)):
             self._lost_messages.look()
         before = self._peek()
         self._mind_the_clock(before.now)
@@ -175,6 +176,8 @@ class Dispatcher:
                     "cap": self._settings.redispatch_cap,
                 },
             ).all()
+            # Their runs stay as they are, and copies of wake-ups do not pile up: `resume` sends them again.
+            paused = wishes.paused_queues(session)
         tally.count("dispatched", sum(row.state == "queued" for row in rows))
         for row in rows:
             if row.state != "queued":
@@ -185,7 +188,7 @@ class Dispatcher:
                     row.id, row.task, row.queue, row.attempt, row.options, traceparent=row.traceparent
                 )
                 for row in rows
-                if row.state == "queued"
+                if row.state == "queued" and row.queue not in paused
             ]
         )
         for run_id in [row.id for row in found if row.apart]:

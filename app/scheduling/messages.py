@@ -81,3 +81,10 @@ class Publisher(Protocol):
         Raises:
             BrokerUnavailable: the broker does not answer.
         """
+
+    def discard(self, queues: Sequence[str]) -> int:
+        """Drop the messages that lie in these queues; answers how many there were.
+
+        Raises:
+            BrokerUnavailable: some or all were not dropped.
+        """

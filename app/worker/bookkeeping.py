@@ -20,6 +20,10 @@ T = TypeVar("T")
 
 POOL_SIZE = 5
 LONGEST_PAUSE = 1.0
+# Classes of SQLSTATE: connection, transaction state (a server that is read-only, as in a failover), rollback,
+# resources (a full disk, no connection left), state of objects (a lock not to be had), operator intervention
+# (shutdown, time-outs), system error.
+PASSING = frozenset({"08", "25", "40", "53", "55", "57", "58"})
 
 
 class _Engine:
@@ -82,8 +86,7 @@ def is_away(error: Exception) -> bool:
     if not isinstance(error, DBAPIError):
         return False
     state = getattr(error.orig, "sqlstate", None)
-    # 08 connection, 57 operator intervention (shutdown, timeouts), 53 resources, 40 rollback.
-    return error.connection_invalidated or state is None or state[:2] in ("08", "57", "53", "40")
+    return error.connection_invalidated or state is None or state[:2] in PASSING
 
 
 def first_line(error: BaseException) -> str:

@@ -56,6 +56,8 @@ def celery_configuration() -> dict[str, Any]:
             "health_check_interval": 10,
         },
         "broker_connection_retry": True,
+        # Redis answers, but takes no writes for now: no memory left, a failover, a full disk.
+        "broker_channel_error_retry": True,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_connection_timeout": settings.broker.socket_timeout,

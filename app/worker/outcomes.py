@@ -21,7 +21,7 @@ from app.settings import get_settings
 from app.worker import bookkeeping, capture, codec, liveness
 from app.worker.bridge import RunCancelled
 from app.worker.canvas import Errback, call_inline, draw
-from app.worker.errors import error_of
+from app.worker.errors import MESSAGE_LENGTH, error_of
 from app.worker.execution import Execution
 
 __all__ = ["PATIENCE", "error_of", "finish", "outcome_of", "record_unregistered"]
@@ -103,12 +103,30 @@ def finish(
             )
             return None
     else:
-        ended = bookkeeping.transact(work, patience=PATIENCE)
+        try:
+            ended = bookkeeping.transact(work, patience=PATIENCE)
+        except SQLAlchemyError as error:
+            ended = _Ended(_not_recorded(run_id, attempt, worker_id, error))
         failpoints.reach("finish.committed")
     if running is not None:
         running.settled = True
     _after(app, ended)
     return ended.state
+
+
+def _not_recorded(run_id: UUID, attempt: int, worker_id: UUID, error: SQLAlchemyError) -> RunState | None:
+    """The database refuses an outcome for what is in it: the run fails with that, it must not stay open.
+
+    What it owes to others is left to the sweep.
+    """
+    logger.exception("outcome refused", extra={"action": "outcome_refused", "run_id": str(run_id)})
+    told = f"The outcome could not be recorded: {bookkeeping.first_line(error)}"[:MESSAGE_LENGTH]
+    document = {"type": "OutcomeNotRecorded", "message": told, "traceback": None}
+    outcome = Outcome(RunState.FAILED, error=document)
+    return bookkeeping.transact(
+        lambda session: runs.finish(session, run_id, attempt=attempt, outcome=outcome, worker_id=worker_id),
+        patience=PATIENCE,
+    )
 
 
 def _after(app: Any, ended: _Ended) -> None:

@@ -62,6 +62,7 @@ class Task(CeleryTask):  # type: ignore[misc]
     """
 
     abstract = True
+    Request = "app.worker.request:Request"
     aliases: ClassVar[tuple[str, ...]] = ()
     schedulable: ClassVar[bool] = True
     default_queue: ClassVar[str] = DEFAULT_QUEUE

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.db import sync_engine, sync_sessions
-from app.scheduling import canvas, liveness, runs
+from app.scheduling import canvas, liveness, run_logs, runs
 from app.scheduling.ids import new_id
 from app.scheduling.runs import Outcome, RunState
 from app.settings import Settings
@@ -83,6 +83,16 @@ async def test_a_queued_run_is_cancelled(admin: httpx.AsyncClient) -> None:
     assert found["error"]["message"] == "Cancelled by admin: not needed"
     again = await admin.post(f"/api/v1/runs/{run_id}/cancel")
     assert (again.status_code, again.json()["finished_at"]) == (202, found["finished_at"])
+
+
+async def test_a_queued_run_is_cancelled_while_somebody_follows_its_log(
+    admin: httpx.AsyncClient, sessions: sessionmaker[Session]
+) -> None:
+    run_id = await _run(admin)
+    with sessions.begin() as session:
+        assert run_logs.follow(session, [UUID(run_id)], 60)
+    answer = await admin.post(f"/api/v1/runs/{run_id}/cancel")
+    assert (answer.status_code, answer.json()["state"]) == (202, "cancelled")
 
 
 async def test_a_running_run_is_asked_to_stop(admin: httpx.AsyncClient, start: Start) -> None:
@@ -208,3 +218,26 @@ async def test_a_run_is_found_by_the_task_id_of_a_celery_client(
     with sessions.begin() as session:
         canvas.name_run(session, task_id, UUID(run_id))
     assert (await admin.get(f"/api/v1/runs/{task_id}")).json()["id"] == run_id
+
+
+async def test_runs_are_filtered_searched_and_sorted(
+    admin: httpx.AsyncClient, start: Start, worker: UUID
+) -> None:
+    since = datetime.now(UTC).isoformat()
+    ids = [await _run(admin, options={"queue": "priority_high"}) for _ in range(3)]
+    start(ids[1])
+    await admin.post(f"/api/v1/runs/{ids[2]}/cancel")
+
+    async def found(**query: object) -> list[str]:
+        answer = await admin.get("/api/v1/runs", params={"since": since, "queue": "priority_high", **query})  # type: ignore[dict-item]
+        assert answer.status_code == 200, answer.text
+        return [each["id"] for each in answer.json()["items"]]
+
+    assert await found(sort="created") == ids
+    assert await found() == ids[::-1]
+    first = (await admin.get("/api/v1/runs", params={"since": since, "sort": "created", "limit": 2})).json()
+    assert await found(sort="created", cursor=first["next_cursor"]) == ids[2:]
+    assert await found(search="TEST_TASK", origin="submit", requested_by="admin") == ids[::-1]
+    assert await found(search="nothing") == []
+    assert await found(worker_id=str(worker)) == [ids[1]]
+    assert await found(reason="cancelled_by_user") == [ids[2]]

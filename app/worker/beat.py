@@ -1,6 +1,7 @@
 """`celery beat`, and the beat inside another process: both only call the dispatcher, and wait where an edit can
 wake them."""
 
+import gc
 import logging
 import os
 import select
@@ -83,10 +84,13 @@ class DatabaseScheduler(Scheduler):  # type: ignore[misc]
         return 0.0
 
     def close(self) -> None:
-        """Give up all connections."""
+        """Complete what was claimed, and give up all connections."""
         super().close()
         self._listener.close()
         if self._engine is not None:
+            # A database that is away learns nothing of a broker that is: these runs are woken later then.
+            with suppress(SQLAlchemyError):
+                self._dispatcher.close()
             self._engine.dispose()
 
     @property
@@ -160,6 +164,9 @@ class Service(CeleryService):  # type: ignore[misc]
         self.scheduler.watch()
         measures.serve_beat()
         tracing.switch_on("upbeat-beat")
+        # What was imported stays: the collector need not go through it, which takes 70 ms, in the middle of a burst.
+        gc.collect()
+        gc.freeze()
         super().start(embedded_process=embedded_process)
 
     def stop(self, wait: bool = False) -> None:

@@ -42,7 +42,9 @@ def test_a_seeded_mix_of_all_faults(
     record_property: Report,
 ) -> None:
     name, redis_url = own_settings.database.name, own_settings.broker.url()
-    stack = Stack(processes, stack_environment(own_servers.postgres.url, name, redis_url, ledger.path), ledger)
+    stack = Stack(
+        processes, stack_environment(own_servers.postgres.url, name, redis_url, ledger.path), ledger
+    )
     stack.environment.update(QUICK)
     engine = sync_engine(own_settings.database, name="test")
     trial = Trial(sync_sessions(engine), own_servers.database_url(name), redis_url, ledger)

@@ -8,6 +8,7 @@ from uuid import UUID
 import httpx
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.db import sync_engine, sync_sessions
@@ -176,6 +177,25 @@ async def test_bulk_cancel_by_queue_and_time(admin: httpx.AsyncClient) -> None:
     assert states == ["cancelled"] * 3 + ["queued"]
     later = {"since": begun.isoformat(), "until": begun.isoformat()}
     assert (await admin.get("/api/v1/runs", params=later)).json()["items"] == []
+
+
+async def test_bulk_actions_are_a_transaction_for_each_run(
+    admin: httpx.AsyncClient, sessions: sessionmaker[Session]
+) -> None:
+    """The end of a run locks its schedule; several in one transaction could wait for each other in a circle."""
+    begun = datetime.now(UTC) - timedelta(milliseconds=5)
+    mine = [await _run(admin, options={"queue": "system"}) for _ in range(4)]
+    body = {"queue": "system", "since": begun.isoformat()}
+    assert (await admin.post("/api/v1/runs/cancel", json=body)).json()["changed"] == 4
+    made = (await admin.post("/api/v1/runs/replay", json=body | {"states": ["cancelled"]})).json()
+    assert made["changed"] == 4
+    query = text(
+        "SELECT count(DISTINCT xmin::text) FROM celery_task_runs WHERE {} = ANY(CAST(:ids AS uuid[]))"
+    )
+    with sessions() as session:
+        for column in ("id", "replay_of"):
+            written = session.scalar(text(query.text.format(column)), {"ids": mine})
+            assert written == 4, column
 
 
 @pytest.mark.parametrize(

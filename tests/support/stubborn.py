@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+from billiard.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import text
 
 from app.worker import app
@@ -38,6 +39,20 @@ def blocks(self: Any, path: str, seconds: float = 30.0) -> str:
     write("start", self.request)
     note(path, "started")
     time.sleep(seconds)
+    return "done"
+
+
+@app.task(name="stubborn.computes", bind=True)
+def computes(self: Any, path: str, seconds: float = 30.0) -> str:
+    """A plain function that never waits for long, and says so when it is interrupted."""
+    note(path, "started")
+    end = time.monotonic() + seconds
+    try:
+        while time.monotonic() < end:
+            time.sleep(0.01)
+    except SoftTimeLimitExceeded:
+        note(path, "interrupted")
+        raise
     return "done"
 
 

@@ -160,7 +160,9 @@ def nonsense(field: Field) -> bool:
 def replayed(field: Field) -> bool:
     """Also with attempts and tasks that are not theirs."""
     with field.database() as connection:
-        recent = connection.execute("SELECT id, task, attempt FROM celery_task_runs ORDER BY id DESC LIMIT 40").fetchall()
+        recent = connection.execute(
+            "SELECT id, task, attempt FROM celery_task_runs ORDER BY id DESC LIMIT 40"
+        ).fetchall()
     with field.broker() as client:
         for run_id, task, attempt in field.chance.sample(recent, min(len(recent), 8)):
             forged = rubbish.wake_up(

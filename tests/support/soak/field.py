@@ -74,7 +74,9 @@ class Field:
             if not member.expected_to_end:
                 status = member.process.popen.returncode
                 self.ended_by_themselves[f"{member.role}: {status}"] += 1
-                self.last_words[f"{member.name} {member.process.pid} {status}"] = member.process.output()[-20_000:]
+                self.last_words[f"{member.name} {member.process.pid} {status}"] = member.process.output()[
+                    -20_000:
+                ]
             member.bury()
             member.launch(self.chance)
             self.skewed += bool(member.skew)
@@ -134,7 +136,9 @@ class Field:
     def database(self) -> Iterator[psycopg.Connection]:
         """A session of an administrator."""
         options = "-c default_transaction_read_only=off -c statement_timeout=10000"
-        with psycopg.connect(self.trial.url, autocommit=True, connect_timeout=3, options=options) as connection:
+        with psycopg.connect(
+            self.trial.url, autocommit=True, connect_timeout=3, options=options
+        ) as connection:
             yield connection
 
     def held(self) -> psycopg.Connection:

@@ -43,9 +43,7 @@ class Verdict:
         ]
 
 
-def judge(
-    subject: Field, load: Load, earlier: list[list[checker.RunRow]], deadline: float = 60.0
-) -> Verdict:
+def judge(subject: Field, load: Load, earlier: list[list[checker.RunRow]], deadline: float = 60.0) -> Verdict:
     """End the schedules, wait until all runs have ended, and check every one of them.
 
     ``earlier`` are readings of runs from before: what was terminal then must not have changed.

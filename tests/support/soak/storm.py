@@ -53,7 +53,8 @@ class Storm:
         # What has been done least, for its weight, is due; chance decides among the nearest.
         names = [name for name in self.kinds if self.missed[name] < MISSED_OFTEN or counts[name]]
         ages = {
-            name: (counts[name] + self.missed[name] / 3 + self.field.chance.random()) / self.kinds[name].weight
+            name: (counts[name] + self.missed[name] / 3 + self.field.chance.random())
+            / self.kinds[name].weight
             for name in names
         }
         name = min(ages, key=ages.__getitem__)

@@ -63,7 +63,9 @@ def gluttony(field: Field) -> bool:
 
 @kind("a run passes its hard limit", 0.8)
 def too_long(field: Field) -> bool:
-    return _once(field, "support.block", task_args=[8.0], task_extra_config={"time_limit": 1, "queue": MORTAL_QUEUE})
+    return _once(
+        field, "support.block", task_args=[8.0], task_extra_config={"time_limit": 1, "queue": MORTAL_QUEUE}
+    )
 
 
 @kind("a run fails and is tried again", 1.0)
@@ -104,7 +106,9 @@ def hang_up(field: Field) -> bool:
     ).encode()
     whole = head + body
     with suppress(OSError):
-        with socket.create_connection((urlsplit(member.url).hostname, urlsplit(member.url).port), 2) as connection:
+        with socket.create_connection(
+            (urlsplit(member.url).hostname, urlsplit(member.url).port), 2
+        ) as connection:
             connection.sendall(whole[: field.chance.choice([20, len(head) + 3, len(whole)])])
         return True
     return False

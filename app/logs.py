@@ -57,12 +57,9 @@ def configure(
 
 def formatter(settings: LogSettings, *, colours: bool = False) -> logging.Formatter:
     """The form of a line."""
-    json = settings.format == "json"
-    final: list[Processor] = (
-        [structlog.processors.format_exc_info, _described, _ordered, _JSON]
-        if json
-        else [_described, _console(colours)]
-    )
+    final: list[Processor] = [_described, _console(colours)]
+    if settings.format == "json":
+        final = [structlog.processors.format_exc_info, _described, _ordered, _JSON]
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.contextvars.merge_contextvars, structlog.stdlib.ExtraAdder()],
         processors=final,

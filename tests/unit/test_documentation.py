@@ -106,7 +106,7 @@ def compose_knows(words: list[str]) -> bool:
 
 
 def test_the_reference_has_every_verb_variable_and_method(made: dict[str, str]) -> None:
-    assert len(command.verbs()) > 40
+    assert len(command.verbs()) > 35
     assert {"upbeat start", "upbeat schedules create", "upbeat users create"} <= command.verbs()
     assert {
         "DATABASE_URL",
@@ -120,4 +120,4 @@ def test_the_reference_has_every_verb_variable_and_method(made: dict[str, str]) 
     assert "### `client.runs.list`" in made["reference/sdk.md"]
     assert "`POST /api/v1/scheduled-tasks`: operator" in made["reference/api.md"]
     assert "`catchup_window`" in made["reference/reasons.md"]
-    assert command_line.info.help in made["reference/cli.md"]
+    assert str(command_line.info.help) in made["reference/cli.md"]

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -103,10 +104,7 @@ def finish(
             )
             return None
     else:
-        try:
-            ended = bookkeeping.transact(work, patience=PATIENCE)
-        except SQLAlchemyError as error:
-            ended = _Ended(_not_recorded(run_id, attempt, worker_id, error))
+        ended = _recorded(work, run_id, attempt, worker_id)
         failpoints.reach("finish.committed")
     if running is not None:
         running.settled = True
@@ -114,19 +112,23 @@ def finish(
     return ended.state
 
 
-def _not_recorded(run_id: UUID, attempt: int, worker_id: UUID, error: SQLAlchemyError) -> RunState | None:
-    """The database refuses an outcome for what is in it: the run fails with that, it must not stay open.
+def _recorded(work: Callable[[Session], _Ended], run_id: UUID, attempt: int, worker_id: UUID) -> _Ended:
+    """Do ``work``; when the database refuses it for what is in it, the run fails with that: it must not stay open.
 
-    What it owes to others is left to the sweep.
+    What it owes to others is left to the sweep then.
     """
-    logger.exception("outcome refused", extra={"action": "outcome_refused", "run_id": str(run_id)})
-    told = f"The outcome could not be recorded: {bookkeeping.first_line(error)}"[:MESSAGE_LENGTH]
+    try:
+        return bookkeeping.transact(work, patience=PATIENCE)
+    except SQLAlchemyError as error:
+        logger.exception("outcome refused", extra={"action": "outcome_refused", "run_id": str(run_id)})
+        told = f"The outcome could not be recorded: {bookkeeping.first_line(error)}"[:MESSAGE_LENGTH]
     document = {"type": "OutcomeNotRecorded", "message": told, "traceback": None}
-    outcome = Outcome(RunState.FAILED, error=document)
-    return bookkeeping.transact(
-        lambda session: runs.finish(session, run_id, attempt=attempt, outcome=outcome, worker_id=worker_id),
+    refused = Outcome(RunState.FAILED, error=document)
+    state = bookkeeping.transact(
+        lambda session: runs.finish(session, run_id, attempt=attempt, outcome=refused, worker_id=worker_id),
         patience=PATIENCE,
     )
+    return _Ended(state)
 
 
 def _after(app: Any, ended: _Ended) -> None:

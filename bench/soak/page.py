@@ -35,7 +35,13 @@ def growth(samples: Sequence[dict[str, Any]]) -> Iterator[tuple[str, float, floa
     for name, points in _memory(samples).items():
         warm = [point for point in points if point[0] >= points[0][0] + WARM]
         if points[-1][0] - points[0][0] >= LONG_ENOUGH:
-            yield name, (points[-1][0] - points[0][0]) / MINUTE, points[0][1], points[-1][1], 3600 * slope(warm)
+            yield (
+                name,
+                (points[-1][0] - points[0][0]) / MINUTE,
+                points[0][1],
+                points[-1][1],
+                3600 * slope(warm),
+            )
 
 
 def _growth(samples: Sequence[dict[str, Any]]) -> str:
@@ -58,10 +64,21 @@ def _memory(samples: Sequence[dict[str, Any]]) -> dict[str, list[tuple[float, fl
 def _plot(samples: Sequence[dict[str, Any]], injections: Sequence[dict[str, Any]], file: Path) -> None:
     figure, (late, deep, memory) = plt.subplots(3, 1, sharex=True, figsize=(11, 9), layout="constrained")
     minutes = [sample["at"] / MINUTE for sample in samples]
-    for name, words in (("lateness", "a run is made after its tick"), ("start_lateness", "a run starts after it is due")):
+    for name, words in (
+        ("lateness", "a run is made after its tick"),
+        ("start_lateness", "a run starts after it is due"),
+    ):
         late.plot(minutes, [max(sample[name] or 0, 1e-3) for sample in samples], label=words, linewidth=0.8)
-    late.set(yscale="log", ylabel="at most, s (ticks of 10 s)", title="Lateness, depth and memory while everything fails")
-    for name, words in (("messages", "messages in the queues"), ("queued", "runs queued"), ("running", "runs running")):
+    late.set(
+        yscale="log",
+        ylabel="at most, s (ticks of 10 s)",
+        title="Lateness, depth and memory while everything fails",
+    )
+    for name, words in (
+        ("messages", "messages in the queues"),
+        ("queued", "runs queued"),
+        ("running", "runs running"),
+    ):
         deep.plot(minutes, [sample[name] for sample in samples], label=words, linewidth=0.8)
     deep.set(ylabel="number")
     for name, points in _memory(samples).items():

@@ -59,7 +59,8 @@ def test_hosts_whose_clocks_are_wrong(stack: Stack, trial: Trial, record_propert
     stack.environment.update(QUICK)
     beats = [stack.beat(wait=False, env=skewed_by(seconds)) for seconds in (7200, -7200)]
     workers = [
-        stack.worker("-P", "threads", "-c", "3", wait=False, env=skewed_by(seconds)) for seconds in (5400, -5400)
+        stack.worker("-P", "threads", "-c", "3", wait=False, env=skewed_by(seconds))
+        for seconds in (5400, -5400)
     ]
     for beat in beats:
         beat.wait_for_output("beat: Starting", BOOT)

@@ -107,7 +107,9 @@ def eat(self: Any, megabytes: int) -> int:
     with recorded(self.request):
         before = resource.getrlimit(resource.RLIMIT_AS)
         pages = int(open("/proc/self/statm").read().split()[0])  # noqa: PTH123, SIM115 - a line in a test
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + megabytes * 2**20, before[1]))
+        resource.setrlimit(
+            resource.RLIMIT_AS, (pages * resource.getpagesize() + megabytes * 2**20, before[1])
+        )
         try:
             return len(bytearray(2 * megabytes * 2**20))
         finally:

@@ -94,13 +94,20 @@ def locked_schedules(field: Field) -> bool:
 
 @kind("somebody locks runs", 1.5)
 def locked_runs(field: Field) -> bool:
-    statement = "SELECT 1 FROM celery_task_runs WHERE state IN ('queued', 'running') LIMIT 50 FOR UPDATE SKIP LOCKED"
+    statement = (
+        "SELECT 1 FROM celery_task_runs WHERE state IN ('queued', 'running') LIMIT 50 FOR UPDATE SKIP LOCKED"
+    )
     return _hold(field, statement, 3)
 
 
 @kind("a table is locked, as by a migration", 0.8)
 def locked_table(field: Field) -> bool:
-    tables = ("celery_task_runs", "celery_periodic_task_configs", "celery_periodic_task_clocks", "celery_workers")
+    tables = (
+        "celery_task_runs",
+        "celery_periodic_task_configs",
+        "celery_periodic_task_clocks",
+        "celery_workers",
+    )
     return _hold(field, f"LOCK TABLE {field.chance.choice(tables)} IN ACCESS EXCLUSIVE MODE", 1.5)
 
 

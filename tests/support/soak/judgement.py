@@ -43,9 +43,7 @@ class Verdict:
         ]
 
 
-def judge(
-    subject: Field, load: Load, earlier: list[list[checker.RunRow]], deadline: float = 60.0
-) -> Verdict:
+def judge(subject: Field, load: Load, earlier: list[list[checker.RunRow]], deadline: float = 60.0) -> Verdict:
     """End the schedules, wait until all runs have ended, and check every one of them.
 
     ``earlier`` are readings of runs from before: what was terminal then must not have changed.
@@ -99,7 +97,7 @@ def _settled(subject: Field, but: str = FAULTY) -> bool:
         with psycopg.connect(subject.trial.url) as connection:
             (left,) = connection.execute(OPEN, [but]).fetchone() or (1,)
         with redis.Redis.from_url(subject.trial.redis_url) as client:
-            return left == 0 and sum(client.llen(queue) for queue in QUEUES) == 0
+            return bool(left == 0 and sum(client.llen(queue) for queue in QUEUES) == 0)
     except (psycopg.Error, RedisError):
         return False
 

@@ -16,6 +16,7 @@ from bench.page import machine
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 BEATS = (1, 2, 3, 5, 10, 30, 100)
+TOLD_BEATS = (1, 3, 10, 100)
 WORKERS = (10, 100, 1000, 10_000)
 MACHINES = (Machine(2), Machine(8), Machine(32), Machine(32, 8))
 SLOTS = 8
@@ -100,12 +101,14 @@ def _tables(costs: Costs) -> list[str]:
     ]
     seen: set[str] = set()
     for host in MACHINES:
-        for beats in BEATS:
+        for beats in TOLD_BEATS:
             cells = []
             for workers in WORKERS:
                 found = limit(costs, beats=beats, workers=workers, slots=SLOTS, seconds=SECONDS, machine=host)
                 seen.add(found.by)
-                cells.append(f"{found.rate:,.0f} ({found.by})")
+                cells.append(
+                    f"{found.rate:,.0f} ({found.by})" if found.rate else f"none: idle workers fill {found.by}"
+                )
             told.append(f"| {host.postgres_cores} | {host.redis_shards} | {beats} | {' | '.join(cells)} |")
     told += ["", "## What to do then", ""]
     told += [f"- Limited by **{by}**: {ADVICE[by]}." for by in ADVICE if by in seen]
@@ -113,6 +116,9 @@ def _tables(costs: Costs) -> list[str]:
         f"- **Connections**: a worker holds about three, so {WORKERS[-1]:,} workers want {3 * WORKERS[-1]:,}. From about a",
         "  hundred workers on, put a pooler in transaction mode between (leases and bookkeeping are short transactions;",
         "  `LISTEN` needs a session, so beats and waiting callers connect directly), or run fewer workers with more slots.",
+        "- **Idle workers**: each asks Redis and renews its lease all the time. Start thousands of them with",
+        "  `--without-gossip --without-mingle`: what workers tell each other grows with the square of their number, and is",
+        "  not in this model.",
         "- More beats than two or three are for availability, not for speed: each passes over the rows that others hold.",
     ]
     return told

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import Body, Response, status
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.api.dependencies import Caller, SchedulerOf
 from app.api.guards import OPERATE, READ, guarded
@@ -15,6 +15,7 @@ from app.api.problems import READS_ONE, WRITES, WRITES_ONE
 from app.api.routing import resource_router
 from app.api.runs import Run, run_location, run_made
 from app.scheduling.config import QueueName
+from app.scheduling.inputs import Instant
 from app.scheduling.run_operations import Attempts, Bulk
 from app.scheduling.selecting import FAILED, RunFilter
 from app.scheduling.states import RunState
@@ -54,8 +55,8 @@ class BulkRequest(BaseModel):
     task: FilterText | None = Field(None, description="Registered name.")
     queue: QueueName | None = None
     exception: FilterText | None = Field(None, description="Type of the error: `ValueError`, `module.Name`.")
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Instant | None = None
+    until: Instant | None = None
     dry_run: bool = Field(False, description="Count, and do nothing.")
     limit: int = Field(1000, ge=1, le=MAX_BULK)
 
@@ -136,7 +137,22 @@ class RunAttempts(BaseModel):
         )
 
 
-@router.post("/cancel", responses=WRITES, summary="Cancel many runs")
+class RunWhy(BaseModel):
+    """What became of a run, or what it waits for."""
+
+    state: RunState
+    reason: str | None = Field(description="The reason code; of a run that waits, why it does.")
+    explanation: str = Field(description="In a sentence.")
+
+
+@router.get("/{run_id}/why", responses=READS_ONE, summary="Why does it wait, or why didn't it run?")
+@guarded(READ)
+async def explain_run(run_id: UUID, scheduler: SchedulerOf) -> RunWhy:
+    """Of a run that waits: a paused queue, a limit, another run, no worker, or its time; else how it ended."""
+    return RunWhy.model_validate(await scheduler.explain_run(run_id), from_attributes=True)
+
+
+@router.post("/cancel", responses=WRITES, dependencies=[repeatable()], summary="Cancel many runs")
 @guarded(OPERATE)
 async def cancel_runs(body: BulkCancelRequest, scheduler: SchedulerOf, user: Caller) -> Done:
     """Cancel the runs that the filter finds, the oldest first, up to `limit`."""
@@ -150,7 +166,7 @@ async def cancel_runs(body: BulkCancelRequest, scheduler: SchedulerOf, user: Cal
     return Done.of(bulk, dry_run=body.dry_run)
 
 
-@router.post("/replay", responses=WRITES, summary="Replay many runs")
+@router.post("/replay", responses=WRITES, dependencies=[repeatable()], summary="Replay many runs")
 @guarded(OPERATE)
 async def replay_runs(body: BulkRequest, scheduler: SchedulerOf, user: Caller) -> Done:
     """Replay the runs that the filter finds and that were not replayed yet; failed ones when no state is given."""

@@ -50,6 +50,9 @@ def celery_configuration() -> dict[str, Any]:
         "broker_transport_options": {
             "queue_order_strategy": "priority",
             "priority_steps": [0],
+            # Otherwise kombu keeps in Redis what a worker has taken, and gives it back an hour after the worker was
+            # lost: two transactions a message. Ours is a wake-up, sent again from PostgreSQL, much sooner.
+            "ack_emulation": False,
             "socket_timeout": settings.broker.socket_timeout,
             "socket_connect_timeout": settings.broker.socket_timeout,
             "socket_keepalive": True,

@@ -245,13 +245,16 @@ async def stream_scheduled_tasks(
 )
 @guarded(READ)
 async def stream_queues(
-    query: Annotated[QueueEventQuery, Query()], request: Request, services: ServicesOf
+    query: Annotated[QueueEventQuery, Query()],
+    request: Request,
+    services: ServicesOf,
+    last_event_id: LastEventId = None,
 ) -> StreamingResponse:
     """How much is in each queue: all of them first, then each that changes, at most once a second.
 
     A reconnection begins with all of them again. Heartbeats come every 15 seconds.
     """
-    return await _stream(request, services.feed, Topic.QUEUES, query.wants, None)
+    return await _stream(request, services.feed, Topic.QUEUES, query.wants, last_event_id)
 
 
 async def _stream(

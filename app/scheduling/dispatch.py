@@ -170,7 +170,7 @@ class Dispatcher:
         with self._sessions.begin() as session:
             claimed = session.execute(statements.claim(self._settings.batch)).all()
             if claimed:
-                due = [Due(row.schedule_id, row.next_run_at, row.run_count) for row in claimed]
+                due = [Due(*clock) for *clock, _now in claimed]
                 messages = self._firer.fire(session, due, claimed[0].now)
                 failpoints.reach("beat.fired")
         if claimed:

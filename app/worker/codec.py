@@ -16,6 +16,9 @@ def to_stored(value: Any, *, largest: int | None = None) -> Any:
     Raises:
         NotStorable: it is not JSON, not a number that JSON has, contains NUL or a lone surrogate, or is too large.
     """
+    if value is None or (type(value) in (bool, int) and abs(value) < 2**53):
+        # What most tasks return needs no look.
+        return value
     try:
         text = kombu_json.dumps(value)
         plain = json.loads(text, parse_constant=_refuse_constant)

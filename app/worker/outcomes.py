@@ -111,37 +111,25 @@ def finish(
         drawn = draw(app, session, run_id, outcome, document=document, successors=successors, request=request)
         return _Ended(state, drawn.messages, drawn.inline)
 
-    if _called_by_parent(outcome):
-        at_once = _at_once_or_later(work, run_id, attempt, outcome)
-        if at_once is None:
-            return None
-        ended = at_once
-    else:
-        ended = _patiently(work, run_id, attempt, worker_id)
-        failpoints.reach("finish.committed")
+    ended = _record(work, run_id, attempt, outcome)
+    if ended is None:
+        return None
     if running is not None:
         running.settled = True
     _after(app, ended)
     return ended.state
 
 
-def _patiently(work: Callable[[Session], _Ended], run_id: UUID, attempt: int, worker_id: UUID) -> _Ended:
-    """A run whose outcome the database refuses, for what is in it, fails with that: it must not stay open.
-
-    What it owes to others is left to the sweep.
-    """
+def _record(work: Callable[[Session], _Ended], run_id: UUID, attempt: int, outcome: Outcome) -> _Ended | None:
+    """Do ``work``; None when it is done later."""
+    if _called_by_parent(outcome):
+        return _at_once_or_later(work, run_id, attempt, outcome)
     try:
-        return bookkeeping.transact(work, patience=PATIENCE)
+        ended = bookkeeping.transact(work, patience=PATIENCE)
     except SQLAlchemyError as error:
-        logger.exception("outcome refused", extra={"action": "outcome_refused", "run_id": str(run_id)})
-        told = f"The outcome could not be recorded: {bookkeeping.first_line(error)}"[:MESSAGE_LENGTH]
-    document = {"type": "OutcomeNotRecorded", "message": told, "traceback": None}
-    outcome = Outcome(RunState.FAILED, error=document)
-    state = bookkeeping.transact(
-        lambda session: runs.finish(session, run_id, attempt=attempt, outcome=outcome, worker_id=worker_id),
-        patience=PATIENCE,
-    )
-    return _Ended(state)
+        ended = _Ended(_not_recorded(run_id, attempt, liveness.worker_id(), error))
+    failpoints.reach("finish.committed")
+    return ended
 
 
 def _at_once_or_later(
@@ -169,10 +157,26 @@ def _ends_alone(running: Execution, attempt: int, outcome: Outcome, worker_id: U
         return runs.finish_alone(
             _FINISH, running.run_id, attempt=attempt, outcome=outcome, worker_id=worker_id
         )
-    except SQLAlchemyError as error:
-        if bookkeeping.is_away(error):
-            raise
-        return False  # `finish` meets the refusal too, and records it.
+    except SQLAlchemyError:
+        # Refused for what is in it: `finish` meets the same, and records that.
+        return False
+
+
+def _not_recorded(run_id: UUID, attempt: int, worker_id: UUID, error: SQLAlchemyError) -> RunState | None:
+    """The database refuses an outcome for what is in it: the run fails with that, it must not stay open.
+
+    What it owes to others is left to the sweep.
+    """
+    logger.error(
+        "outcome refused", exc_info=error, extra={"action": "outcome_refused", "run_id": str(run_id)}
+    )
+    told = f"The outcome could not be recorded: {bookkeeping.first_line(error)}"[:MESSAGE_LENGTH]
+    document = {"type": "OutcomeNotRecorded", "message": told, "traceback": None}
+    outcome = Outcome(RunState.FAILED, error=document)
+    return bookkeeping.transact(
+        lambda session: runs.finish(session, run_id, attempt=attempt, outcome=outcome, worker_id=worker_id),
+        patience=PATIENCE,
+    )
 
 
 def _after(app: Any, ended: _Ended) -> None:

@@ -49,7 +49,7 @@ class Crew:
 
     name: str
     process: Process
-    broker: "redis.Redis[bytes]"
+    broker: Any
     stage: Callable[[str, int], None]
     missing: Callable[[int], int]
     servers: Servers
@@ -146,7 +146,7 @@ def ours(servers: Servers, folder: Path, *options: str, **environment: str) -> I
 def stock(name: str, servers: Servers, folder: Path, *options: str) -> Iterator[Crew]:
     """Bare Celery; ``name`` says which result backend, on servers that ours has too."""
     broker = servers.new_redis_url()
-    client: redis.Redis[bytes] = redis.Redis.from_url(broker)
+    client: Any = redis.Redis.from_url(broker)
     database = servers.new_database(migrated=False)
     backends = {
         "celery-redis-backend": broker,

@@ -291,6 +291,18 @@ def test_a_queue_without_a_consumer(engine: Engine, looking: Looking) -> None:
     assert looking.open() == {}
 
 
+def test_a_paused_queue_waits_on_purpose(engine: Engine, looking: Looking) -> None:
+    engine.create(queue="priority_low")
+    engine.execute_sql(
+        "INSERT INTO celery_queue_pauses (queue, paused_by, note) VALUES ('priority_low', 'me', 'because')"
+    )
+    engine.passes(60)
+    engine.passes(61)
+    assert looking.types() == []
+    engine.execute_sql("DELETE FROM celery_queue_pauses")
+    assert looking.types() == ["queue.unconsumed"]
+
+
 def test_one_process_looks_at_a_time(engine: Engine, looking: Looking) -> None:
     engine.create()
     engine.clock.advance(60)

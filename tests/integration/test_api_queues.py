@@ -206,7 +206,7 @@ async def test_a_prefork_pool_is_resized_and_drained(admin: httpx.AsyncClient, s
     here = await worker(admin, queue="system")
     url = f"{WORKERS}/{here['id']}"
     await admin.post(f"{url}/resize", json={"change": 1})
-    ids = [await submit(admin, "system", seconds=5) for _ in range(2)]
+    ids = [await submit(admin, "system", seconds=2.5) for _ in range(2)]
     for each in ids:
         await becomes(admin, each, "running")
 

@@ -14,8 +14,8 @@ import psycopg
 import pytest
 from fastapi import FastAPI
 
+from app.api import events, streams
 from app.api import feed as feeds
-from app.api import streams
 from app.api.feed import Feed, Reset, Topic
 from app.modules.auth import service
 from app.scheduling.changes import RunChange
@@ -182,7 +182,7 @@ async def test_who_was_away_for_too_long_is_told_so(client: httpx.AsyncClient) -
 
 @pytest.mark.parametrize("given", ["x", "-1", "9" * 17, "1" * 30, "²"])
 async def test_a_place_that_was_never_given(client: httpx.AsyncClient, given: str) -> None:
-    answer = await client.get(RUNS, headers={"Last-Event-ID": given.encode()})
+    answer = await client.get(RUNS, headers={b"Last-Event-ID": given.encode()})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "Last-Event-ID")
 
 
@@ -268,24 +268,32 @@ async def test_many_clients_are_one_reader_of_the_database(
         await stream.close()
 
 
-async def test_the_client_goes_on_after_the_service_was_replaced(
+async def test_streams_end_with_the_service_and_go_on_with_the_next(
     api: Api, client: httpx.AsyncClient, shared_stack: Stack
 ) -> None:
-    port = urlsplit(shared_stack.api().url).port
-    other = shared_stack.processes.started[-1]
-    heard: set[str] = set()
+    other = shared_stack.api("--timeout-graceful-shutdown", "30")
+    place, heard = urlsplit(other.url), set[str]()
 
     async def listen() -> None:
-        async with AsyncUpbeat(f"http://127.0.0.1:{port}", username=ADMIN[0], password=ADMIN[1]) as sdk:
+        async with AsyncUpbeat(other.url, username=ADMIN[0], password=ADMIN[1]) as sdk:
             async for event in sdk.runs.stream().resumed():
                 heard.add(event.json().get("id", event.name))
 
     listening = asyncio.create_task(listen())
     await eventually_async(lambda: _holds("ready" in heard), 15)
-    other.signal_main(signal.SIGTERM)
-    await asyncio.to_thread(other.wait, 4)
+    async with logged_in(other) as connection:
+        token = connection.headers["Authorization"]
+        with socket.create_connection((place.hostname or "", place.port or 0)) as unread:
+            request = f"GET {RUNS} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n\r\n"
+            unread.sendall(request.encode())
+            assert unread.recv(12) == b"HTTP/1.1 200"
+            opened = [await ready(connection, path) for path in (RUNS, SCHEDULES, QUEUES)]
+            other.process.signal_main(signal.SIGTERM)
+            await asyncio.wait_for(asyncio.gather(*(stream.task for stream in opened)), 10)
+            assert all(stream.events[-1] == ("end", {"reason": "closing"}) for stream in opened)
+            await asyncio.to_thread(other.process.wait, 10)
     missed = await submit(client)
-    command = [str(part) for part in other.popen.args]  # type: ignore[union-attr]
+    command = [str(part) for part in other.process.popen.args]  # type: ignore[union-attr]
     shared_stack.processes.start("again", command, shared_stack.environment)
     await eventually_async(lambda: _holds(missed in heard or listening.done()), 30)
     assert missed in heard
@@ -295,18 +303,6 @@ async def test_the_client_goes_on_after_the_service_was_replaced(
 
 async def _holds(value: bool) -> bool:  # noqa: FBT001
     return value
-
-
-async def test_open_streams_do_not_hold_up_the_services_end(
-    shared_stack: Stack, client: httpx.AsyncClient
-) -> None:
-    other = shared_stack.api("--timeout-graceful-shutdown", "30")
-    async with logged_in(other) as connection:
-        listening = [await ready(connection, path) for path in (RUNS, SCHEDULES, QUEUES)]
-        other.process.signal_main(signal.SIGTERM)
-        await asyncio.wait_for(asyncio.gather(*(stream.task for stream in listening)), 10)
-        assert all(stream.events[-1] == ("end", {"reason": "closing"}) for stream in listening)
-    await asyncio.to_thread(other.process.wait, 10)
 
 
 @pytest.fixture(scope="module")
@@ -373,7 +369,7 @@ async def test_a_stream_ends_with_its_session(
 ) -> None:
     """In this process, whose clock of checks is shortened: httpx's transport for applications gives whole answers."""
     monkeypatch.setattr(streams, "AUTHORIZED_FOR", 0.0)
-    monkeypatch.setattr(streams.events, "KEEP_ALIVE", 0.05)
+    monkeypatch.setattr(events, "KEEP_ALIVE", 0.05)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://upbeat.test") as inside:
         answer = await inside.post("/api/v1/auth/login", data={"username": ADMIN[0], "password": ADMIN[1]})
         bearer = {"Authorization": f"Bearer {answer.json()['access_token']}"}
@@ -383,15 +379,3 @@ async def test_a_stream_ends_with_its_session(
         text = (await asyncio.wait_for(stream, 10)).text
     assert text.rstrip().endswith('data: {"reason": "unauthorized"}')
     assert ": still here" in text
-
-
-async def test_a_connection_that_takes_nothing_does_not_hold_up_the_services_end(shared_stack: Stack) -> None:
-    other = shared_stack.api()
-    async with logged_in(other) as connection:
-        token = connection.headers["Authorization"]
-    place = urlsplit(other.url)
-    with socket.create_connection((place.hostname or "", place.port or 0)) as raw:
-        raw.sendall(f"GET {RUNS} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n\r\n".encode())
-        assert raw.recv(12) == b"HTTP/1.1 200"
-        other.process.signal_main(signal.SIGTERM)
-        await asyncio.to_thread(other.process.wait, 10)

@@ -47,7 +47,7 @@ class House:
     peer: Peer
 
     def webhooks(self, **changes: Any) -> Webhooks:
-        given = {"sealer": Sealer([KEY]), "outbound": LOOPBACK_ALLOWED} | changes
+        given: dict[str, Any] = {"sealer": Sealer([KEY]), "outbound": LOOPBACK_ALLOWED} | changes
         return Webhooks(self.sessions, self.settings.webhook, **given)
 
     def courier(self, outbound: OutboundPolicy = LOOPBACK_ALLOWED, **webhook: Any) -> Courier:

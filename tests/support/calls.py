@@ -1,6 +1,7 @@
 """Ordinary Celery code, for the tests of retries and canvas: nothing here knows Upbeat."""
 
 import asyncio
+import logging
 import os
 import time
 from pathlib import Path
@@ -166,7 +167,7 @@ def restartable(self: Any, seconds: float, *, aloud: bool = False) -> int:
     """Takes that long in its first attempt only; another worker may start it again."""
     write("start", self.request)
     if aloud:
-        print("this line is stored by the transaction that ends the run")
+        logging.getLogger(__name__).warning("stored by the transaction that ends the run")
     if not self.request.retries:
         time.sleep(seconds)
     write("end", self.request)

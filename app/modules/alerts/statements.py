@@ -98,11 +98,13 @@ SELECT DISTINCT jsonb_array_elements_text(queues) FROM celery_workers
 WHERE lease_expires_at > (SELECT clock_timestamp())
 """)
 
-# Looked at only for queues from which nobody takes, so it costs nothing as long as all is well.
+# Looked at only for queues from which nobody takes, so it costs nothing as long as all is well. A paused queue waits on
+# purpose.
 WAITING = text("""
 SELECT EXTRACT(EPOCH FROM (SELECT clock_timestamp()) - min(due_at))::float
 FROM celery_task_runs
 WHERE next_dispatch_at IS NOT NULL AND state = 'queued' AND queue = CAST(:queue AS text)
+  AND NOT EXISTS (SELECT FROM celery_queue_pauses p WHERE p.queue = CAST(:queue AS text))
   AND due_at <= (SELECT clock_timestamp())
 """)
 

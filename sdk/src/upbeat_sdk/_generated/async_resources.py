@@ -486,12 +486,21 @@ class AsyncQueuesResource(AsyncResource):
     """Queues."""
 
     def stream(
-        self, *, queue: Literal["system", "priority_high", "priority_low", "celery"] | None = None
+        self,
+        *,
+        queue: Literal["system", "priority_high", "priority_low", "celery"] | None = None,
+        last_event_id: str | None = None,
     ) -> AsyncEventStream:
         """How much is in each queue: all of them first, then each that changes, at most once a second.
 
         A reconnection begins with all of them again. Heartbeats come every 15 seconds."""
-        call = Call("stream_queues", "GET", "/api/v1/queues/stream", query={"queue": queue})
+        call = Call(
+            "stream_queues",
+            "GET",
+            "/api/v1/queues/stream",
+            query={"queue": queue},
+            headers={"last-event-id": last_event_id},
+        )
         return self._client.stream(call)
 
     def list(

@@ -49,7 +49,7 @@ def mean_value(stations: list[tuple[float, int]], think: float, customers: int) 
 
 def beats_together(costs: Costs, beats: int, cores: int) -> float:
     """Claims a second of beats that share their cores with PostgreSQL, and publish nothing: what can be measured."""
-    processor = costs.fire_beat + _fire_postgres(costs, beats)
+    processor = costs.claim_beat + _fire_postgres(costs, beats)
     return mean_value([(processor, cores)], costs.fire_wait, beats)
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 class Costs:
     """``fire_…`` for each tick (claim, decide, insert, advance, publish), ``run_…`` for each run (take, start, finish).
 
-    ``fire_wait`` is what of a firing is neither processor: the disk and the way there. ``skip`` is a row that another
+    ``claim_beat`` is the beat's share without publishing, ``fire_wait`` what of a firing with one beat is nobody's
+    processor time: the disk and the way there. ``skip`` is a row that another
     beat holds and a claim passes over. ``idle_…`` is per second of a worker's main process with nothing to do.
     """
 
+    claim_beat: float
     fire_beat: float
     fire_postgres: float
     fire_redis: float

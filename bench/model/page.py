@@ -59,6 +59,7 @@ def _head(costs: Costs, points: Sequence[Point]) -> list[str]:
             f"| a tick: claim, decide, insert, advance, publish | {micro['fire_beat']} | {micro['fire_postgres']} |"
             f" {micro['fire_redis']} | {micro['fire_wait']} |"
         ),
+        f"| the same without publishing | {micro['claim_beat']} | {micro['fire_postgres']} | | {micro['fire_wait']} |",
         f"| a run: take, start, execute, finish | {micro['run_worker']} | {micro['run_postgres']} | {micro['run_redis']} | |",
         f"| a second of an idle worker | | {micro['idle_postgres']} | {micro['idle_redis']} | |",
         f"| a row that another beat holds | | {micro['skip']} | | |",

@@ -8,6 +8,7 @@ from bench.model.capacity import BUSY, Machine, beats_apart, beats_together, lim
 from bench.model.costs import Costs
 
 COSTS = Costs(
+    claim_beat=30e-6,
     fire_beat=40e-6,
     fire_postgres=20e-6,
     fire_redis=2e-6,
@@ -41,7 +42,7 @@ def test_two_customers_of_one_station_share_it() -> None:
 
 def test_beats_on_the_cores_of_the_database_saturate_them() -> None:
     two, many = beats_together(COSTS, 2, cores=2), beats_together(COSTS, 50, cores=2)
-    assert two < many < 2 / (COSTS.fire_beat + COSTS.fire_postgres)
+    assert two < many < 2 / (COSTS.claim_beat + COSTS.fire_postgres)
 
 
 def test_a_crowd_of_beats_passes_over_each_others_rows() -> None:

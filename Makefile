@@ -1,6 +1,6 @@
 # Everything starts here: `make up` and `make test` need Python 3.11 or newer, and nothing else.
 .DEFAULT_GOAL := help
-.PHONY: help up test check faults bench lock install audit sdk docs wheels wheel-check
+.PHONY: help up test check faults soak fuzz bench model lock install audit sdk docs wheels wheel-check
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,9 +17,12 @@ help:
 	@echo 'make up      start everything in the foreground; Ctrl-C stops it'
 	@echo 'make test    run the tests; ARGS=tests/unit chooses, UPBEAT_TEST_POSTGRES=16 the older server'
 	@echo 'make check   what CI runs: lint, types, tests with coverage'
-	@echo 'make faults  every fault with the real leases (15 minutes); UPBEAT_TEST_SEED repeats one'
+	@echo 'make faults  every fault with the real leases (25 minutes); UPBEAT_TEST_SEED repeats one'
+	@echo 'make soak    all kinds of fault at random under load, with plots; MINUTES=30'
+	@echo 'make fuzz    what strangers send, at length; EXAMPLES=5000'
 	@echo 'make bench   measure, beside the peers (20 minutes; ARGS=--quick 4); ONLY=engine is a part'
 	@echo 'make sdk     write the generated part of sdk/ from openapi.json'
+	@echo 'make model   what more beats and workers than this machine has would do; writes docs/model.md'
 	@echo 'make docs    the site of docs/, with the reference, in build/site'
 	@echo 'make wheels  upbeat and upbeat-sdk, in dist/; make wheel-check installs them in an empty environment'
 	@echo 'make lock    compile requirements/ from pyproject.toml and bench.in'
@@ -43,8 +46,20 @@ check: $(VENV)/.installed-dev
 faults: $(VENV)/.installed-dev
 	@UPBEAT_TEST_FAULTS=full $(BIN)/python -m pytest $(PARALLEL) --timeout 900 tests/faults tests/integration/test_proxy.py $(ARGS)
 
+MINUTES ?= 30
+soak: $(VENV)/.installed-dev
+	@$(BIN)/python -m bench.soak --minutes $(MINUTES) $(ARGS)
+
+EXAMPLES ?= 5000
+fuzz: $(VENV)/.installed-dev
+	@UPBEAT_TEST_FUZZ=$(EXAMPLES) $(BIN)/python -m pytest --timeout 3600 tests/unit/test_fuzz.py tests/integration/test_fuzz.py $(ARGS)
+
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(ARGS)
+	@$(BIN)/python -m bench.page
+
+model: $(VENV)/.installed-dev
+	@$(BIN)/python -m bench.model $(ARGS)
 
 # After a change of openapi.json; a test says when it is due.
 sdk: $(VENV)/.installed-dev

@@ -31,6 +31,8 @@ def test_the_site_is_built_and_no_link_is_broken(made: dict[str, str], tmp_path:
         file = tmp_path / "build" / "docs" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
+    for image in (ROOT / "docs").glob("*.svg"):
+        shutil.copy(image, tmp_path / "build" / "docs")
     shutil.copy(ROOT / "zensical.toml", tmp_path)
     build = [str(Path(sys.executable).parent / "zensical"), "build", "--strict"]
     done = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -1,6 +1,6 @@
 # Everything starts here: `make up` and `make test` need Python 3.11 or newer, and nothing else.
 .DEFAULT_GOAL := help
-.PHONY: help up test check faults bench lock install audit sdk
+.PHONY: help up test check browser api-fuzz faults bench lock install audit sdk
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,6 +10,7 @@ UV_VERSION := 0.13.9
 # Two processes, each with servers of its own; a file's tests stay together. PARALLEL= for one.
 PARALLEL ?= -n 2 --dist loadfile
 RUN := $(BIN)/python
+REQUESTS ?= 10000
 # What speaks to the database in SQL of its own, on the older server too.
 ON_POSTGRES_16 := $(foreach part,schema dispatch runs overlap pausing plans history,tests/integration/test_$(part).py)
 
@@ -17,6 +18,8 @@ help:
 	@echo 'make up      start everything in the foreground; Ctrl-C stops it'
 	@echo 'make test    run the tests; ARGS=tests/unit chooses, UPBEAT_TEST_POSTGRES=16 the older server'
 	@echo 'make check   what CI runs: lint, types, tests with coverage'
+	@echo 'make browser Swagger UI in a real browser; UPBEAT_TEST_BROWSER names a Chromium'
+	@echo 'make api-fuzz REQUESTS=10000  schemathesis against the stack, as each kind of caller; UPBEAT_TEST_SEED repeats'
 	@echo 'make faults  every fault with the real leases (15 minutes); UPBEAT_TEST_SEED repeats one'
 	@echo 'make bench   measure, beside the peers (20 minutes; ARGS=--quick 4); ONLY=engine is a part'
 	@echo 'make sdk     write the generated part of sdk/ from openapi.json'
@@ -35,8 +38,19 @@ check: $(VENV)/.installed-dev
 	$(BIN)/coverage erase
 	$(MAKE) test RUN='$(BIN)/coverage run'
 	UPBEAT_TEST_POSTGRES=16 $(MAKE) test RUN='$(BIN)/coverage run' PARALLEL= ARGS='-q $(ON_POSTGRES_16)'
+	$(MAKE) browser
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# A Chromium of the system: what is there, else Debian's, where we may install it. The tests say it when there is none.
+browser: $(VENV)/.installed-dev
+	@test -n "$(UPBEAT_TEST_BROWSER)" || command -v chromium chromium-browser google-chrome >/dev/null \
+	    || test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null \
+	    || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; }
+	$(RUN) -m pytest -m browser tests/browser $(ARGS)
+
+api-fuzz: $(VENV)/.installed-dev
+	@UPBEAT_TEST_API_REQUESTS=$(REQUESTS) $(BIN)/python -m pytest -q -s --timeout 3600 tests/fuzz $(ARGS)
 
 faults: $(VENV)/.installed-dev
 	@UPBEAT_TEST_FAULTS=full $(BIN)/python -m pytest $(PARALLEL) --timeout 900 tests/faults tests/integration/test_proxy.py $(ARGS)

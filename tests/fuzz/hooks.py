@@ -16,7 +16,7 @@ from schemathesis import AuthContext, Case, HookContext, Response
 from fuzz.caller import ENDS_SESSIONS, Caller
 
 _caller = Caller.from_environment()
-_ledger = Path(os.environ["UPBEAT_TEST_FUZZ_LEDGER"]).open("a")
+_ledger = Path(os.environ["UPBEAT_TEST_FUZZ_LEDGER"])
 
 
 @schemathesis.auth(refresh_interval=None)
@@ -56,5 +56,5 @@ def after_call(context: HookContext, case: Case, response: Response) -> None:
             "location": location,
             "body": response.json() if response.content else None,
         }
-        _ledger.write(json.dumps(line) + "\n")
-        _ledger.flush()
+        with _ledger.open("a") as file:
+            file.write(json.dumps(line) + "\n")

@@ -1,6 +1,6 @@
 # Everything starts here: `make up` and `make test` need Python 3.11 or newer, and nothing else.
 .DEFAULT_GOAL := help
-.PHONY: help up test check browser api-fuzz faults bench lock install audit sdk
+.PHONY: help up test check browser api-fuzz faults bench lock install audit sdk docs wheels wheel-check
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,6 +23,8 @@ help:
 	@echo 'make faults  every fault with the real leases (15 minutes); UPBEAT_TEST_SEED repeats one'
 	@echo 'make bench   measure, beside the peers (20 minutes; ARGS=--quick 4); ONLY=engine is a part'
 	@echo 'make sdk     write the generated part of sdk/ from openapi.json'
+	@echo 'make docs    the site of docs/, with the reference, in build/site'
+	@echo 'make wheels  upbeat and upbeat-sdk, in dist/; make wheel-check installs them in an empty environment'
 	@echo 'make lock    compile requirements/ from pyproject.toml and bench.in'
 
 up: $(VENV)/.installed-embedded
@@ -62,6 +64,27 @@ bench: $(VENV)/.installed-dev
 sdk: $(VENV)/.installed-dev
 	@PYTHONPATH=sdk:sdk/src $(BIN)/python -m codegen
 
+docs: $(VENV)/.installed-dev
+	@PYTHONPATH=.:sdk/src $(BIN)/python -m docs.generate
+	@$(BIN)/zensical build --clean --strict
+	@echo 'build/site/index.html'
+
+wheels: $(VENV)/.installed-dev
+	@rm -rf dist
+	@$(BIN)/python -m hatchling build -t wheel -d dist
+	@cd sdk && ../$(BIN)/python -m hatchling build -t wheel -d ../dist
+
+# As somebody installs it who has nothing of this: every module can be imported, the command starts.
+wheel-check: wheels
+	@rm -rf build/empty && $(BIN)/python -m venv build/empty
+	@build/empty/bin/pip install $(PIP_FLAGS) -r requirements/server.txt
+	@build/empty/bin/pip install --no-deps --no-index --quiet dist/*.whl
+	@build/empty/bin/pip check
+	@cd build/empty && env -u PYTHONPATH bin/python -m compileall -q lib >/dev/null; bin/upbeat --help >/dev/null
+	@cd build/empty && env -u PYTHONPATH bin/python -c 'import importlib, pkgutil, app, upbeat_sdk; \
+	    print(len([importlib.import_module(m.name) for p in (app, upbeat_sdk) for m in pkgutil.walk_packages(p.__path__, p.__name__ + ".") \
+	    if not m.name.endswith(("__main__", "telemetry"))]), "modules can be imported")'
+
 install: $(VENV)/.installed-dev
 
 # Against the known advisories; --strict: a package that could not be looked up is a failure too.
@@ -94,10 +117,10 @@ $(BIN)/pip:
 
 lock:
 	@test -x .venv-lock/bin/uv || { $(BIN)/python -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv==$(UV_VERSION); }
-	@for set in server 'embedded --extra embedded' 'dev --extra embedded --extra dev --extra otel'; do \
+	@for set in server 'embedded --extra embedded' 'dev --extra embedded --extra dev --extra docs --extra otel'; do \
 	    set -- $$set; name=$$1; shift; \
 	    .venv-lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate --no-header \
-	        "$$@" pyproject.toml --output-file requirements/$$name.txt; \
+	        --no-emit-package upbeat-sdk "$$@" pyproject.toml --output-file requirements/$$name.txt; \
 	done
 	.venv-lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	    requirements/bench.in --output-file requirements/bench.txt

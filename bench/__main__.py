@@ -12,10 +12,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "sdk" / "src"))
 
-from bench import engine, run_logs, sdk
+from bench import engine, run_logs, sdk, worker
 
-PARTS = {"engine": engine, "run_logs": run_logs, "sdk": sdk}
-MEASURES = [*engine.MEASURES, *engine.WITH_IDLE, *sdk.MEASURES]
+PARTS = {"engine": engine, "run_logs": run_logs, "sdk": sdk, "worker": worker}
+MEASURES = [*engine.MEASURES, *engine.WITH_IDLE, *sdk.MEASURES, *worker.MEASURES]
 
 
 def main() -> None:

@@ -28,11 +28,13 @@ class RequestCompanion:
     render: Render | None = None
     answered: bool = False
     done: bool = False
+    in_parts: bool = False
+    forgetful: bool = False
 
     @property
     def waiting(self) -> bool:
-        """Whether the caller is known, and nothing is recorded yet."""
-        return self.entry is not None and not self.done
+        """Whether the caller is known, and nothing is recorded yet, or there are further parts to record."""
+        return self.entry is not None and (self.in_parts or not self.done)
 
     def joined(self) -> None:
         """It is recorded."""
@@ -46,7 +48,10 @@ class RequestCompanion:
         """
         if self.entry is None:
             return
-        if self.claim is not None:
+        if self.claim is not None and not self.done and self.forgetful:
+            idempotency.claim(session, self.claim, None)
+            self.answered = True
+        elif self.claim is not None and not self.done:
             known = self.render is not None and result is not None
             answer = self.render(result) if self.render is not None and known else None
             if known and answer is None:
@@ -80,6 +85,17 @@ def arm(request: Request, guard: Guard, caller: Principal) -> None:
         request_id=request.scope["state"].get(REQUEST_ID),
         address=request.client.host if request.client else None,
     )
+
+
+def in_parts(request: Request) -> None:
+    """What this request changes is committed in several transactions: each is recorded with its own changes."""
+    companion_of(request.scope).in_parts = True
+
+
+def only_looks(request: Request) -> None:
+    """This request changes nothing, whatever its method is: a dry run. Nothing is recorded, no key is used up."""
+    companion = companion_of(request.scope)
+    companion.entry = companion.claim = None
 
 
 def _with(entry: audit.Entry, changes: Changes, made: UUID | None) -> audit.Entry:

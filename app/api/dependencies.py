@@ -7,23 +7,26 @@ route's own guard (`app.api.guards`), and lets nobody through where there is non
 from dataclasses import dataclass
 from typing import Annotated, cast
 
-import structlog
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from app import logs
 from app.api.companion import arm
 from app.api.credentials import bearer, cookie, principal_of
+from app.api.feed import Feed
 from app.api.following import Following
 from app.api.guards import guard_of_request, resource_of
+from app.api.outages import is_outage
 from app.api.probe import Probe
 from app.api.ratelimit import Limiter
 from app.api.scrapes import Scrapes
-from app.errors import Unauthenticated
+from app.errors import Forbidden, TooManyRequests, Unauthenticated
 from app.modules.auth.service import Principal
 from app.outbound import OutboundPolicy
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.facade import Scheduler
 from app.scheduling.observing import Observer
+from app.scheduling.statistics import Statistics
 from app.sealing import Sealer
 from app.settings import Settings
 
@@ -39,7 +42,9 @@ class Services:
     probe: Probe
     limiter: Limiter
     observer: Observer
+    statistics: Statistics
     following: Following
+    feed: Feed
     scrapes: Scrapes
     sealer: Sealer
     outbound: OutboundPolicy
@@ -81,8 +86,17 @@ async def caller(
             await limiter.refused(request)
             raise
         request.state.caller = known
-        structlog.contextvars.bind_contextvars(user=known.username)
+        logs.also(user=known.username, **_named(request))
     return known
+
+
+def _named(request: Request) -> dict[str, str]:
+    """The run or the schedule that the path is about."""
+    return {
+        name: str(request.path_params[name])
+        for name in ("run_id", "schedule_id")
+        if name in request.path_params
+    }
 
 
 async def authorize(request: Request, user: Annotated[Principal, Depends(caller)]) -> None:
@@ -104,6 +118,19 @@ async def authorize(request: Request, user: Annotated[Principal, Depends(caller)
 async def authorize_request(request: Request) -> None:
     """`authorize`, outside of the framework's dependency resolution."""
     await authorize(request, await caller(request, await bearer(request), await cookie(request)))
+
+
+async def still_authorized(request: Request) -> bool:
+    """Whether the caller of a request that has lasted for a while may still make it; an outage is no answer."""
+    request.state.caller = None
+    try:
+        await authorize_request(request)
+    except (Unauthenticated, Forbidden):
+        return False
+    except Exception as error:
+        if not (is_outage(error) or isinstance(error, TooManyRequests)):
+            raise
+    return True
 
 
 SchedulerOf = Annotated[Scheduler, Depends(scheduler)]

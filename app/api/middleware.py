@@ -13,12 +13,14 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import logs
 from app.api.methods import literal_paths
 from app.api.problems import REQUEST_ID, http_problem, response, unexpected
 from app.errors import Unavailable
 
 HEADER = "X-Request-ID"
 _SANE = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
+_RUNS = "/api/v1/runs/"
 _QUIET = frozenset({"/livez", "/readyz"})
 
 log = structlog.get_logger("app.access")
@@ -48,23 +50,25 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
+                if (made := headers.get("Location", "")).startswith(_RUNS):
+                    logs.also(run_id=made.removeprefix(_RUNS))
                 headers[HEADER] = request_id
                 headers.update(scope["state"].get("rate_headers", {}))
             await send(message)
 
-        structlog.contextvars.clear_contextvars()
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            started = time.perf_counter()
-            try:
-                await self.app(scope, receive, answer)
-            except Exception:
-                log.exception("unhandled", action="unhandled", method=scope["method"], path=scope["path"])
-                if status is not None:
-                    # The answer has begun and cannot be taken back; the server cuts the connection.
-                    raise
-                await unexpected(scope)(scope, receive, answer)
-            finally:
-                _log(scope, status, time.perf_counter() - started)
+        logs.enter(request_id=request_id)
+        started = time.perf_counter()
+        try:
+            await self.app(scope, receive, answer)
+        except Exception:
+            log.exception("unhandled", action="unhandled", method=scope["method"], path=scope["path"])
+            if status is not None:
+                # The answer has begun and cannot be taken back; the server cuts the connection.
+                raise
+            await unexpected(scope)(scope, receive, answer)
+        finally:
+            _log(scope, status, time.perf_counter() - started)
+            logs.leave()
 
 
 class BodyLimit:

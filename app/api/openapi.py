@@ -11,13 +11,15 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import BaseModel
 
+from app.api import streams
 from app.api.guards import guard_of
 from app.api.problems import Problem, ProblemField
+from app.modules.webhooks.examples import RECEIVED
 
 VERSION = "1.0.0"
 # By what names the document knows the ways to prove who calls.
 BY_LOGIN: Final = "Password"
-BY_TOKEN: Final = "Token"  # noqa: S105 - a scheme of the document
+BY_TOKEN: Final = "Token"  # noqa: S105 - a name, not a secret
 DESCRIPTION = """The schedule-and-run service for Celery: nothing lost, nothing doubled, every tick accounted for.
 
 Press **Authorize** and log in with username and password to try the calls. Errors are problem
@@ -27,8 +29,12 @@ TAGS = [
     {"name": "Scheduled tasks", "description": "What runs when, under which policies."},
     {"name": "Runs", "description": "What was executed, is being executed, or was decided not to be."},
     {"name": "Tasks", "description": "What can be executed, and running it on demand."},
+    {"name": "Queues", "description": "What waits for workers; pause, resume and purge."},
     {"name": "Agents", "description": "HTTP endpoints that do work on demand, within a daily budget."},
+    {"name": "Alerts", "description": "What is wrong, from when it is noticed until it is over."},
+    {"name": "Webhooks", "description": RECEIVED},
     {"name": "Calendars", "description": "Dates on which schedules skip their ticks."},
+    {"name": "Statistics", "description": "Throughput, failures and lateness."},
     {"name": "Workers and beats", "description": "Who is there, and its last sign of life."},
     {
         "name": "Login",
@@ -61,9 +67,9 @@ def _document(app: FastAPI) -> dict[str, Any]:
         tags=app.openapi_tags,
     )
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for model in (Problem, ProblemField):
+    for model in (Problem, ProblemField, *streams.MODELS):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-        schema.pop("$defs", None)
+        schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema
     _declare_access(app, document)
     _declare_tokens(document)

@@ -138,7 +138,22 @@ class RunAttempts(BaseModel):
         )
 
 
-@router.post("/cancel", responses=WRITES, summary="Cancel many runs")
+class RunWhy(BaseModel):
+    """What became of a run, or what it waits for."""
+
+    state: RunState
+    reason: str | None = Field(description="The reason code; of a run that waits, why it does.")
+    explanation: str = Field(description="In a sentence.")
+
+
+@router.get("/{run_id}/why", responses=READS_ONE, summary="Why does it wait, or why didn't it run?")
+@guarded(READ)
+async def explain_run(run_id: UUID, scheduler: SchedulerOf) -> RunWhy:
+    """Of a run that waits: a paused queue, a limit, another run, no worker, or its time; else how it ended."""
+    return RunWhy.model_validate(await scheduler.explain_run(run_id), from_attributes=True)
+
+
+@router.post("/cancel", responses=WRITES, dependencies=[repeatable()], summary="Cancel many runs")
 @guarded(OPERATE)
 async def cancel_runs(
     body: Annotated[BulkCancelRequest, Body(openapi_examples=BULK_CANCEL_EXAMPLES)],
@@ -156,7 +171,7 @@ async def cancel_runs(
     return Done.of(bulk, dry_run=body.dry_run)
 
 
-@router.post("/replay", responses=WRITES, summary="Replay many runs")
+@router.post("/replay", responses=WRITES, dependencies=[repeatable()], summary="Replay many runs")
 @guarded(OPERATE)
 async def replay_runs(
     body: Annotated[BulkRequest, Body(openapi_examples=BULK_REPLAY_EXAMPLES)],

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CHECKOUT = Path(__file__).resolve().parents[2] / "sdk" / "src"
 LIMIT = 100  # items of a list, unless told
+KEY_HINT = "Set UPBEAT_TOKEN to a key, which is made by `upbeat api-keys create USER NAME --scope operate`."
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def connected() -> Iterator["Upbeat"]:
     """A client that calls with UPBEAT_TOKEN.
 
     Raises:
-        ConfigurationError: the SDK is not installed, nor in this checkout.
+        ConfigurationError: there is no token, or the SDK is not installed, nor in this checkout.
     """
     if find_spec("upbeat_sdk") is None:
         if not CHECKOUT.is_dir():
@@ -35,7 +36,10 @@ def connected() -> Iterator["Upbeat"]:
     from upbeat_sdk import Upbeat
 
     settings = get_settings().api
-    with Upbeat(settings.url or f"http://{LOOPBACK}:{settings.port}") as client:
+    if settings.token is None:
+        raise ConfigurationError(f"The service wants to know who calls. {KEY_HINT}")
+    url = settings.url or f"http://{LOOPBACK}:{settings.port}"
+    with Upbeat(url, token=settings.token.get_secret_value()) as client:
         yield client
 
 
@@ -69,10 +73,7 @@ def sdk_problem(error: Exception) -> str | None:
         return None
     said = "; ".join(str(error).split("\n")).rstrip(".")
     if isinstance(error, upbeat_sdk.Unauthenticated):
-        return (
-            f"{said}. Set UPBEAT_TOKEN to a key, which is made by"
-            " `upbeat api-keys create USER NAME --scope operate`."
-        )
+        return f"{said}. {KEY_HINT}"
     if isinstance(error, upbeat_sdk.ConnectionFailed):
         return f"{said}. Is the API there? `upbeat start api` starts it; UPBEAT_URL says where it is."
     return f"{said}."

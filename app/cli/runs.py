@@ -1,4 +1,4 @@
-"""`upbeat tasks|runs|workers`, over the SDK."""
+"""`upbeat tasks|runs`, over the SDK."""
 
 from typing import Annotated, Any
 
@@ -11,7 +11,6 @@ from app.cli.tables import print_json, show
 
 tasks = typer.Typer(help="The tasks that there are, and runs of them.", no_args_is_help=True)
 runs = typer.Typer(help="Runs: what was executed, is executed, or waits.", no_args_is_help=True)
-workers = typer.Typer(help="The workers.")
 
 Limit = Annotated[int, typer.Option(min=1, help="Items at most.")]
 Args = Annotated[str | None, typer.Option(help="Positional arguments, a JSON list.")]
@@ -166,18 +165,12 @@ def replay_run(
         told(made, wait=wait, timeout=timeout, as_json=as_json)
 
 
-@workers.callback(invoke_without_command=True)
-def list_workers(
-    *,
-    every: Annotated[bool, typer.Option("--all", help="Also those that have ended, for a week.")] = False,
-    limit: Limit = LIMIT,
-    as_json: Json = False,
-) -> None:
-    """List the workers that hold a lease."""
-    columns = {
-        "name": "worker", "state": "state", "pool": "pool", "concurrency": "slots", "active_runs": "running",
-        "queues": "queues", "started_at": "since",
-    }  # fmt: skip
+@runs.command("why")
+def explain_run(run: str, *, as_json: Json = False) -> None:
+    """Say what a run waits for, or how it ended."""
     with connected() as client:
-        found = client.workers.list(alive=None if every else True)
-        show(first(found, limit), columns, as_json=as_json, empty="No worker is alive.")
+        found = client.runs.why(run)
+    if as_json:
+        print_json(found.model_dump())
+    else:
+        print(f"{found.state}{f' ({found.reason})' if found.reason else ''}: {found.explanation}")

@@ -26,6 +26,7 @@ CRONTAB_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_wee
 _CLOSED = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 Seconds = float
 MAX_JITTER = 86_400
+MAX_REASON = 1000
 _SHARE = re.compile(r"(\d{1,2}(?:\.\d{1,6})?) ?%", re.ASCII)
 
 
@@ -136,6 +137,16 @@ class ExtraConfig(RunOptions):
         None,
         description="Spreads ticks over so many seconds, or over a share of the period, never onto the next tick.",
         examples=[30, "10%"],
+    )
+    grace: Seconds | None = Field(
+        None,
+        ge=1,
+        le=30 * 86_400,
+        description="Counted from each tick's nominal time. When its run is not over by then (not decided, not started"
+        " or still running), the schedule is late: an alert, and an event for webhooks.",
+    )
+    tags: list[Annotated[str, Field(pattern=r"^[\w.:/-]{1,50}$")]] = Field(
+        default_factory=list, max_length=20, description="Labels, by which webhooks can choose schedules."
     )
     calendars: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(
         default_factory=list, max_length=20, description="Names of calendars whose dates are skipped."
@@ -255,6 +266,9 @@ class ScheduleUpdate(ScheduleFields):
     task_args: Arguments | None = None
     task_kwargs: NamedArguments | None = None
     task_extra_config: ExtraConfig | None = None
+    reason: str | None = Field(
+        None, max_length=MAX_REASON, description="Why, for whoever wonders; kept with the version."
+    )
 
 
 class ScheduleDraft(ScheduleFields):

@@ -36,7 +36,7 @@ WHERE id = :id AND state = 'queued' AND next_dispatch_at < clock_timestamp() + m
 """)
 
 CONFIGS = text("""
-SELECT id, version, state, task_path, schedule::text AS schedule, task_extra_config::text AS extra
+SELECT id, state, task_path, schedule::text AS schedule, task_extra_config::text AS extra
 FROM celery_periodic_task_configs
 WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
@@ -163,6 +163,11 @@ WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued'
 """)
 
 
+# People may pause a queue: then nothing of it starts, whoever has a wake-up. An array is made once; a correlated
+# query would be set up for every partition.
+NOT_PAUSED = "queue <> ALL (ARRAY(SELECT p.queue FROM celery_queue_pauses p))"
+
+
 def _start(*, limited: bool) -> TextClause:
     free, cleared = (
         ("limit_key IS NOT NULL", ", reason = NULL, limit_slot_at = NULL")
@@ -176,12 +181,14 @@ SET state = 'running', started_at = clock_timestamp(), next_dispatch_at = NULL,
     published_at = COALESCE(:published_at, published_at){cleared}
 WHERE id = :id AND attempt = :attempt AND (CAST(:task AS text) IS NULL OR task = :task)
   AND (state = 'queued' AND blocked_by IS NULL AND {free} AND due_at <= clock_timestamp()
+           AND {NOT_PAUSED}
            AND (start_deadline IS NULL OR start_deadline > clock_timestamp())
        OR state = 'running' AND start_token = :token)
   AND EXISTS (SELECT 1 FROM celery_workers w
               WHERE w.id = :worker_id AND w.lease_expires_at > clock_timestamp())
 RETURNING args, kwargs, attempt, options, schedule_id, scheduled_for, canvas, task, queue,
-    EXTRACT(EPOCH FROM started_at - due_at)::float, EXTRACT(EPOCH FROM published_at - due_at)::float, traceparent
+    EXTRACT(EPOCH FROM started_at - due_at)::float AS start_lateness,
+    EXTRACT(EPOCH FROM published_at - due_at)::float AS dispatch_lateness, traceparent, settles
 """)
 
 
@@ -214,6 +221,16 @@ WHERE id = :id AND state = 'queued'
   AND (NOT :late OR start_deadline <= clock_timestamp())
   AND (:settling OR NOT settles AND limit_key IS NULL)
 RETURNING {_ENDED}
+""")
+
+# An end that concerns nobody else, and that nobody follows, as a transaction of its own.
+FINISH_ALONE = text("""
+UPDATE celery_task_runs
+SET state = :state, reason = :reason, finished_at = clock_timestamp(),
+    result = CAST(:result AS jsonb), error = CAST(:error AS jsonb)
+WHERE id = :id AND attempt = :attempt AND state = 'running' AND worker_id = :worker_id
+  AND NOT settles AND limit_key IS NULL AND streamed_until IS NULL
+RETURNING task, queue, state, EXTRACT(EPOCH FROM finished_at - started_at)::float AS seconds
 """)
 
 REQUEST_CANCEL = text("""

@@ -6,9 +6,10 @@ without properties. Here such a message is counted, logged and removed, and read
 
 import base64
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 from kombu.transport import TRANSPORT_ALIASES, redis
+from kombu.utils.scheduling import priority_cycle
 
 from app.worker import counters
 
@@ -123,8 +124,22 @@ def _json(raw: bytes, problem: str) -> Any:
         raise Refused(problem) from None
 
 
+class OpenQueues(priority_cycle):  # type: ignore[misc]
+    """Queues in strict order, without those that are paused: one set for the process, replaced as a whole."""
+
+    paused: ClassVar[frozenset[str]] = frozenset()
+
+    def consume(self, n: int) -> list[str]:
+        """The queues to wait for a message of."""
+        return [queue for queue in super().consume(n) if queue not in self.paused]
+
+
 class Channel(redis.Channel):  # type: ignore[misc]
     """Reads one message at a time, and outlives those that are rubbish."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._queue_cycle = OpenQueues()
 
     @property
     def do_restore(self) -> bool:

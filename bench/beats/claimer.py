@@ -34,6 +34,7 @@ def main() -> None:
     began, ended, claimed = time.time(), time.time(), 0
     while count := beat.fire():
         claimed, ended = claimed + count, time.time()
+    beat.close()
     print(json.dumps({"event": "done", "claimed": claimed, "began": began, "ended": ended}), flush=True)
 
 

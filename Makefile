@@ -1,6 +1,6 @@
 # Everything starts here: `make up` and `make test` need Python 3.11 or newer, and nothing else.
 .DEFAULT_GOAL := help
-.PHONY: help up test check faults soak fuzz bench model lock install audit sdk docs wheels wheel-check
+.PHONY: help up test check browser api-fuzz faults soak fuzz bench model lock install audit sdk docs wheels wheel-check
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,6 +10,7 @@ UV_VERSION := 0.13.9
 # Two processes, each with servers of its own; a file's tests stay together. PARALLEL= for one.
 PARALLEL ?= -n 2 --dist loadfile
 RUN := $(BIN)/python
+REQUESTS ?= 10000
 # What speaks to the database in SQL of its own, on the older server too.
 ON_POSTGRES_16 := $(foreach part,schema dispatch runs overlap pausing plans history,tests/integration/test_$(part).py)
 
@@ -17,6 +18,8 @@ help:
 	@echo 'make up      start everything in the foreground; Ctrl-C stops it'
 	@echo 'make test    run the tests; ARGS=tests/unit chooses, UPBEAT_TEST_POSTGRES=16 the older server'
 	@echo 'make check   what CI runs: lint, types, tests with coverage'
+	@echo 'make browser Swagger UI in a real browser; UPBEAT_TEST_BROWSER names a Chromium'
+	@echo 'make api-fuzz REQUESTS=10000  schemathesis against the stack, as each kind of caller; UPBEAT_TEST_SEED repeats'
 	@echo 'make faults  every fault with the real leases (25 minutes); UPBEAT_TEST_SEED repeats one'
 	@echo 'make soak    all kinds of fault at random under load, with plots; MINUTES=30'
 	@echo 'make fuzz    what strangers send, at length; EXAMPLES=5000'
@@ -40,8 +43,19 @@ check: $(VENV)/.installed-dev
 	$(BIN)/coverage erase
 	$(MAKE) test RUN='$(BIN)/coverage run'
 	UPBEAT_TEST_POSTGRES=16 $(MAKE) test RUN='$(BIN)/coverage run' PARALLEL= ARGS='-q $(ON_POSTGRES_16)'
+	$(MAKE) browser
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# A Chromium of the system: what is there, else Debian's, where we may install it. The tests say it when there is none.
+browser: $(VENV)/.installed-dev
+	@test -n "$(UPBEAT_TEST_BROWSER)" || command -v chromium chromium-browser google-chrome >/dev/null \
+	    || test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null \
+	    || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; }
+	$(RUN) -m pytest -m browser tests/browser $(ARGS)
+
+api-fuzz: $(VENV)/.installed-dev
+	@UPBEAT_TEST_API_REQUESTS=$(REQUESTS) $(BIN)/python -m pytest -q -s --timeout 3600 tests/fuzz $(ARGS)
 
 faults: $(VENV)/.installed-dev
 	@UPBEAT_TEST_FAULTS=full $(BIN)/python -m pytest $(PARALLEL) --timeout 900 tests/faults tests/integration/test_proxy.py $(ARGS)

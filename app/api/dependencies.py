@@ -100,16 +100,19 @@ def _named(request: Request) -> dict[str, str]:
 
 
 async def authorize(request: Request, user: Annotated[Principal, Depends(caller)]) -> None:
-    """Let those through whom the route's guard lets through; the rest of the request is theirs.
+    """Let those through whom the route's guard lets through; the rest of the request is theirs. Asked once a request.
 
     Raises:
         Forbidden: the caller may not call this route, or it declares no guard.
         TooManyRequests: the caller is too fast.
     """
+    if getattr(request.state, "authorized", False):
+        return
     guard = guard_of_request(request)
     await services(request).limiter.count(request, user)
     guard.check(user, resource_of(request))
     arm(request, guard, user)
+    request.state.authorized = True
 
 
 async def authorize_request(request: Request) -> None:

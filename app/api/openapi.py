@@ -3,11 +3,13 @@
 import json
 import sys
 from collections.abc import Iterator
-from typing import Any, Final
+from copy import deepcopy
+from typing import Any, Final, get_args
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import iter_route_contexts
+from fastapi.routing import APIRoute, iter_route_contexts
+from pydantic import BaseModel
 
 from app.api import streams
 from app.api.guards import guard_of
@@ -72,6 +74,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     _declare_access(app, document)
     _declare_tokens(document)
     _declare_preconditions(document)
+    _restore_nulls(app, document)
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     return document
 
@@ -107,6 +110,34 @@ def _declare_preconditions(document: dict[str, Any]) -> None:
             for parameter in operation["parameters"]:
                 if parameter["name"] == "If-Match":
                     parameter["required"] = True
+
+
+def _restore_nulls(app: FastAPI, document: dict[str, Any]) -> None:
+    """Give examples back as they were written: the framework leaves every null out of the document, theirs too."""
+    schemas = document["components"]["schemas"]
+    for context in iter_route_contexts(app.routes):
+        route = context.original_route
+        if not isinstance(route, APIRoute):
+            continue
+        shown = getattr(route.body_field and route.body_field.field_info, "openapi_examples", None)
+        for method in context.methods or ():
+            operation = document["paths"].get(context.path, {}).get(method.lower(), {})
+            if shown and operation:
+                operation["requestBody"]["content"]["application/json"]["examples"] = deepcopy(shown)
+        for model in _models(route.response_model):
+            extra = model.model_config.get("json_schema_extra")
+            if isinstance(extra, dict) and "examples" in extra:
+                schemas[model.__name__]["examples"] = deepcopy(extra["examples"])
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models of an answer: its own, and those of its fields."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        for field in annotation.model_fields.values():
+            yield from _models(field.annotation)
+    for part in get_args(annotation):
+        yield from _models(part)
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

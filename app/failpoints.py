@@ -1,13 +1,15 @@
 """Points at which a fault test kills or freezes this process; inert unless ``UPBEAT_FAILPOINTS`` arms one.
 
 ``UPBEAT_FAILPOINTS=beat.fired=kill@3,publish.pushed=freeze`` kills the process when it comes to the first point for
-the third time, and freezes it (SIGSTOP) when it comes to the second for the first time.
+the third time, and freezes it (SIGSTOP) when it comes to the second for the first time. ``UPBEAT_FAILPOINTS=@FILE``
+takes the same words from a file that may come at any time, and goes when it has been obeyed, once.
 """
 
 import os
 import signal
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from app.errors import ConfigurationError
 from app.settings import get_settings
@@ -24,6 +26,7 @@ POINTS = frozenset(
     }
 )
 SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}
+FROM_FILE = "@"
 
 
 @dataclass(slots=True)
@@ -53,14 +56,31 @@ def parse(text: str) -> dict[str, Armed]:
 
 
 @lru_cache(maxsize=1)
-def _armed() -> dict[str, Armed]:
-    return parse(get_settings().failpoints.armed)
+def _armed() -> dict[str, Armed] | Path:
+    stated = get_settings().failpoints.armed
+    return Path(stated.removeprefix(FROM_FILE)) if stated.startswith(FROM_FILE) else parse(stated)
 
 
 def reach(point: str) -> None:
     """Say that this process is at ``point``."""
     armed = _armed()
-    if armed and (found := armed.get(point)) is not None:
+    if not armed:
+        return
+    if isinstance(armed, Path):
+        _obey(armed, point)
+    elif (found := armed.get(point)) is not None:
         found.left -= 1
         if found.left == 0:
             os.kill(os.getpid(), found.number)
+
+
+def _obey(file: Path, point: str) -> None:
+    """Of several processes that share the file, the one that removes it is meant."""
+    try:
+        found = parse(file.read_text()).get(point)
+        if found is None:
+            return
+        file.unlink()
+    except FileNotFoundError:
+        return
+    os.kill(os.getpid(), found.number)

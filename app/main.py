@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 from fastapi import APIRouter, Depends, FastAPI
 
@@ -25,28 +26,37 @@ from app.api import (
     openapi,
     previews,
     problems,
+    queues,
     run_actions,
     run_logs,
     runs,
     schedule_actions,
+    schedule_bulk,
+    schedule_history,
     schedules,
     sessions,
+    statistics,
+    streams,
     tasks,
     tracing,
     upkeep,
     users,
+    worker_actions,
     workers,
 )
 from app.api.dependencies import Services, authorize
+from app.api.feed import Feed
 from app.api.following import Following, announced_end
 from app.api.probe import Probe
 from app.api.ratelimit import Limiter
 from app.api.scrapes import Scrapes
 from app.db import async_engine, async_sessions
 from app.modules.auth.service import RememberedKeys
+from app.modules.webhooks.courier import Courier
 from app.outbound import OutboundPolicy
 from app.scheduling.facade import Scheduler
 from app.scheduling.observing import Observer
+from app.scheduling.statistics import Statistics
 from app.sealing import Sealer
 from app.settings import Settings, get_settings
 from app.worker import app as celery_app
@@ -54,6 +64,34 @@ from app.worker import catalogue
 from app.worker.beat import EmbeddedBeat
 from app.worker.publisher import CeleryPublisher
 from app.worker.tracing import flush as flush_traces
+
+# Event streams come before the paths that have an id in the same place.
+RESOURCES: Final = (
+    auth.personal,
+    sessions.router,
+    api_keys.router,
+    users.router,
+    audit.router,
+    schedule_bulk.router,
+    streams.runs,
+    streams.schedules,
+    streams.queues,
+    schedules.router,
+    schedule_actions.router,
+    schedule_history.router,
+    drift.router,
+    previews.router,
+    runs.router,
+    run_logs.router,
+    run_actions.router,
+    tasks.router,
+    queues.router,
+    statistics.router,
+    calendars.router,
+    workers.workers,
+    worker_actions.router,
+    workers.beats,
+)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -70,9 +108,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         units, publisher, known = async_sessions(engine), CeleryPublisher(celery_app), catalogue()
         scheduler = Scheduler(units, publisher, known, settings)
         limiter = Limiter(settings.rate, settings.broker.url())
-        probe = Probe(scheduler, publisher)
-        observer = Observer(units)
-        following = Following(settings.database, observer)
+        probe, observer = Probe(scheduler, publisher), Observer(units)
+        following, feed = Following(settings.database, observer), Feed(units)
         app.state.services = Services(
             settings=settings,
             sessions=units,
@@ -81,23 +118,26 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             probe=probe,
             limiter=limiter,
             observer=observer,
+            statistics=Statistics(units),
             following=following,
+            feed=feed,
             scrapes=Scrapes(observer, publisher),
             keys=RememberedKeys(units, settings.auth.key_age),
             sealer=sealer,
             outbound=outbound,
         )
-        clearing = asyncio.create_task(upkeep.keep_clear(units))
         beat = EmbeddedBeat(celery_app) if settings.api.embedded_beat else None
         if beat is not None:
             beat.start()
         # What the start made stays for good; the collector need not look at it again and again.
         gc.freeze()
         try:
-            with announced_end(following.end):
-                yield
+            with announced_end(following.end, feed.end):
+                courier = Courier(units, settings, sealer=sealer, outbound=outbound)
+                async with upkeep.alongside(upkeep.keep_clear(units), courier.run()):
+                    yield
         finally:
-            clearing.cancel()
+            await feed.close()
             await following.close()
             if beat is not None:
                 await asyncio.to_thread(beat.stop)
@@ -119,30 +159,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    people = (auth.personal, sessions.router, api_keys.router, users.router, audit.router)
-    resources = (
-        # The busiest first: a request passes the routers before its own.
-        tasks.router,
-        runs.router,
-        schedules.router,
-        schedule_actions.router,
-        drift.router,
-        previews.router,
-        run_logs.router,
-        run_actions.router,
-        calendars.router,
-        workers.workers,
-        workers.beats,
-    )
-    for router in (*resources, *people, *module_routers()):
-        app.include_router(router, prefix="/api/v1", dependencies=[Depends(authorize)])
-    app.include_router(auth.public, prefix="/api/v1")
     app.include_router(health.router)
     app.include_router(metrics.router)
+    app.include_router(auth.public, prefix="/api/v1")
+    for router in (*RESOURCES, *module_routers()):
+        app.include_router(router, prefix="/api/v1", dependencies=[Depends(authorize)])
     if settings.api.docs_enabled:
         docs.install(app)
     openapi.install(app)
     problems.install(app)
+    app.add_middleware(middleware.LiteralPaths, routes=app.routes)
     app.add_middleware(middleware.Deadline, seconds=settings.database.statement_timeout)
     app.add_middleware(middleware.BodyLimit, max_bytes=settings.api.max_body_bytes)
     app.add_middleware(middleware.RequestContext)

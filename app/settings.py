@@ -4,9 +4,11 @@ The variables that the user's description names keep their names (``DATABASE_URL
 ``CELERY_DATABASE_NAME``, ``REDIS_URL``, ``CELERY_BROKER_URL``); every other one starts with
 ``UPBEAT_`` and its group's name. Durations are seconds. ``.upbeat/env`` is read below the
 environment: `make up` leaves the addresses of its own servers there, so that a `celery` or
-`uvicorn` started by hand in the same checkout finds them.
+`uvicorn` started by hand in the same checkout finds them. Below both, a variable may be a file of
+its name, in /run/secrets (containers) or in systemd's folder of credentials.
 """
 
+import os
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -14,8 +16,14 @@ from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
 import limits
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic import AliasChoices, BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -23,6 +31,7 @@ from app.errors import ConfigurationError
 
 STATE_FOLDER = Path(".upbeat")
 RUNTIME_ENV = STATE_FOLDER / "env"
+CONTAINER_SECRETS = Path("/run/secrets")
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -37,7 +46,30 @@ def _items(text: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
-class DatabaseSettings(BaseSettings):
+def _secret_folders() -> list[Path]:
+    """Where files named for variables may be, the strongest last."""
+    folders = [CONTAINER_SECRETS, *map(Path, filter(None, [os.environ.get("CREDENTIALS_DIRECTORY")]))]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+class Group(BaseSettings):
+    """Settings of one concern: given, from the environment, from ``.upbeat/env``, from files of secrets."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The folders are looked for at each reading: they belong to the process, not to the import."""
+        files = SecretsSettingsSource(settings_cls, secrets_dir=_secret_folders())
+        return init_settings, env_settings, dotenv_settings, files
+
+
+class DatabaseSettings(Group):
     """Where PostgreSQL is. ``url`` names the server, ``name`` the database on it."""
 
     model_config = _group("UPBEAT_DATABASE_")
@@ -73,7 +105,7 @@ class DatabaseSettings(BaseSettings):
         return self.server_url().set(database=self.name)
 
 
-class BrokerSettings(BaseSettings):
+class BrokerSettings(Group):
     """Where Redis is, and how long the publishing path waits for it."""
 
     model_config = _group("UPBEAT_BROKER_")
@@ -93,7 +125,7 @@ class BrokerSettings(BaseSettings):
         return chosen.get_secret_value()
 
 
-class ApiSettings(BaseSettings):
+class ApiSettings(Group):
     """The HTTP service."""
 
     model_config = _group("UPBEAT_")
@@ -102,6 +134,11 @@ class ApiSettings(BaseSettings):
     url: str | None = Field(
         None, description="Where the command finds the service; this host's port without."
     )
+    token: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("UPBEAT_TOKEN", "UPBEAT_API_KEY"),
+        description="What the command calls the service with: an API key, or a session's token.",
+    )
     max_body_bytes: int = Field(1_048_576, ge=1024)
     docs_enabled: bool = True
     graceful_shutdown: int = Field(5, ge=1)
@@ -109,7 +146,7 @@ class ApiSettings(BaseSettings):
     embedded_beat: bool = Field(False, description="Run a beat inside each API process.")
 
 
-class DeploymentSettings(BaseSettings):
+class DeploymentSettings(Group):
     """Where this runs. In production every process refuses to start without what that needs."""
 
     model_config = _group("UPBEAT_")
@@ -125,7 +162,7 @@ class DeploymentSettings(BaseSettings):
         return self.environment == "production"
 
 
-class AuthSettings(BaseSettings):
+class AuthSettings(Group):
     """Login sessions, throttling, and the first administrator that `make up` creates."""
 
     model_config = _group("UPBEAT_")
@@ -147,7 +184,7 @@ class AuthSettings(BaseSettings):
     admin_password: SecretStr | None = None
 
 
-class RateSettings(BaseSettings):
+class RateSettings(Group):
     """How fast callers may be, counted in Redis. Notation of `limits`: `600/minute`; empty for no limit."""
 
     model_config = _group("UPBEAT_RATE_")
@@ -164,7 +201,7 @@ class RateSettings(BaseSettings):
         return value
 
 
-class BeatSettings(BaseSettings):
+class BeatSettings(Group):
     """One pass of a beat; the fault tests shorten these."""
 
     model_config = _group("UPBEAT_BEAT_")
@@ -177,7 +214,7 @@ class BeatSettings(BaseSettings):
     heartbeat_every: Seconds = 1.0
 
 
-class WorkerSettings(BaseSettings):
+class WorkerSettings(Group):
     """Workers' leases and what a run may store."""
 
     model_config = _group("UPBEAT_WORKER_")
@@ -192,7 +229,7 @@ class WorkerSettings(BaseSettings):
     max_result_bytes: int = Field(262_144, ge=1024)
 
 
-class TaskSettings(BaseSettings):
+class TaskSettings(Group):
     """Where tasks are found, besides the `tasks.py` of each folder in `app/modules`."""
 
     model_config = _group("UPBEAT_TASK_")
@@ -204,7 +241,7 @@ class TaskSettings(BaseSettings):
         return _items(self.modules)
 
 
-class SecretSettings(BaseSettings):
+class SecretSettings(Group):
     """What encrypts the secrets that are stored for others, such as agents' credentials."""
 
     model_config = _group("UPBEAT_SECRET_")
@@ -218,7 +255,7 @@ class SecretSettings(BaseSettings):
         return _items("" if self.keys is None else self.keys.get_secret_value())
 
 
-class OutboundSettings(BaseSettings):
+class OutboundSettings(Group):
     """Where the service may connect on behalf of its users."""
 
     model_config = _group("UPBEAT_OUTBOUND_")
@@ -234,7 +271,36 @@ class OutboundSettings(BaseSettings):
         return _items(self.allow)
 
 
-class ScheduleSettings(BaseSettings):
+class AlertSettings(Group):
+    """When something is called wrong, and how long alerts are kept. The API process looks."""
+
+    model_config = _group("UPBEAT_ALERT_")
+
+    look_every: Seconds = 5.0
+    beat_silent: Seconds = Field(30.0, gt=0, description="Without a pass of any beat.")
+    queue_patience: Seconds = Field(60.0, gt=0, description="That runs wait in a queue without a consumer.")
+    keep_days: int = Field(90, ge=1, description="Of closed alerts.")
+
+
+class WebhookSettings(Group):
+    """How webhooks are delivered. The API process delivers; where is bounded by `UPBEAT_OUTBOUND_ALLOW`."""
+
+    model_config = _group("UPBEAT_WEBHOOK_")
+
+    look_every: Seconds = 1.0
+    timeout: Seconds = Field(10.0, gt=0, le=60, description="From connecting to the end of the answer.")
+    attempts: int = Field(10, ge=1, le=50)
+    retry_base: Seconds = Field(
+        5.0, gt=0, description="Before the second attempt; four times as long each time."
+    )
+    retry_cap: Seconds = 6 * 3600.0
+    at_once: int = Field(20, ge=1, le=200, description="Deliveries of one process at a time.")
+    at_once_each: int = Field(4, ge=1, le=100, description="Of these, to one webhook.")
+    rotation_grace: Seconds = Field(86_400.0, description="That a replaced secret signs too.")
+    keep_days: int = Field(30, ge=1, description="Of facts and their deliveries.")
+
+
+class ScheduleSettings(Group):
     """Where schedules are declared, besides the code."""
 
     model_config = _group("UPBEAT_SCHEDULES_")
@@ -242,13 +308,19 @@ class ScheduleSettings(BaseSettings):
     file: Path | None = Field(None, description="A YAML file of schedules; an empty one declares none.")
 
 
-class LogSettings(BaseSettings):
+class LogSettings(Group):
     """How the three kinds of process write their logs, and what is stored with a run."""
 
     model_config = _group("UPBEAT_LOG_")
 
     level: str = "INFO"
     format: str = Field("console", pattern="^(console|json)$")
+    file_bytes: int = Field(
+        5_242_880,
+        ge=1024,
+        description="A log of `upbeat start` or `up` is rotated when it has so many bytes.",
+    )
+    file_backups: int = Field(3, ge=1, description="Rotated logs that are kept, as `worker.log.1` and so on.")
     runs: bool = Field(True, description="Store log records and output with the run that wrote them.")
     run_lines: int = Field(10_000, ge=1, description="Lines of one attempt that are stored.")
     run_bytes: int = Field(1_048_576, ge=1024, description="Bytes of one attempt that are stored.")
@@ -266,7 +338,7 @@ class LogSettings(BaseSettings):
         return given
 
 
-class MetricsSettings(BaseSettings):
+class MetricsSettings(Group):
     """Prometheus metrics: a port of each worker and beat, and who may read the API's."""
 
     model_config = _group("UPBEAT_METRICS_")
@@ -278,7 +350,7 @@ class MetricsSettings(BaseSettings):
     )
 
 
-class TracingSettings(BaseSettings):
+class TracingSettings(Group):
     """OpenTelemetry's own variables, of which only those that switch it on are read here."""
 
     model_config = _group("OTEL_")
@@ -316,7 +388,7 @@ WELL_KNOWN = frozenset(
 )
 
 
-class FailpointSettings(BaseSettings):
+class FailpointSettings(Group):
     """Where the fault tests kill or freeze a process; nothing for anybody else."""
 
     model_config = _group("UPBEAT_")
@@ -341,6 +413,8 @@ class Settings(BaseModel):
     schedules: ScheduleSettings = Field(default_factory=ScheduleSettings)
     secret: SecretSettings = Field(default_factory=SecretSettings)
     outbound: OutboundSettings = Field(default_factory=OutboundSettings)
+    alert: AlertSettings = Field(default_factory=AlertSettings)
+    webhook: WebhookSettings = Field(default_factory=WebhookSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     failpoints: FailpointSettings = Field(default_factory=FailpointSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
@@ -398,7 +472,7 @@ def get_settings() -> Settings:
     """
     try:
         settings = Settings()
-        return Settings()
+
     except SettingsError as error:
         raise ConfigurationError(f"{error}. It takes JSON; correct it and start again.") from None
     except ValidationError as error:

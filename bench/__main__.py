@@ -12,10 +12,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "sdk" / "src"))
 
-from bench import api, engine, run_logs, sdk
+from bench import api, engine, run_logs, sdk, worker
 
-PARTS = {"api": api, "engine": engine, "run_logs": run_logs, "sdk": sdk}
-MEASURES = [*engine.MEASURES, *engine.WITH_IDLE, *sdk.MEASURES, *api.MEASURES]
+PARTS = {"api": api, "engine": engine, "run_logs": run_logs, "sdk": sdk, "worker": worker}
+MEASURES = [*engine.MEASURES, *engine.WITH_IDLE, *sdk.MEASURES, *worker.MEASURES, *api.MEASURES]
 
 
 def main() -> None:

@@ -1,7 +1,5 @@
 """Alembic's environment: one migration at a time, with timeouts, on Upbeat's own database."""
 
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import Any
 
 from alembic import context
@@ -16,12 +14,7 @@ from app.settings import get_settings
 ADVISORY_LOCK = 0x75706265_61740001  # "upbeat", 1
 PARTITION_PARENTS = ("celery_task_runs", "celery_task_run_attempts", "celery_task_run_logs")
 
-for _module in iter_modules(app.modules.__path__):
-    try:
-        import_module(f"app.modules.{_module.name}.models")
-    except ModuleNotFoundError as error:
-        if error.name != f"app.modules.{_module.name}.models":
-            raise
+app.modules.import_models()
 
 
 def include_name(name: str | None, kind: str, parents: Any) -> bool:

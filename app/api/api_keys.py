@@ -6,17 +6,19 @@ from uuid import UUID
 
 from fastapi import Body, Query, Request, Response, status
 from fastapi.routing import iter_route_contexts
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.dependencies import Caller, ServicesOf
 from app.api.examples import API_KEY_EXAMPLES
 from app.api.guards import OWN, guarded, resource_in
+from app.api.idempotency import repeatable
 from app.api.pagination import encode
 from app.api.problems import ACTS_ON_ONE, READS, READS_ONE, WRITES
 from app.api.routing import resource_router
 from app.api.sessions import OwnedQuery
 from app.modules.auth import service
 from app.modules.auth.models import ApiKey as ApiKeyRow
+from app.scheduling.inputs import Instant
 
 router = resource_router("/api-keys", "API keys")
 
@@ -69,7 +71,7 @@ class ApiKeyCreate(BaseModel):
         description="`read`, `operate` or `admin`, or one resource's, such as `runs:operate`. Each includes the ones"
         " before. What the key may do is what both its scopes and your role allow.",
     )
-    expires_at: AwareDatetime | None = Field(None, description="Null for never.")
+    expires_at: Instant | None = Field(None, description="Null for never.")
 
 
 @router.get("", responses=READS, summary="List API keys")
@@ -84,7 +86,13 @@ async def list_api_keys(
     return ApiKeyPage(items=[ApiKey.of(row, name) for row, name in found], next_cursor=encode(more))
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, responses=WRITES, summary="Create an API key")
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    responses=WRITES,
+    dependencies=[repeatable(secret=True, kept_answer=False)],
+    summary="Create an API key",
+)
 @guarded(OWN)
 async def create_api_key(
     body: Annotated[ApiKeyCreate, Body(openapi_examples=API_KEY_EXAMPLES)],
@@ -93,7 +101,10 @@ async def create_api_key(
     request: Request,
     response: Response,
 ) -> NewApiKey:
-    """A key that acts for you. Keep the secret: only its hash is stored."""
+    """A key that acts for you. Keep the secret: only its hash is stored.
+
+    A repeat under the same `Idempotency-Key` makes no second key, and cannot show the secret again: 409.
+    """
     made = await service.create_key(
         services.sessions,
         user,

@@ -1,11 +1,11 @@
 """The audit: who changed what. It can be read, and nothing else."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from app.api.dependencies import ServicesOf
 from app.api.guards import ADMINISTER, guarded
@@ -14,19 +14,10 @@ from app.api.problems import READS
 from app.api.routing import resource_router
 from app.modules.audit import service
 from app.modules.audit.models import AuditRow
+from app.scheduling.inputs import Instant
 
 router = resource_router("/audit", "Audit")
 
-FIRST, LAST = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
-
-
-def _sensible(instant: datetime) -> datetime:
-    if not FIRST <= instant <= LAST:
-        raise ValueError(f"must lie between the years {FIRST.year} and {LAST.year}")
-    return instant
-
-
-Instant = Annotated[AwareDatetime, AfterValidator(_sensible)]
 Outcome = Literal["done", "refused", "throttled"]
 
 

@@ -1,7 +1,8 @@
 """JSON bodies, read strictly: what PostgreSQL or another JSON reader could not hold is refused here.
 
 Refused are: another content type, text that is not UTF-8, NaN and infinities, integers beyond 64
-bits, NUL characters and lone surrogates, and nesting deeper than 64 levels.
+bits, NUL characters and lone surrogates, and nesting deeper than 64 levels; and what is of another type than the
+schema says, though it could be read as that: 0 for false, "5" for 5, 1 for a date.
 """
 
 import json
@@ -10,7 +11,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import TypeAdapter, ValidationError
 
 from app.api.problems import MalformedBody, UnsupportedMediaType
 from app.errors import FieldError, InvalidInput
@@ -46,8 +49,8 @@ class StrictRequest(Request):
 class StrictRoute(APIRoute):
     """A route whose JSON body is a `StrictRequest`'s.
 
-    The framework reads the body before it asks who the caller is; one who may not call the route
-    is told that first, whatever the body was.
+    The framework reads the body before it asks who the caller is. Here that is asked first: who may not call the
+    route is told that, whatever the body was, and no work is spent on it.
     """
 
     authorize: Callable[[Request], Awaitable[None]] | None = None
@@ -60,21 +63,31 @@ class StrictRoute(APIRoute):
         self, handle: Callable[[Request], Coroutine[Any, Any, Response]]
     ) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """``handle``, with the body read before."""
+        expected: TypeAdapter[Any] = TypeAdapter(
+            (self.body_field and self.body_field.field_info.annotation) or Any
+        )
 
         async def strict(request: Request) -> Response:
             if self.body_field is None:
                 return await handle(request)
+            if self.authorize is not None:
+                await type(self).authorize(request)  # type: ignore[misc]
             request = StrictRequest(request.scope, request.receive)
-            try:
-                if await request.body():
-                    await request.json()
-            except (UnsupportedMediaType, MalformedBody, InvalidInput):
-                if self.authorize is not None:
-                    await type(self).authorize(request)  # type: ignore[misc]
-                raise
+            if body := await request.body():
+                await request.json()
+                _check_types(expected, body)
             return await handle(request)
 
         return strict
+
+
+def _check_types(expected: TypeAdapter[Any], body: bytes) -> None:
+    try:
+        expected.validate_json(body, strict=True)
+    except ValidationError as error:
+        raise RequestValidationError(
+            [each | {"loc": ("body", *each["loc"])} for each in error.errors(include_url=False)]
+        ) from None
 
 
 def parse(body: bytes) -> Any:

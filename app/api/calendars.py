@@ -8,11 +8,13 @@ from uuid import UUID
 from fastapi import Body, Path, Query, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.concurrency import IfMatch, etag, etag_header
 from app.api.dependencies import SchedulerOf
 from app.api.examples import CALENDAR_EXAMPLE, CALENDAR_EXAMPLES, CALENDAR_UPDATE_EXAMPLES
 from app.api.guards import OPERATE, READ, guarded
+from app.api.idempotency import Answer, answer, repeatable
 from app.api.pagination import FilterText, PageQuery, decode, encode
-from app.api.problems import ACTS_ON_ONE, READS, READS_ONE, WRITES, WRITES_ONE
+from app.api.problems import EDITS_ONE, READS, READS_ONE, REMOVES_ONE, WRITES
 from app.api.routing import resource_router
 from app.scheduling.calendars import CalendarCreate, CalendarUpdate, HolidaySource
 from app.scheduling.models import CalendarRow
@@ -82,15 +84,44 @@ class YearQuery(BaseModel):
     )
 
 
+class CalendarQuery(PageQuery):
+    """Which calendars."""
+
+    search: FilterText | None = Field(None, description="Part of the name.")
+
+
+def calendar_made(row: CalendarRow) -> Answer:
+    """The answer to a creation."""
+    headers = {"Location": _location(row), "ETag": etag(row.version)}
+    return answer(status.HTTP_201_CREATED, Calendar.of(row), headers)
+
+
+def _location(row: CalendarRow) -> str:
+    return f"/api/v1/calendars/{quote(row.name)}"
+
+
+def _tagged(response: Response, row: CalendarRow) -> Calendar:
+    response.headers["ETag"] = etag(row.version)
+    return Calendar.of(row)
+
+
 @router.get("", responses=READS, summary="List calendars")
 @guarded(READ)
-async def list_calendars(query: Annotated[PageQuery, Query()], scheduler: SchedulerOf) -> CalendarPage:
+async def list_calendars(query: Annotated[CalendarQuery, Query()], scheduler: SchedulerOf) -> CalendarPage:
     """Calendars by name."""
-    found, more = await scheduler.calendars.list(limit=query.limit, after=decode(query.cursor))
+    found, more = await scheduler.calendars.list(
+        limit=query.limit, after=decode(query.cursor), search=query.search
+    )
     return CalendarPage(items=[Calendar.of(row) for row in found], next_cursor=encode(more))
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, responses=WRITES, summary="Create a calendar")
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    responses=WRITES | etag_header(201),
+    dependencies=[repeatable(calendar_made)],
+    summary="Create a calendar",
+)
 @guarded(OPERATE)
 async def create_calendar(
     body: Annotated[CalendarCreate, Body(openapi_examples=CALENDAR_EXAMPLES)],
@@ -99,35 +130,37 @@ async def create_calendar(
 ) -> Calendar:
     """Give dates, or a country whose public holidays are excluded, or both."""
     row = await scheduler.calendars.create(body)
-    response.headers["Location"] = f"/api/v1/calendars/{quote(row.name)}"
-    return Calendar.of(row)
+    response.headers["Location"] = _location(row)
+    return _tagged(response, row)
 
 
-@router.get("/{name}", responses=READS_ONE, summary="Read a calendar")
+@router.get("/{name}", responses=READS_ONE | etag_header(200), summary="Read a calendar")
 @guarded(READ)
-async def get_calendar(name: CalendarName, scheduler: SchedulerOf) -> Calendar:
+async def get_calendar(name: CalendarName, response: Response, scheduler: SchedulerOf) -> Calendar:
     """One calendar, by its name."""
-    return Calendar.of(await scheduler.calendars.get(name))
+    return _tagged(response, await scheduler.calendars.get(name))
 
 
-@router.patch("/{name}", responses=WRITES_ONE, summary="Change a calendar")
+@router.patch("/{name}", responses=EDITS_ONE | etag_header(200), summary="Change a calendar")
 @guarded(OPERATE)
 async def update_calendar(
     name: CalendarName,
     body: Annotated[CalendarUpdate, Body(openapi_examples=CALENDAR_UPDATE_EXAMPLES)],
+    expected: IfMatch,
+    response: Response,
     scheduler: SchedulerOf,
 ) -> Calendar:
     """Only the fields that are given change. It counts for every tick that is decided from now on."""
-    return Calendar.of(await scheduler.calendars.update(name, body))
+    return _tagged(response, await scheduler.calendars.update(name, body, expected=expected))
 
 
 @router.delete(
-    "/{name}", status_code=status.HTTP_204_NO_CONTENT, responses=ACTS_ON_ONE, summary="Delete a calendar"
+    "/{name}", status_code=status.HTTP_204_NO_CONTENT, responses=REMOVES_ONE, summary="Delete a calendar"
 )
 @guarded(OPERATE)
-async def delete_calendar(name: CalendarName, scheduler: SchedulerOf) -> None:
+async def delete_calendar(name: CalendarName, expected: IfMatch, scheduler: SchedulerOf) -> None:
     """A calendar that a schedule names stays: take it out of the schedule first."""
-    await scheduler.calendars.delete(name)
+    await scheduler.calendars.delete(name, expected=expected)
 
 
 @router.get("/{name}/dates", responses=READS_ONE, summary="Preview the excluded dates of a year")

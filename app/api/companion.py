@@ -27,11 +27,13 @@ class RequestCompanion:
     render: Render | None = None
     answered: bool = False
     done: bool = False
+    in_parts: bool = False
+    forgetful: bool = False
 
     @property
     def waiting(self) -> bool:
-        """Whether the caller is known, and nothing is recorded yet."""
-        return self.entry is not None and not self.done
+        """Whether the caller is known, and nothing is recorded yet, or there are further parts to record."""
+        return self.entry is not None and (self.in_parts or not self.done)
 
     def joined(self) -> None:
         """It is recorded."""
@@ -63,8 +65,11 @@ class RequestCompanion:
 
     def _claims(self, result: object) -> list[tuple[idempotency.Claim, idempotency.Answer | None]]:
         """The key to be claimed, if there is one, with the answer if it is known by now."""
-        if self.claim is None:
+        if self.claim is None or self.done:
             return []
+        if self.forgetful:
+            self.answered = True
+            return [(self.claim, None)]
         known = self.render is not None and result is not None
         answer = self.render(result) if self.render is not None and known else None
         if known and answer is None:
@@ -96,6 +101,17 @@ def arm(request: Request, guard: Guard, caller: Principal) -> None:
         request_id=request.scope["state"].get(REQUEST_ID),
         address=request.client.host if request.client else None,
     )
+
+
+def in_parts(request: Request) -> None:
+    """What this request changes is committed in several transactions: each is recorded with its own changes."""
+    companion_of(request.scope).in_parts = True
+
+
+def only_looks(request: Request) -> None:
+    """This request changes nothing, whatever its method is: a dry run. Nothing is recorded, no key is used up."""
+    companion = companion_of(request.scope)
+    companion.entry = companion.claim = None
 
 
 def _with(entry: audit.Entry, changes: Changes, result: object) -> audit.Entry:

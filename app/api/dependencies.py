@@ -7,23 +7,26 @@ route's own guard (`app.api.guards`), and lets nobody through where there is non
 from dataclasses import dataclass
 from typing import Annotated, cast
 
-import structlog
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from app import logs
 from app.api.companion import arm
 from app.api.credentials import bearer, cookie, principal_of
+from app.api.feed import Feed
 from app.api.following import Following
 from app.api.guards import guard_of_request, resource_of
+from app.api.outages import is_outage
 from app.api.probe import Probe
 from app.api.ratelimit import Limiter
 from app.api.scrapes import Scrapes
-from app.errors import Unauthenticated
+from app.errors import Forbidden, TooManyRequests, Unauthenticated
 from app.modules.auth.service import Principal, RememberedKeys
 from app.outbound import OutboundPolicy
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.facade import Scheduler
 from app.scheduling.observing import Observer
+from app.scheduling.statistics import Statistics
 from app.sealing import Sealer
 from app.settings import Settings
 
@@ -39,7 +42,9 @@ class Services:
     probe: Probe
     limiter: Limiter
     observer: Observer
+    statistics: Statistics
     following: Following
+    feed: Feed
     scrapes: Scrapes
     keys: RememberedKeys
     sealer: Sealer
@@ -88,22 +93,47 @@ async def caller(request: Request) -> Principal:
             await limiter.refused(request)
             raise
         request.state.caller = known
-        structlog.contextvars.bind_contextvars(user=known.username)
+        logs.also(user=known.username, **_named(request))
     return known
 
 
+def _named(request: Request) -> dict[str, str]:
+    """The run or the schedule that the path is about."""
+    return {
+        name: str(request.path_params[name])
+        for name in ("run_id", "schedule_id")
+        if name in request.path_params
+    }
+
+
 async def authorize(request: Request) -> None:
-    """Let those through whom the route's guard lets through; the rest of the request is theirs.
+    """Let those through whom the route's guard lets through; the rest of the request is theirs. Asked once a request.
 
     Raises:
         Forbidden: the caller may not call this route, or it declares no guard.
         TooManyRequests: the caller is too fast.
     """
     user = await caller(request)
+    if getattr(request.state, "authorized", False):
+        return
     guard = guard_of_request(request)
     await services_of(request).limiter.count(request, user)
     guard.check(user, resource_of(request))
     arm(request, guard, user)
+    request.state.authorized = True
+
+
+async def still_authorized(request: Request) -> bool:
+    """Whether the caller of a request that has lasted for a while may still make it; an outage is no answer."""
+    request.state.caller = None
+    try:
+        await authorize(request)
+    except (Unauthenticated, Forbidden):
+        return False
+    except Exception as error:
+        if not (is_outage(error) or isinstance(error, TooManyRequests)):
+            raise
+    return True
 
 
 SchedulerOf = Annotated[Scheduler, Depends(scheduler)]

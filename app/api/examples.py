@@ -103,6 +103,36 @@ RUN_REQUEST_EXAMPLES: dict[str, Example] = {
     },
 }
 
+CANCEL_EXAMPLES: dict[str, Example] = {
+    "politely": {"summary": "Let it clean up", "value": {"reason": "Started with the wrong month."}},
+    "at_once": {"summary": "At once", "value": {"force": True}},
+}
+
+REPLAY_EXAMPLES: dict[str, Example] = {
+    "same": {"summary": "As it was", "value": {}},
+    "other": {"summary": "With other arguments", "value": {"args": [], "kwargs": {"message": "Once more."}}},
+}
+
+BULK_CANCEL_EXAMPLES: dict[str, Example] = {
+    "count": {"summary": "How many wait here?", "value": {"queue": "priority_low", "dry_run": True}},
+    "queue": {
+        "summary": "All that wait in a queue",
+        "value": {"queue": "priority_low", "states": ["queued"], "reason": "The report is not needed."},
+    },
+}
+
+BULK_REPLAY_EXAMPLES: dict[str, Example] = {
+    "failed": {
+        "summary": "What failed on a day because a host was away",
+        "value": {
+            "exception": "ConnectError",
+            "since": "2026-03-01T00:00:00Z",
+            "until": "2026-03-02T00:00:00Z",
+            "limit": 100,
+        },
+    }
+}
+
 SCHEDULE_EXAMPLE: dict[str, Any] = {
     "id": "0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b1",
     "version": 1,
@@ -139,6 +169,9 @@ TASK_EXAMPLE: dict[str, Any] = {
     "time_limit": None,
     "max_attempts": 1,
     "on_worker_lost": "fail",
+    "concurrency_key": None,
+    "concurrency_limit": None,
+    "rate_limit": None,
     "parameters": {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
@@ -280,5 +313,116 @@ API_KEY_EXAMPLES: dict[str, Example] = {
     "reader": {
         "summary": "Reads everything until the end of the century",
         "value": {"name": "report", "scopes": ["read"], "expires_at": "2099-12-31T00:00:00Z"},
+    },
+}
+
+QUEUE_PAUSE_EXAMPLES: dict[str, Example] = {
+    "maintenance": {"summary": "With the reason", "value": {"note": "The mail server is being moved."}}
+}
+
+PURGE_EXAMPLES: dict[str, Example] = {
+    "dry_run": {"summary": "How many runs wait?", "value": {"confirm": "", "dry_run": True}},
+    "purge": {"summary": "Cancel what waits in celery", "value": {"confirm": "celery"}},
+}
+
+QUEUE_EXAMPLE: dict[str, Any] = {
+    "name": "priority_low",
+    "depth": 12,
+    "oldest_age": 340.5,
+    "held": 0,
+    "delayed": 3,
+    "blocked": 0,
+    "running": 2,
+    "messages": 12,
+    "consumers": [
+        {
+            "id": "0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b2",
+            "name": "worker@host",
+            "state": "ready",
+            "concurrency": 4,
+        }
+    ],
+    "paused": False,
+    "paused_at": None,
+    "paused_by": None,
+    "pause_note": None,
+}
+
+RESIZE_EXAMPLES: dict[str, Example] = {
+    "grow": {"summary": "Two more slots", "value": {"change": 2}},
+    "shrink": {"summary": "One slot fewer", "value": {"change": -1}},
+}
+
+REVOKE_EXAMPLES: dict[str, Example] = {
+    "ask": {
+        "summary": "Ask a run to stop",
+        "value": {"run_id": "0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b2", "reason": "It reads the wrong file."},
+    },
+    "terminate": {
+        "summary": "Stop it without grace",
+        "value": {"run_id": "0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b2", "force": True},
+    },
+}
+
+_SPREAD: dict[str, Any] = {"count": 119, "p50": 0.0042, "p95": 0.0181, "p99": 0.0403}
+_STATISTICS: dict[str, Any] = {
+    "total": 120,
+    "states": {"succeeded": 117, "failed": 2, "skipped": 1},
+    "failures": 2,
+    "failure_rate": 0.016807,
+    "lateness": _SPREAD,
+    "duration": _SPREAD,
+}
+
+STATISTICS_EXAMPLE: dict[str, Any] = {
+    "since": "2026-03-01T09:00:00Z",
+    "until": "2026-03-01T10:00:00Z",
+    "interval": 3600,
+    "items": [{"start": "2026-03-01T09:00:00Z", **_STATISTICS}],
+    "all": _STATISTICS,
+}
+
+RESTORE_EXAMPLES: dict[str, Example] = {
+    "reason": {"summary": "With the reason", "value": {"reason": "The new hour collides with the backup."}}
+}
+
+BULK_EXAMPLES: dict[str, Example] = {
+    "dry_run": {
+        "summary": "How many would be paused?",
+        "value": {
+            "action": "pause",
+            "filter": {"queue": "priority_low", "state": "active"},
+            "note": "Database maintenance until Sunday.",
+            "dry_run": True,
+        },
+    },
+    "disable": {
+        "summary": "Disable those of one task",
+        "value": {
+            "action": "disable",
+            "filter": {"task": "scheduled_task.test_task", "owner": "people"},
+            "reason": "Not needed any more.",
+        },
+    },
+}
+
+_ENTRIES: dict[str, Any] = {
+    "Nightly clean-up": {
+        "task_path": "auth.cleanup_old_sessions",
+        "schedule": {"type": "crontab", "expression": "20 3 * * *", "timezone": "Europe/Berlin"},
+        "task_kwargs": {"days": 30},
+    }
+}
+
+EXPORT_EXAMPLE: dict[str, Any] = {"schedules": _ENTRIES, "next_cursor": None}
+
+IMPORT_EXAMPLES: dict[str, Example] = {
+    "dry_run": {"summary": "What would change?", "value": {"schedules": _ENTRIES, "dry_run": True}},
+    "yaml": {
+        "summary": "A document in YAML",
+        "value": {
+            "yaml": "schedules:\n  Imported check:\n    task_path: scheduled_task.test_task\n"
+            "    schedule: {type: interval, every: 1, unit: hours}\n",
+        },
     },
 }

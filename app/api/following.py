@@ -130,8 +130,8 @@ class Following:
 
 
 @contextmanager
-def announced_end(end: Callable[[], None]) -> Iterator[None]:
-    """Call ``end`` in the loop as soon as the process is asked to stop.
+def announced_end(*ends: Callable[[], None]) -> Iterator[None]:
+    """Call each of ``ends`` in the loop as soon as the process is asked to stop.
 
     The server tells the application only when all connections are closed, and a stream that nobody
     ends is never closed.
@@ -143,7 +143,8 @@ def announced_end(end: Callable[[], None]) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def handle(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(end)
+        for end in ends:
+            loop.call_soon_threadsafe(end)
         handler = before[signal.Signals(number)]
         if callable(handler):
             handler(number, frame)

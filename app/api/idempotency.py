@@ -7,9 +7,10 @@ nothing was made that a repeat could double. Without it the answer is stored aft
 key that knows that its effect happened, and cannot show it again (409).
 """
 
+import asyncio
 import re
 from collections.abc import Mapping
-from hashlib import sha256
+from hashlib import scrypt, sha256
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Header, Request
@@ -50,8 +51,12 @@ class Replay(Exception):
         self.answer = answer
 
 
-def repeatable(render: Render | None = None) -> Dependency:
-    """The dependency of a route that may be repeated under a key."""
+def repeatable(render: Render | None = None, *, secret: bool = False, kept_answer: bool = True) -> Dependency:
+    """The dependency of a route that may be repeated under a key.
+
+    ``secret``: its body has a secret, which must not be guessed from what is stored. Without ``kept_answer`` its answer
+    has one, and is never given again (409).
+    """
 
     async def repeat(
         request: Request,
@@ -65,13 +70,20 @@ def repeatable(render: Render | None = None) -> Dependency:
             ),
         ] = None,
     ) -> None:
-        await repeat_under(request, key, render)
+        await repeat_under(request, key, render, secret=secret, kept_answer=kept_answer)
 
     dependency: Dependency = Depends(repeat)
     return dependency
 
 
-async def repeat_under(request: Request, key: str | None, render: Render | None) -> None:
+async def repeat_under(
+    request: Request,
+    key: str | None,
+    render: Render | None,
+    *,
+    secret: bool = False,
+    kept_answer: bool = True,
+) -> None:
     """Let the request's effect claim ``key``, if there is one.
 
     Raises:
@@ -84,11 +96,14 @@ async def repeat_under(request: Request, key: str | None, render: Render | None)
     if not _KEY.fullmatch(key):
         raise InvalidInput(FieldError(HEADER, "Must have 1 to 255 visible ASCII characters."))
     companion = companion_of(request.scope)
-    claim = Claim(str((await caller(request)).id), key, await _fingerprint(request))
+    user, fingerprint = await caller(request), await _fingerprint(request)
+    if secret:
+        fingerprint = await asyncio.to_thread(_hardened, fingerprint, f"{user.id} {key}")
+    claim = Claim(str(user.id), key, fingerprint)
     found = await idempotency.known(services_of(request).sessions, claim.caller, key)
     if found is not None:
         raise Replay(answer_of(found, claim))
-    companion.claim, companion.render = claim, render
+    companion.claim, companion.render, companion.forgetful = claim, render, not kept_answer
 
 
 def answer_of(found: Known, claim: Claim) -> Answer:
@@ -127,6 +142,11 @@ def kept(response: Response) -> Answer:
     """An answer that was made, to be given again."""
     headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
     return Answer(response.status_code, headers, bytes(response.body).decode())
+
+
+def _hardened(fingerprint: bytes, salt: str) -> bytes:
+    """As slow to guess from as a stored password."""
+    return scrypt(fingerprint, salt=salt.encode(), n=2**14, r=8, p=1, dklen=32)
 
 
 async def _fingerprint(request: Request) -> bytes:

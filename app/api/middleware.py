@@ -3,20 +3,26 @@
 import asyncio
 import re
 import time
+from collections.abc import Sequence
 from uuid import uuid4
 
 import structlog
+from starlette._utils import get_route_path
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import logs
 from app.api import access
+from app.api.methods import literal_paths
 from app.api.problems import REQUEST_ID, http_problem, response, unexpected
 from app.errors import Unavailable
 
 HEADER = "X-Request-ID"
 _SANE = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
 _RAW_HEADER = HEADER.lower().encode()
+_RUNS = b"/api/v1/runs/"
 
 log = structlog.get_logger(access.LOGGER)
 
@@ -45,26 +51,27 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 # Nothing else writes these, so there is nothing to look for.
-                message["headers"] = [
-                    *message["headers"],
-                    (_RAW_HEADER, request_id.encode()),
-                    *scope["state"].get("rate_headers", ()),
-                ]
+                headers = message["headers"]
+                made = next((value for name, value in headers if name == b"location"), b"")
+                if made.startswith(_RUNS):
+                    logs.also(run_id=made.removeprefix(_RUNS).decode("latin-1"))
+                mine = (_RAW_HEADER, request_id.encode())
+                message["headers"] = [*headers, mine, *scope["state"].get("rate_headers", ())]
             await send(message)
 
-        structlog.contextvars.clear_contextvars()
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            started = time.perf_counter()
-            try:
-                await self.app(scope, receive, answer)
-            except Exception:
-                log.exception("unhandled", action="unhandled", method=scope["method"], path=scope["path"])
-                if status is not None:
-                    # The answer has begun and cannot be taken back; the server cuts the connection.
-                    raise
-                await unexpected(scope)(scope, receive, answer)
-            finally:
-                access.write(scope, status, time.perf_counter() - started)
+        logs.enter(request_id=request_id)
+        started = time.perf_counter()
+        try:
+            await self.app(scope, receive, answer)
+        except Exception:
+            log.exception("unhandled", action="unhandled", method=scope["method"], path=scope["path"])
+            if status is not None:
+                # The answer has begun and cannot be taken back; the server cuts the connection.
+                raise
+            await unexpected(scope)(scope, receive, answer)
+        finally:
+            access.write(scope, status, time.perf_counter() - started)
+            logs.leave()
 
 
 class BodyLimit:
@@ -129,6 +136,27 @@ class Deadline:
                 "This took too long. Whether it was done is not known; look, and try again."
             )
             await response(scope, refusal)(scope, receive, send)
+
+
+class LiteralPaths:
+    """Refuses other methods at paths without parameters before a path with parameters takes them."""
+
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
+        self.app = app
+        self.routes = routes
+        self._known: dict[str, set[str]] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, unless its path takes other methods."""
+        if scope["type"] == "http":
+            if self._known is None:
+                self._known = literal_paths(self.routes)
+            methods = self._known.get(get_route_path(scope))
+            if methods is not None and scope["method"] not in methods:
+                refusal = HTTPException(405, headers={"Allow": ", ".join(sorted(methods))})
+                await http_problem(scope, refusal)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 def _request_id(scope: Scope) -> str:

@@ -11,6 +11,7 @@ from app.errors import FieldError, InvalidInput
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
+NO_CURSOR = "Pass next_cursor of a page as it was given, or leave it out."
 
 
 def _storable(text: str) -> str:
@@ -29,7 +30,7 @@ class PageQuery(BaseModel):
 
     limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT, description="Items on a page.")
     cursor: str | None = Field(
-        None, max_length=600, description="`next_cursor` of the page before; the first page has none."
+        None, max_length=1500, description="`next_cursor` of the page before; the first page has none."
     )
 
     def position(self) -> UUID | None:
@@ -88,4 +89,4 @@ def decode_number(cursor: str | None) -> int | None:
 
 
 def _refused() -> InvalidInput:
-    return InvalidInput(FieldError("cursor", "Pass next_cursor of a page as it was given, or leave it out."))
+    return InvalidInput(FieldError("cursor", NO_CURSOR))

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from uuid import UUID
 
 from fastapi import Body, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.dependencies import SchedulerOf
 from app.api.examples import DRAFT_EXAMPLES, PREVIEW_EXAMPLE, SIMULATION_EXAMPLE, SIMULATION_EXAMPLES
@@ -13,6 +13,7 @@ from app.api.guards import READ, guarded
 from app.api.problems import WRITES, WRITES_ONE, problems
 from app.api.routing import resource_router
 from app.scheduling.config import ScheduleDraft
+from app.scheduling.inputs import Instant
 from app.scheduling.policies import Reason
 from app.scheduling.preview import DstMark, PreviewTick
 from app.scheduling.previews import Preview, Simulation
@@ -131,7 +132,7 @@ class PreviewQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     n: int = Field(10, ge=1, le=MAX_TICKS, description="Number of ticks.")
-    after: AwareDatetime | None = Field(
+    after: Instant | None = Field(
         None, description="Ticks strictly after this instant; from now on when it is left out."
     )
 
@@ -141,8 +142,8 @@ class SimulationRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    start: AwareDatetime | None = Field(None, description="Not included; now when it is left out.")
-    end: AwareDatetime = Field(description="Included.")
+    start: Instant | None = Field(None, description="Not included; now when it is left out.")
+    end: Instant = Field(description="Included.")
     duration: float = Field(ge=0, le=2_592_000, description="Seconds that each run takes.")
     limit: int = Field(1000, ge=1, le=MAX_SIMULATED, description="Number of ticks at which it stops.")
 

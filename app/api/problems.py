@@ -10,11 +10,12 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, ConfigDict, Field
+from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
+from app.api.methods import methods_of
 from app.api.outages import OUTAGES, is_outage
 from app.api.validation import field_errors
 from app.errors import InvalidInput, TooManyRequests, Unauthenticated, Unavailable, UpbeatError
@@ -172,17 +173,9 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     answer = http_problem(request.scope, cast(HTTPException, error))
     if answer.status_code == 405:
         # The framework names the methods of the first route of this path only.
-        answer.headers["Allow"] = ", ".join(sorted(_methods(request)))
+        served = methods_of(request.app.routes, get_route_path(request.scope))
+        answer.headers["Allow"] = ", ".join(sorted(served))
     return answer
-
-
-def _methods(request: Request) -> set[str]:
-    served: set[str] = set()
-    for context in iter_route_contexts(request.app.routes):
-        pattern = getattr(context, "path_regex", None)
-        if pattern is not None and pattern.match(request.scope["path"]):
-            served |= context.methods or set()
-    return served
 
 
 async def _on_outage(request: Request, error: Exception) -> JSONResponse:

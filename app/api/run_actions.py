@@ -5,9 +5,10 @@ from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import Body, Response, status
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.api.dependencies import Caller, SchedulerOf
+from app.api.examples import BULK_CANCEL_EXAMPLES, BULK_REPLAY_EXAMPLES, CANCEL_EXAMPLES, REPLAY_EXAMPLES
 from app.api.guards import OPERATE, READ, guarded
 from app.api.idempotency import repeatable
 from app.api.pagination import FilterText
@@ -15,6 +16,7 @@ from app.api.problems import READS_ONE, WRITES, WRITES_ONE
 from app.api.routing import resource_router
 from app.api.runs import Run, run_location, run_made
 from app.scheduling.config import QueueName
+from app.scheduling.inputs import Instant
 from app.scheduling.run_operations import Attempts, Bulk
 from app.scheduling.selecting import FAILED, RunFilter
 from app.scheduling.states import RunState
@@ -54,8 +56,8 @@ class BulkRequest(BaseModel):
     task: FilterText | None = Field(None, description="Registered name.")
     queue: QueueName | None = None
     exception: FilterText | None = Field(None, description="Type of the error: `ValueError`, `module.Name`.")
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Instant | None = None
+    until: Instant | None = None
     dry_run: bool = Field(False, description="Count, and do nothing.")
     limit: int = Field(1000, ge=1, le=MAX_BULK)
 
@@ -136,9 +138,28 @@ class RunAttempts(BaseModel):
         )
 
 
-@router.post("/cancel", responses=WRITES, summary="Cancel many runs")
+class RunWhy(BaseModel):
+    """What became of a run, or what it waits for."""
+
+    state: RunState
+    reason: str | None = Field(description="The reason code; of a run that waits, why it does.")
+    explanation: str = Field(description="In a sentence.")
+
+
+@router.get("/{run_id}/why", responses=READS_ONE, summary="Why does it wait, or why didn't it run?")
+@guarded(READ)
+async def explain_run(run_id: UUID, scheduler: SchedulerOf) -> RunWhy:
+    """Of a run that waits: a paused queue, a limit, another run, no worker, or its time; else how it ended."""
+    return RunWhy.model_validate(await scheduler.explain_run(run_id), from_attributes=True)
+
+
+@router.post("/cancel", responses=WRITES, dependencies=[repeatable()], summary="Cancel many runs")
 @guarded(OPERATE)
-async def cancel_runs(body: BulkCancelRequest, scheduler: SchedulerOf, user: Caller) -> Done:
+async def cancel_runs(
+    body: Annotated[BulkCancelRequest, Body(openapi_examples=BULK_CANCEL_EXAMPLES)],
+    scheduler: SchedulerOf,
+    user: Caller,
+) -> Done:
     """Cancel the runs that the filter finds, the oldest first, up to `limit`."""
     bulk = await scheduler.cancel_runs(
         body.filter((RunState.QUEUED, RunState.RUNNING)),
@@ -150,9 +171,13 @@ async def cancel_runs(body: BulkCancelRequest, scheduler: SchedulerOf, user: Cal
     return Done.of(bulk, dry_run=body.dry_run)
 
 
-@router.post("/replay", responses=WRITES, summary="Replay many runs")
+@router.post("/replay", responses=WRITES, dependencies=[repeatable()], summary="Replay many runs")
 @guarded(OPERATE)
-async def replay_runs(body: BulkRequest, scheduler: SchedulerOf, user: Caller) -> Done:
+async def replay_runs(
+    body: Annotated[BulkRequest, Body(openapi_examples=BULK_REPLAY_EXAMPLES)],
+    scheduler: SchedulerOf,
+    user: Caller,
+) -> Done:
     """Replay the runs that the filter finds and that were not replayed yet; failed ones when no state is given."""
     bulk = await scheduler.replay_runs(
         body.filter(FAILED), actor=user.username, limit=body.limit, dry_run=body.dry_run
@@ -171,7 +196,7 @@ async def cancel_run(
     run_id: UUID,
     scheduler: SchedulerOf,
     user: Caller,
-    body: Annotated[CancelRequest | None, Body()] = None,
+    body: Annotated[CancelRequest | None, Body(openapi_examples=CANCEL_EXAMPLES)] = None,
 ) -> Run:
     """A queued run never starts; a running one is asked to stop, and after a grace made to."""
     wish = body or CancelRequest()
@@ -191,7 +216,7 @@ async def replay_run(
     response: Response,
     scheduler: SchedulerOf,
     user: Caller,
-    body: Annotated[ReplayRequest | None, Body()] = None,
+    body: Annotated[ReplayRequest | None, Body(openapi_examples=REPLAY_EXAMPLES)] = None,
 ) -> Run:
     """Make a new run of the same task, with the same or other arguments; the old one stays as it is."""
     wish = body or ReplayRequest()

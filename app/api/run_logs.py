@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from fastapi import Header, Query
@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from app.api.dependencies import ServicesOf
+from app.api.events import AWAY, BEGINNING, HEADERS, KEEP_ALIVE, STILL_HERE, EventStream, event
 from app.api.following import Follower, Following
 from app.api.guards import READ, guarded
 from app.api.outages import is_outage
@@ -27,9 +28,17 @@ from app.scheduling.states import RunState
 router = resource_router("/runs", "Runs")
 
 BATCH = 500
-KEEP_ALIVE = 15.0
 LONGEST_STREAM = 3600.0
-RETRY_MILLISECONDS = 2000
+
+# Of each event of a stream, not of the whole.
+EVENT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "description": "Send the last one as `Last-Event-ID` to go on after it."},
+        "event": {"type": "string", "enum": ["log", "progress", "state", "end"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
 
 Level = Literal["debug", "info", "warning", "error", "critical"]
 
@@ -89,7 +98,7 @@ async def get_run_logs(run_id: UUID, query: Annotated[LogQuery, Query()], servic
         **READS_ONE,
         200: {
             "description": "Events `log`, `progress`, `state` and, when the run is over, `end`.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": EVENT}},
         },
     },
     response_class=StreamingResponse,
@@ -106,11 +115,7 @@ async def stream_run_logs(
     if services.following.full or services.following.closing:
         raise Unavailable("Too many streams are open here. Try again, or read the pages of the log.")
     await services.observer.log(run_id, after=after, limit=1)
-    return StreamingResponse(
-        _events(services.following, services.observer, run_id, after),
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
+    return EventStream(_events(services.following, services.observer, run_id, after), headers=dict(HEADERS))
 
 
 async def _events(
@@ -118,31 +123,31 @@ async def _events(
 ) -> AsyncIterator[str]:
     told: Standing | None = None
     ends = time.monotonic() + LONGEST_STREAM
-    yield f"retry: {RETRY_MILLISECONDS}\n\n"
+    yield BEGINNING
     with following.following(run_id) as follower:
         while not following.closing and time.monotonic() < ends:
             # Looked at before the lines are read: all lines of a run are stored before it ends.
             standing = follower.standing
             lines = await _lines(observer, run_id, after, follower)
             if lines is None:
-                yield ": the database is away\n\n"
+                yield AWAY
                 continue
             for row in lines:
                 after = Place(row.attempt, row.number)
-                yield _event("log", LogLine.of(row).model_dump_json(), _text(row))
+                yield event("log", LogLine.of(row).model_dump_json(), _text(row))
             if len(lines) == BATCH:
                 continue
             for text in _changes(told, standing):
                 yield text
             told = standing or told
             if standing is not None and RunState(standing.state).terminal:
-                yield _event("end", json.dumps({"state": standing.state}))
+                yield event("end", json.dumps({"state": standing.state}))
                 return
             if follower.standing is standing:
                 before = time.monotonic()
                 await follower.wait(KEEP_ALIVE)
                 if time.monotonic() - before >= KEEP_ALIVE:
-                    yield ": still here\n\n"
+                    yield STILL_HERE
 
 
 async def _lines(
@@ -162,15 +167,10 @@ def _changes(told: Standing | None, now: Standing | None) -> list[str]:
         return []
     changes = []
     if told is None or (told.state, told.attempt) != (now.state, now.attempt):
-        changes.append(_event("state", json.dumps({"state": now.state, "attempt": now.attempt})))
+        changes.append(event("state", json.dumps({"state": now.state, "attempt": now.attempt})))
     if now.progress is not None and (told is None or told.progress != now.progress):
-        changes.append(_event("progress", json.dumps(now.progress)))
+        changes.append(event("progress", json.dumps(now.progress)))
     return changes
-
-
-def _event(kind: str, data: str, identifier: str | None = None) -> str:
-    named = "" if identifier is None else f"id: {identifier}\n"
-    return f"{named}event: {kind}\ndata: {data}\n\n"
 
 
 def _text(row: LogRow) -> str:

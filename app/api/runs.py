@@ -1,26 +1,34 @@
 """Runs: what was executed, is being executed, or was decided not to be."""
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from fastapi import Query, Response, status
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
-from app.api.dependencies import SchedulerOf
+from app.api.dependencies import CatalogueOf, SchedulerOf
 from app.api.guards import READ, guarded
 from app.api.idempotency import Answer, answer
 from app.api.pagination import FilterText, PageQuery, encode
 from app.api.problems import READS, READS_ONE
 from app.api.routing import resource_router
+from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import QueueName
 from app.scheduling.enqueueing import NewRun
+from app.scheduling.inputs import Instant
 from app.scheduling.models import RunRow
+from app.scheduling.policies import Reason
 from app.scheduling.runs import Origin, RunState
 from app.scheduling.selecting import RunFilter
 from app.worker.results import CELERY_STATES
 
 router = resource_router("/runs", "Runs")
+
+_FILTERS = {
+    *("schedule_id", "task", "queue", "origin", "reason", "worker_id", "requested_by", "exception"),
+    *("since", "until"),
+}
 
 
 class Run(BaseModel):
@@ -83,16 +91,28 @@ class RunQuery(PageQuery):
     exception: FilterText | None = Field(
         None, description="Type of the error of a failed run: `ValueError`, `package.module.Name`."
     )
-    since: AwareDatetime | None = Field(
+    search: FilterText | None = Field(None, description="Part of the name of a registered task.")
+    origin: Origin | None = None
+    reason: Reason | None = Field(None, description="Why it did not run, or not to its end.")
+    worker_id: UUID | None = Field(None, description="Who executes it, or did so last.")
+    requested_by: FilterText | None = None
+    sort: Literal["-created", "created"] = Field(
+        "-created", description="By the time that `since` and `until` mean; `-` is the newest first."
+    )
+    since: Instant | None = Field(
         None, description="Nominal time of a scheduled run, else of its making; included."
     )
-    until: AwareDatetime | None = Field(None, description="Excluded.")
+    until: Instant | None = Field(None, description="Excluded.")
 
-    def filter(self) -> RunFilter:
-        """The domain's form."""
-        fields = {"schedule_id", "task", "queue", "exception", "since", "until"}
+    def filter(self, catalogue: Catalogue) -> RunFilter:
+        """The domain's form; a search is one among the names of the catalogue, not among millions of runs."""
+        sought = None if self.search is None else self.search.lower()
         return RunFilter(
-            states=() if self.state is None else (self.state,), **self.model_dump(include=fields)
+            states=() if self.state is None else (self.state,),
+            tasks=None
+            if sought is None
+            else [spec.name for spec in catalogue if sought in spec.name.lower()],
+            **self.model_dump(include=_FILTERS),
         )
 
 
@@ -108,12 +128,19 @@ def run_made(run: RunRow | NewRun) -> Answer:
 
 @router.get("", response_model=RunPage, responses=READS, summary="List runs")
 @guarded(READ)
-async def list_runs(query: Annotated[RunQuery, Query()], scheduler: SchedulerOf) -> Response:
-    """Runs, newest first, filtered by schedule, state, task, queue, error and time.
+async def list_runs(
+    query: Annotated[RunQuery, Query()], scheduler: SchedulerOf, catalogue: CatalogueOf
+) -> Response:
+    """Runs, newest first, filtered by schedule, state, task, queue, origin, reason, worker, error and time.
 
     A page reads a bounded part of the history: while `next_cursor` is there, it may hold fewer than `limit`, or none.
     """
-    page = await scheduler.list_runs(limit=query.limit, before=query.position(), which=query.filter())
+    page = await scheduler.list_runs(
+        limit=query.limit,
+        before=query.position(),
+        which=query.filter(catalogue),
+        oldest_first=query.sort == "created",
+    )
     found = RunPage(items=[Run.of(row) for row in page.items], next_cursor=encode(page.next))
     # As it is: the framework would validate all of it once more.
     return Response(found.model_dump_json(), media_type="application/json")

@@ -1,24 +1,24 @@
-"""What else can be done with a scheduled task: pause, resume, backfill, its history, and why it did not run."""
+"""What else can be done with a scheduled task: pause, resume, backfill, and why it did not run."""
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 from uuid import UUID
 
 from fastapi import Body, Query, status
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.dependencies import Caller, SchedulerOf
 from app.api.examples import BACKFILL_EXAMPLES, PAUSE_EXAMPLES, RESUME_EXAMPLES
 from app.api.guards import OPERATE, READ, guarded
 from app.api.idempotency import Answer, answer, repeatable
-from app.api.pagination import PageQuery, decode_number, encode
 from app.api.problems import READS_ONE, WRITES_ONE
 from app.api.routing import resource_router
+from app.api.schedule_history import ScheduleVersion
 from app.api.schedules import ScheduledTask
 from app.scheduling.backfill import Backfill
 from app.scheduling.config import BackfillRequest
 from app.scheduling.explaining import Explanation, Verdict
-from app.scheduling.models import ScheduleVersionRow
+from app.scheduling.inputs import Instant
 from app.scheduling.pausing import MAX_NOTE
 from app.scheduling.policies import CatchUp, Reason
 from app.scheduling.resuming import Resumption
@@ -121,28 +121,6 @@ class Backfilled(BaseModel):
         )
 
 
-class ScheduleVersion(BaseModel):
-    """A schedule as it was after one change."""
-
-    version: int
-    action: str
-    author: str
-    changed_at: datetime
-    config: dict[str, Any]
-
-    @classmethod
-    def of(cls, row: ScheduleVersionRow) -> Self:
-        """The wire form."""
-        return cls.model_validate(row, from_attributes=True)
-
-
-class ScheduleHistory(BaseModel):
-    """Versions, newest first."""
-
-    items: list[ScheduleVersion]
-    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
-
-
 class ExplainedRun(BaseModel):
     """What there is to say of the tick's run; `GET /runs/{id}` has the rest."""
 
@@ -187,7 +165,7 @@ class WhyQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    at: AwareDatetime = Field(description="With an offset: 2026-03-01T09:00:00+01:00 (`+` is %2B in a URL).")
+    at: Instant = Field(description="With an offset: 2026-03-01T09:00:00+01:00 (`+` is %2B in a URL).")
 
 
 def _backfilled(done: Backfill) -> Answer | None:
@@ -249,13 +227,3 @@ async def explain_scheduled_task(
 ) -> Why:
     """What became of one instant: for any instant of any schedule, before its creation and after its deletion too."""
     return Why.of(await scheduler.explain(schedule_id, query.at))
-
-
-@router.get("/{schedule_id}/history", responses=READS_ONE, summary="History of a scheduled task")
-@guarded(READ)
-async def list_scheduled_task_versions(
-    schedule_id: UUID, query: Annotated[PageQuery, Query()], scheduler: SchedulerOf
-) -> ScheduleHistory:
-    """Each change with its author, newest first; also of a schedule that was deleted."""
-    rows, more = await scheduler.history(schedule_id, limit=query.limit, before=decode_number(query.cursor))
-    return ScheduleHistory(items=[ScheduleVersion.of(row) for row in rows], next_cursor=encode(more))

@@ -12,11 +12,13 @@ from app.api.dependencies import Caller, SchedulerOf
 from app.api.examples import CREATE_EXAMPLES, RUN_NOW_EXAMPLES, SCHEDULE_EXAMPLE, UPDATE_EXAMPLES
 from app.api.guards import OPERATE, READ, guarded
 from app.api.idempotency import Answer, answer, repeatable
-from app.api.pagination import FilterText, PageQuery, encode
+from app.api.pagination import NO_CURSOR, FilterText, PageQuery, decode, encode
 from app.api.problems import ACTS_ON_ONE, EDITS_ONE, READS, READS_ONE, REMOVES_ONE, WRITES, WRITES_ONE
 from app.api.routing import resource_router
 from app.api.runs import Run, run_location, run_made
-from app.scheduling.config import ScheduleCreate, ScheduleUpdate
+from app.errors import FieldError, InvalidInput
+from app.scheduling.choosing import Order, Place, ScheduleFilter
+from app.scheduling.config import QueueName, ScheduleCreate, ScheduleUpdate, TaskType
 from app.scheduling.facade import ScheduleView
 from app.scheduling.policies import Overlap
 
@@ -93,14 +95,65 @@ class RunNow(BaseModel):
     overlap: Overlap | None = Field(None, description="In place of the schedule's own policy.")
 
 
-class ScheduleQuery(PageQuery):
+class ScheduleChoice(BaseModel):
     """Which schedules."""
 
-    search: FilterText | None = Field(None, description="Part of the name.")
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    search: FilterText | None = Field(None, description="Part of the name or of the task's.")
     state: ScheduleState | None = None
     owner: Literal["people", "code", "file"] | None = Field(
         None, description="Where it is declared, if at all."
     )
+    task: FilterText | None = Field(None, description="Registered name.")
+    task_type: TaskType | None = None
+    queue: QueueName | None = Field(None, description="The one that it names itself.")
+
+    def filter(self) -> ScheduleFilter:
+        """The domain's form."""
+        return ScheduleFilter(**self.model_dump(include=set(ScheduleChoice.model_fields)))
+
+
+class ScheduleQuery(ScheduleChoice, PageQuery):
+    """Which schedules, in which order."""
+
+    sort: Order = Field(
+        Order.CREATED,
+        description="`-` is the last first. `next_run` leaves those out that have no next tick.",
+    )
+
+    def place(self) -> Place | None:
+        """Where the page before ended.
+
+        Raises:
+            InvalidInput: the cursor is of another order, or none that this service gave.
+        """
+        text = decode(self.cursor)
+        if text is None:
+            return None
+        order, identifier, value = ([*text.split("|", 2), "", ""])[:3]
+        if order != self.sort:
+            raise InvalidInput(FieldError("cursor", "Is of a list in another order; begin again without it."))
+        timed = self.sort in (Order.UPDATED, Order.UPDATED_LAST, Order.NEXT_RUN)
+        try:
+            return Place(UUID(identifier), datetime.fromisoformat(value) if timed else value or None)
+        except ValueError:
+            raise InvalidInput(FieldError("cursor", NO_CURSOR)) from None
+
+    def cursor_of(self, place: Place | None) -> str | None:
+        """The cursor of a place."""
+        if place is None:
+            return None
+        value = place.value.isoformat() if isinstance(place.value, datetime) else place.value or ""
+        return encode(f"{self.sort}|{place.id}|{value}")
+
+
+class DeleteQuery(BaseModel):
+    """Why it is deleted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reason: FilterText | None = Field(None, description="For whoever wonders; kept with the last version.")
 
 
 @router.post(
@@ -131,16 +184,12 @@ async def create_scheduled_task(
 async def list_scheduled_tasks(
     query: Annotated[ScheduleQuery, Query()], scheduler: SchedulerOf
 ) -> ScheduledTaskPage:
-    """Schedules in the order of their creation, filtered by name, state and owner."""
+    """Schedules, by default in the order of their creation, filtered by name, state, owner, task, type and queue."""
     page = await scheduler.list_schedules(
-        limit=query.limit,
-        after=query.position(),
-        search=query.search,
-        state=query.state,
-        owner=query.owner,
+        limit=query.limit, after=query.place(), which=query.filter(), order=query.sort
     )
     return ScheduledTaskPage(
-        items=[ScheduledTask.of(view) for view in page.items], next_cursor=encode(page.next)
+        items=[ScheduledTask.of(view) for view in page.items], next_cursor=query.cursor_of(page.next)
     )
 
 
@@ -178,10 +227,14 @@ async def update_scheduled_task(
 )
 @guarded(OPERATE)
 async def delete_scheduled_task(
-    schedule_id: UUID, expected: IfMatch, scheduler: SchedulerOf, user: Caller
+    schedule_id: UUID,
+    query: Annotated[DeleteQuery, Query()],
+    expected: IfMatch,
+    scheduler: SchedulerOf,
+    user: Caller,
 ) -> None:
     """The schedule goes, its runs stay. A declared one (see `owner`) is deleted where it is declared."""
-    await scheduler.delete_schedule(schedule_id, actor=user.username, expected=expected)
+    await scheduler.delete_schedule(schedule_id, actor=user.username, expected=expected, reason=query.reason)
 
 
 @router.post("/{schedule_id}/enable", responses=ACTS_ON_ONE, summary="Enable a scheduled task")

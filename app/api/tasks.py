@@ -1,20 +1,24 @@
 """Tasks: what this code can execute, and running one on demand."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from fastapi import Body, Query, Request, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.dependencies import CatalogueOf, caller, services_of
+from app.api.dependencies import CatalogueOf, Services, ServicesOf, caller, services_of
 from app.api.examples import RUN_REQUEST_EXAMPLES, TASK_EXAMPLE
 from app.api.guards import OPERATE, READ, guarded
 from app.api.idempotency import repeatable, replied
-from app.api.pagination import PageQuery, decode, encode
+from app.api.pagination import FilterText, PageQuery, decode, encode
 from app.api.problems import READS, READS_ONE, WRITES_ONE
 from app.api.routing import direct, resource_router
 from app.api.runs import Run, run_made
+from app.api.statistics import DEFAULT_RANGE, RunStatistics
 from app.scheduling.catalogue import TaskSpec
-from app.scheduling.config import RunRequest
+from app.scheduling.config import QueueName, RunRequest
+from app.scheduling.selecting import RunFilter
+from app.scheduling.statistics import Counted
 
 router = resource_router("/tasks", "Tasks")
 
@@ -44,17 +48,23 @@ class Task(BaseModel):
     positional_parameters: dict[str, Any] | None = Field(
         description="JSON schema (2020-12) of the array of its positional arguments."
     )
+    statistics: RunStatistics | None = Field(
+        None,
+        description="Of the last 24 hours, when they are asked for; `GET /statistics/runs` has other ranges.",
+    )
 
     @classmethod
-    def of(cls, spec: TaskSpec) -> Self:
+    def of(cls, spec: TaskSpec, counted: Mapping[str, Counted] | None = None) -> Self:
         """The wire form of a catalogue entry."""
         known = spec.parameters
         schemas = {
             "parameters": known and known.keywords,
             "positional_parameters": known and known.positions,
         }
-        plain = {name: getattr(spec, name) for name in cls.model_fields if name not in schemas}
-        return cls(**plain, **schemas)
+        own = {*schemas, "statistics"}
+        plain = {name: getattr(spec, name) for name in cls.model_fields if name not in own}
+        statistics = None if counted is None else RunStatistics.of(counted.get(spec.name, Counted()))
+        return cls(**plain, **schemas, statistics=statistics)
 
 
 class TaskPage(BaseModel):
@@ -64,22 +74,57 @@ class TaskPage(BaseModel):
     next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
 
 
+class StatisticsWanted(BaseModel):
+    """What to tell besides."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    statistics: bool = Field(False, description="Count the runs of the last 24 hours, too.")
+
+
+class TaskQuery(PageQuery):
+    """Which tasks."""
+
+    search: FilterText | None = Field(None, description="Part of its name, path or description.")
+    queue: QueueName | None = None
+    schedulable: bool | None = None
+    statistics: bool = Field(False, description="Count the runs of the last 24 hours, too.")
+
+    def includes(self, spec: TaskSpec) -> bool:
+        """Whether it is one of those that are asked for."""
+        words = (spec.name, spec.path, spec.description)
+        return (
+            (self.search is None or any(self.search.lower() in each.lower() for each in words))
+            and self.queue in (None, spec.queue)
+            and self.schedulable in (None, spec.schedulable)
+        )
+
+
 @router.get("", responses=READS, summary="List tasks")
 @guarded(READ)
-async def list_tasks(query: Annotated[PageQuery, Query()], catalogue: CatalogueOf) -> TaskPage:
-    """The tasks that are registered in this service's code, by name."""
+async def list_tasks(
+    query: Annotated[TaskQuery, Query()], catalogue: CatalogueOf, services: ServicesOf
+) -> TaskPage:
+    """The tasks that are registered in this service's code, by name, filtered by name, queue and use."""
     after = decode(query.cursor) or ""
-    rest = [spec for spec in catalogue if spec.name > after]
+    rest = [spec for spec in catalogue if spec.name > after and query.includes(spec)]
     page = rest[: query.limit]
     more = encode(page[-1].name) if len(rest) > query.limit else None
-    return TaskPage(items=[Task.of(spec) for spec in page], next_cursor=more)
+    counted = await _last_day(services) if query.statistics else None
+    return TaskPage(items=[Task.of(spec, counted) for spec in page], next_cursor=more)
 
 
 @router.get("/{name}", responses=READS_ONE, summary="Read a task")
 @guarded(READ)
-async def get_task(name: str, catalogue: CatalogueOf) -> Task:
+async def get_task(
+    name: str,
+    query: Annotated[StatisticsWanted, Query()],
+    catalogue: CatalogueOf,
+    services: ServicesOf,
+) -> Task:
     """One task, by its registered name, dotted path or alias."""
-    return Task.of(catalogue.named(name))
+    spec = catalogue.named(name)
+    return Task.of(spec, await _last_day(services, spec.name) if query.statistics else None)
 
 
 @router.post(
@@ -104,3 +149,8 @@ async def run_task(
     user = await caller(request)
     run = await services_of(request).scheduler.submit(name, body, actor=user.username)
     return replied(run_made(run))
+
+
+async def _last_day(services: Services, task: str | None = None) -> Mapping[str, Counted]:
+    until = await services.statistics.now()
+    return await services.statistics.by_task(RunFilter(task=task), until - DEFAULT_RANGE, until)

@@ -4,6 +4,8 @@ Each process does so every few minutes; rows that another one holds are left to 
 """
 
 import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Final
 
@@ -37,3 +39,15 @@ async def keep_clear(sessions: async_sessionmaker[AsyncSession]) -> None:
             await clear(sessions)
         except Exception as error:  # noqa: BLE001 - tried again in a while
             log.warning("upkeep failed", action="upkeep", cause=type(error).__name__)
+
+
+@asynccontextmanager
+async def alongside(*work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Let endless work run for the time of the context; it has ended when the context has."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)

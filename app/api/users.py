@@ -7,11 +7,13 @@ from uuid import UUID
 from fastapi import Body, Query, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.concurrency import IfMatch, etag, etag_header
 from app.api.dependencies import ServicesOf
 from app.api.examples import USER_CREATE_EXAMPLES, USER_UPDATE_EXAMPLES
 from app.api.guards import ADMINISTER, guarded
+from app.api.idempotency import Answer, answer, repeatable
 from app.api.pagination import FilterText, PageQuery, encode
-from app.api.problems import ACTS_ON_ONE, READS, READS_ONE, WRITES, WRITES_ONE
+from app.api.problems import EDITS_ONE, READS, READS_ONE, REMOVES_ONE, WRITES
 from app.api.routing import resource_router
 from app.modules.auth import service
 from app.modules.auth.models import User as UserRow
@@ -27,6 +29,7 @@ class User(BaseModel):
     username: str
     role: Role
     active: bool
+    version: int = Field(description="Grows with each change; a login is none.")
     created_at: datetime
     last_login_at: datetime | None
 
@@ -86,7 +89,24 @@ async def list_users(query: Annotated[UserQuery, Query()], services: ServicesOf)
     return UserPage(items=[User.of(row) for row in found], next_cursor=encode(more))
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, responses=WRITES, summary="Create a user")
+def user_made(row: UserRow) -> Answer:
+    """The answer to a creation."""
+    headers = {"Location": f"/api/v1/users/{row.id}", "ETag": etag(row.version)}
+    return answer(status.HTTP_201_CREATED, User.of(row), headers)
+
+
+def _tagged(response: Response, row: UserRow) -> User:
+    response.headers["ETag"] = etag(row.version)
+    return User.of(row)
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    responses=WRITES | etag_header(201),
+    dependencies=[repeatable(user_made, secret=True)],
+    summary="Create a user",
+)
 @guarded(ADMINISTER)
 async def create_user(
     body: Annotated[UserCreate, Body(openapi_examples=USER_CREATE_EXAMPLES)],
@@ -98,32 +118,35 @@ async def create_user(
         services.sessions, username=body.username, password=body.password, role=body.role
     )
     response.headers["Location"] = f"/api/v1/users/{row.id}"
-    return User.of(row)
+    return _tagged(response, row)
 
 
-@router.get("/{user_id}", responses=READS_ONE, summary="Read a user")
+@router.get("/{user_id}", responses=READS_ONE | etag_header(200), summary="Read a user")
 @guarded(ADMINISTER)
-async def get_user(user_id: UUID, services: ServicesOf) -> User:
+async def get_user(user_id: UUID, response: Response, services: ServicesOf) -> User:
     """One user."""
-    return User.of(await service.get_user(services.sessions, user_id))
+    return _tagged(response, await service.get_user(services.sessions, user_id))
 
 
-@router.patch("/{user_id}", responses=WRITES_ONE, summary="Change a user")
+@router.patch("/{user_id}", responses=EDITS_ONE | etag_header(200), summary="Change a user")
 @guarded(ADMINISTER)
 async def update_user(
     user_id: UUID,
     body: Annotated[UserUpdate, Body(openapi_examples=USER_UPDATE_EXAMPLES)],
+    expected: IfMatch,
+    response: Response,
     services: ServicesOf,
 ) -> User:
     """Role, activity, or a new password. The last active administrator stays one."""
     change = UserChange(role=body.role, active=body.active, password=body.password)
-    return User.of(await service.change_user(services.sessions, user_id, change))
+    row = await service.change_user(services.sessions, user_id, change, expected=expected)
+    return _tagged(response, row)
 
 
 @router.delete(
-    "/{user_id}", status_code=status.HTTP_204_NO_CONTENT, responses=ACTS_ON_ONE, summary="Delete a user"
+    "/{user_id}", status_code=status.HTTP_204_NO_CONTENT, responses=REMOVES_ONE, summary="Delete a user"
 )
 @guarded(ADMINISTER)
-async def delete_user(user_id: UUID, services: ServicesOf) -> None:
+async def delete_user(user_id: UUID, expected: IfMatch, services: ServicesOf) -> None:
     """With sessions and API keys; what they did stays in the audit. Not the last active administrator."""
-    await service.delete_user(services.sessions, user_id)
+    await service.delete_user(services.sessions, user_id, expected=expected)

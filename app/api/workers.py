@@ -1,7 +1,7 @@
 """Workers and beats: who is there, and how fresh its last sign of life is."""
 
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
 from fastapi import Query
@@ -9,10 +9,13 @@ from pydantic import BaseModel, Field
 
 from app.api.dependencies import ServicesOf
 from app.api.guards import READ, guarded
-from app.api.pagination import PageQuery, encode
+from app.api.pagination import FilterText, PageQuery, encode
 from app.api.problems import READS, READS_ONE
 from app.api.routing import resource_router
+from app.scheduling.config import QueueName
 from app.scheduling.observing import BeatView, WorkerView
+
+WorkerState = Literal["starting", "ready", "draining", "stopped"]
 
 workers = resource_router("/workers", "Workers and beats")
 beats = resource_router("/beats", "Workers and beats")
@@ -35,6 +38,11 @@ class Worker(BaseModel):
     active_runs: int
     started_at: datetime
     stopped_at: datetime | None
+    drain_requested_at: datetime | None = Field(description="When somebody asked it to end.")
+    concurrency_wanted: int | None = Field(
+        description="The slots that it is asked to have; null when it has."
+    )
+    wish_refused: str | None = Field(description="Why it did not do what it was asked for last.")
 
     @classmethod
     def of(cls, view: WorkerView) -> Self:
@@ -57,6 +65,18 @@ class WorkerQuery(PageQuery):
     """Which workers."""
 
     alive: bool | None = Field(None, description="Only those that hold a lease, or only the others.")
+    state: WorkerState | None = None
+    queue: QueueName | None = Field(None, description="One that it takes from.")
+    search: FilterText | None = Field(None, description="Part of the name.")
+
+
+class BeatQuery(PageQuery):
+    """Which beats."""
+
+    alive: bool | None = Field(
+        None, description="Only those that passed within 15 seconds, or only the others."
+    )
+    search: FilterText | None = Field(None, description="Part of the name.")
 
 
 class Beat(BaseModel):
@@ -87,8 +107,15 @@ class BeatPage(BaseModel):
 @workers.get("", responses=READS, summary="List workers")
 @guarded(READ)
 async def list_workers(query: Annotated[WorkerQuery, Query()], services: ServicesOf) -> WorkerPage:
-    """Workers, the youngest first; those that ended are kept for a week."""
-    page = await services.observer.workers(limit=query.limit, before=query.position(), alive=query.alive)
+    """Workers, the youngest first, filtered by life, state, queue and name; those that ended are kept for a week."""
+    page = await services.observer.workers(
+        limit=query.limit,
+        before=query.position(),
+        alive=query.alive,
+        state=query.state,
+        queue=query.queue,
+        search=query.search,
+    )
     return WorkerPage(items=[Worker.of(view) for view in page.items], next_cursor=encode(page.next))
 
 
@@ -101,9 +128,11 @@ async def get_worker(worker_id: UUID, services: ServicesOf) -> Worker:
 
 @beats.get("", responses=READS, summary="List beats")
 @guarded(READ)
-async def list_beats(query: Annotated[PageQuery, Query()], services: ServicesOf) -> BeatPage:
+async def list_beats(query: Annotated[BeatQuery, Query()], services: ServicesOf) -> BeatPage:
     """Beats, the youngest first; those that ended are kept for a day."""
-    page = await services.observer.beats(limit=query.limit, before=query.position())
+    page = await services.observer.beats(
+        limit=query.limit, before=query.position(), alive=query.alive, search=query.search
+    )
     return BeatPage(items=[Beat.of(view) for view in page.items], next_cursor=encode(page.next))
 
 

@@ -4,7 +4,7 @@
 - services, keeper, startup: `upbeat start|stop|restart|status`   - logfiles: `upbeat logs`
 - inspection: `upbeat inspect|purge`   - tables: how rows are shown
 - supervision: the stack under supervisord   - embedded, launch: PostgreSQL and Redis of our own
-- client, arguments, runs, schedule_verbs: the verbs that speak to the service, through the SDK
+- client, arguments, runs, queues, workers, schedule_verbs, transfer: the verbs that speak to the service, through the SDK
 - schedules, deployment: declared schedules, and the check of all schedules
 - state, leftovers: the folder `.upbeat/`    - prepare, reach: before the services start
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from app.cli.embedded import LOOPBACK
+from app.cli.choices import LOOPBACK
 from app.errors import ConfigurationError, Conflict, NotFound
 from app.settings import get_settings
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from upbeat_sdk import Upbeat
 
 CHECKOUT = Path(__file__).resolve().parents[2] / "sdk" / "src"
+RETRIES = 2  # somebody is waiting
+PAGE = 200  # items that one answer may have
 LIMIT = 100  # items of a list, unless told
+KEY_HINT = "Set UPBEAT_TOKEN to a key, which is made by `upbeat api-keys create USER NAME --scope operate`."
 
 
 @contextmanager
@@ -24,7 +27,7 @@ def connected() -> Iterator["Upbeat"]:
     """A client that calls with UPBEAT_TOKEN.
 
     Raises:
-        ConfigurationError: the SDK is not installed, nor in this checkout.
+        ConfigurationError: there is no token, or the SDK is not installed, nor in this checkout.
     """
     if find_spec("upbeat_sdk") is None:
         if not CHECKOUT.is_dir():
@@ -35,7 +38,10 @@ def connected() -> Iterator["Upbeat"]:
     from upbeat_sdk import Upbeat
 
     settings = get_settings().api
-    with Upbeat(settings.url or f"http://{LOOPBACK}:{settings.port}") as client:
+    if settings.token is None:
+        raise ConfigurationError(f"The service wants to know who calls. {KEY_HINT}")
+    url = settings.url or f"http://{LOOPBACK}:{settings.port}"
+    with Upbeat(url, token=settings.token.get_secret_value(), max_retries=RETRIES) as client:
         yield client
 
 
@@ -69,10 +75,7 @@ def sdk_problem(error: Exception) -> str | None:
         return None
     said = "; ".join(str(error).split("\n")).rstrip(".")
     if isinstance(error, upbeat_sdk.Unauthenticated):
-        return (
-            f"{said}. Set UPBEAT_TOKEN to a key, which is made by"
-            " `upbeat api-keys create USER NAME --scope operate`."
-        )
+        return f"{said}. {KEY_HINT}"
     if isinstance(error, upbeat_sdk.ConnectionFailed):
         return f"{said}. Is the API there? `upbeat start api` starts it; UPBEAT_URL says where it is."
     return f"{said}."

@@ -7,15 +7,17 @@ import typer
 
 from app.cli.choices import Level
 from app.cli.daemons import daemons
-from app.cli.runs import runs, tasks, workers
-from app.cli.schedule_verbs import schedules
+from app.cli.queues import queues
+from app.cli.runs import runs, tasks
+from app.cli.transfer import schedules
+from app.cli.workers import workers
 from app.errors import UpbeatError
 from app.settings import get_settings
 
 app = typer.Typer(
     name="upbeat",
     help="The schedule-and-run service for Celery.",
-    epilog="Exit status: 0 done; 1 not done, and a line says why; 2 wrong usage, and of `schedules plan` and `check`:"
+    epilog="Exit status: 0 done; 1 not done, and a line says why; 2 wrong usage, and of `schedules plan`, `import --dry-run` and `check`:"
     " something would change, or does not fit; 3 of `status`: a service does not run, of `doctor`: a check failed;"
     " 4 of `--wait`: the run did not succeed;"
     " 130 stopped by Ctrl-C. `--install-completion` completes verbs in your shell.",
@@ -31,6 +33,7 @@ app.add_typer(schedules, name="schedules")
 app.add_typer(tasks, name="tasks")
 app.add_typer(runs, name="runs")
 app.add_typer(workers, name="workers")
+app.add_typer(queues, name="queues")
 
 
 def run() -> int:

@@ -167,14 +167,6 @@ def inspect(
     inspection.inspect(subject, limit=limit, seconds=timeout, as_json=as_json)
 
 
-@daemons.command("queues")
-def list_queues(*, as_json: Json = False) -> None:
-    """Show what waits and runs in each queue, and how many workers take from it."""
-    from app.cli import inspection
-
-    inspection.inspect(Subject.QUEUES, limit=1, seconds=1.0, as_json=as_json)
-
-
 @daemons.command()
 def doctor(
     *,

@@ -29,7 +29,7 @@ from app.cli.supervision import (
     start_supervisor,
 )
 from app.errors import ConfigurationError
-from app.settings import Settings, get_settings
+from app.settings import LogSettings, Settings, get_settings
 
 SERVERS_DEADLINE = 60.0
 SERVICES_DEADLINE = 90.0
@@ -82,7 +82,7 @@ class ForegroundStack:
         run = self._state.run
         programs = [*server_programs(run, postgres, redis), *service_programs(run, settings)]
         self._programs = {program.name: program for program in programs}
-        self._start_supervisor(programs)
+        self._start_supervisor(programs, settings.log)
         wanted = {name: s for name, s in (("postgres", postgres), ("redis", redis)) if s is not None}
         for name in wanted:
             self._control.start(name)
@@ -182,11 +182,11 @@ class ForegroundStack:
         postgres, redis = self._state.servers()
         return None if names_database(settings) else postgres, None if names_broker(settings) else redis
 
-    def _start_supervisor(self, programs: list[Program]) -> None:
+    def _start_supervisor(self, programs: list[Program], log: LogSettings) -> None:
         for program in programs:
             program.log.parent.mkdir(parents=True, exist_ok=True)
         config = self._state.run / "supervisord.conf"
-        write_private(config, render(programs, self._state.run, self._socket))
+        write_private(config, render(programs, self._state.run, self._socket, log))
         environment = os.environ | {MARKER: str(self._state.folder), "PYTHONUNBUFFERED": "1"}
         self._supervisor = start_supervisor(config, environment)
         supervisor = self._supervisor

@@ -130,6 +130,7 @@ def _queues(session: Session, limit: int, as_json: bool) -> None:  # noqa: FBT00
         "later": "later",
         "running": "running",
         "workers": "workers",
+        "paused": "paused",
     }
     show(inspecting.queues(session), columns, as_json=as_json, empty="")
 

@@ -22,6 +22,9 @@ from app.settings import get_settings
 
 READY = "\N{END OF TRANSMISSION}"
 KEEPER_LOG = LOGS / "upbeat.log"
+LARGE = (
+    1_048_576  # bytes at which it is set aside at a start; it gets a line when something happens to a service
+)
 
 
 class NotStarted(ConfigurationError):
@@ -109,6 +112,8 @@ def _run(interruption: Interruption, names: tuple[str, ...]) -> None:
 
 def _detach() -> None:
     print(READY, flush=True)
+    if KEEPER_LOG.exists() and KEEPER_LOG.stat().st_size > LARGE:
+        KEEPER_LOG.replace(KEEPER_LOG.with_name(f"{KEEPER_LOG.name}.1"))
     with KEEPER_LOG.open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

@@ -28,7 +28,15 @@ def log_of(service: str) -> Path:
 
 
 def last_lines(file: Path, number: int) -> list[str]:
-    """Up to ``number`` lines, read from the end."""
+    """Up to ``number`` lines, read from the end, going back into the file that was rotated last."""
+    lines = _end_of(file, number)
+    older = file.with_name(f"{file.name}.1")
+    if len(lines) < number and older.exists():
+        return _end_of(older, number - len(lines)) + lines
+    return lines
+
+
+def _end_of(file: Path, number: int) -> list[str]:
     with file.open("rb") as opened:
         at = opened.seek(0, 2)
         found = b""

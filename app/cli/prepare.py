@@ -13,6 +13,7 @@ from app.db.companions import accompanied
 from app.db.engines import async_engine, async_sessions
 from app.db.migrate import upgrade
 from app.modules.auth.service import ensure_admin
+from app.scheduling.choosing import ScheduleFilter
 from app.scheduling.config import ScheduleCreate
 from app.scheduling.facade import PEOPLE, Scheduler
 from app.settings import Settings
@@ -73,5 +74,5 @@ async def _first_steps(settings: Settings) -> Administrator:
 async def _demonstrate(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> None:
     """A schedule to look at, unless people have one: another administrator may have made theirs."""
     scheduler = Scheduler(sessions, CeleryPublisher(celery_app), catalogue(), settings)
-    if not (await scheduler.list_schedules(limit=1, owner=PEOPLE)).items:
+    if not (await scheduler.list_schedules(limit=1, which=ScheduleFilter(owner=PEOPLE))).items:
         await scheduler.create_schedule(DEMONSTRATION, actor="upbeat up")

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.arguments import given, instant, json_of, timing
-from app.cli.client import LIMIT, connected, schedule_id
-from app.cli.runs import Args, Kwargs, Limit, Timeout, Wait, details, first, told
+from app.cli.client import LIMIT, PAGE, connected, schedule_id
+from app.cli.runs import All, Args, Kwargs, Limit, Timeout, Wait, details, first, told
 from app.cli.schedules import Json, schedules
 from app.cli.tables import cell, print_json, show
 
@@ -30,12 +30,16 @@ def list_schedules(
     search: Annotated[str | None, typer.Option(help="Part of a name or a task.")] = None,
     state: Annotated[str | None, typer.Option(help="active, paused, disabled, invalid, completed.")] = None,
     limit: Limit = LIMIT,
+    everything: All = False,
     as_json: Json = False,
 ) -> None:
     """List schedules, the oldest first."""
     which: dict[str, Any] = given(search=search, state=state)
     with connected() as client:
-        found = first(client.schedules.list(**which), limit)
+        found = first(
+            client.schedules.list(limit=PAGE if everything else min(limit, PAGE), **which),
+            None if everything else limit,
+        )
         show(found, _SCHEDULE, as_json=as_json, empty="There are no such schedules.")
 
 
@@ -215,10 +219,48 @@ def backfill(
 @schedules.command()
 def history(which: Which, *, limit: Limit = 20, as_json: Json = False) -> None:
     """List its versions, the newest first: who changed what, and when."""
-    columns = {"version": "version", "action": "action", "author": "author", "changed_at": "at"}
+    columns = {
+        "version": "version",
+        "action": "action",
+        "author": "author",
+        "reason": "reason",
+        "changed_at": "at",
+    }
     with connected() as client:
         found = client.schedules.list_versions(schedule_id(client, which))
         show(first(found, limit), columns, as_json=as_json, empty="It has no versions.")
+
+
+@schedules.command()
+def diff(
+    which: Which,
+    version: Annotated[int, typer.Argument(min=1, help="The version's number.")],
+    *,
+    against: Annotated[
+        int | None, typer.Option(min=1, help="Another version; the one before without.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a version changed."""
+    columns = {"field": "field", "before": "before", "after": "after"}
+    with connected() as client:
+        found = client.schedules.diff(schedule_id(client, which), version, against=against)
+    rows = [each.model_dump() for each in found.changes]
+    show(rows, columns, as_json=as_json, empty="Nothing differs.")
+
+
+@schedules.command()
+def restore(
+    which: Which,
+    version: Annotated[int, typer.Argument(min=1, help="The version's number.")],
+    *,
+    reason: Annotated[str | None, typer.Option(help="Why, kept with the new version.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Bring an earlier version back, as a new one."""
+    with connected() as client:
+        made = client.schedules.restore(schedule_id(client, which), version, **given(reason=reason))
+        _told(made, as_json=as_json)
 
 
 @schedules.command()

@@ -21,7 +21,7 @@ from xmlrpc.client import Error, Fault, ServerProxy
 from supervisor.xmlrpc import SupervisorTransport
 
 from app.cli.embedded import LOOPBACK, Postgres, Redis, launcher
-from app.settings import Settings
+from app.settings import LogSettings, Settings
 
 LOGS = Path("logs")
 SERVICES = ("worker", "beat", "api")
@@ -106,7 +106,7 @@ def service_programs(run: Path, settings: Settings) -> list[Program]:
     ]  # fmt: skip
 
 
-def render(programs: list[Program], run: Path, control: Path) -> str:
+def render(programs: list[Program], run: Path, control: Path, log: LogSettings) -> str:
     """supervisord's configuration. Addresses and passwords are not in it: they are inherited."""
     here = Path.cwd()
     sections: dict[str, dict[str, object]] = {
@@ -140,8 +140,8 @@ def render(programs: list[Program], run: Path, control: Path) -> str:
             "killasgroup": "true",
             "redirect_stderr": "true",
             "stdout_logfile": here / program.log,
-            "stdout_logfile_maxbytes": "5MB",
-            "stdout_logfile_backups": 3,
+            "stdout_logfile_maxbytes": log.file_bytes,
+            "stdout_logfile_backups": log.file_backups,
         }
     lines = []
     for name, options in sections.items():

@@ -5,5 +5,6 @@ The only package that makes engines or connections.
 
 from app.db.base import Base
 from app.db.engines import async_engine, async_sessions, sync_engine, sync_sessions
+from app.db.single import execute_alone
 
-__all__ = ["Base", "async_engine", "async_sessions", "sync_engine", "sync_sessions"]
+__all__ = ["Base", "async_engine", "async_sessions", "execute_alone", "sync_engine", "sync_sessions"]

@@ -1,7 +1,8 @@
-"""Arrays as PostgreSQL writes them, for statements that take hundreds of values: `CAST(:ids AS uuid[])`.
+"""Arrays as PostgreSQL writes them, for statements that take hundreds of values.
 
 psycopg makes them item by item, at about a microsecond each; what stands here makes the same text in a
-third of that.
+third of that. Spelt `CAST(CAST(:ids AS text) AS uuid[])`: asyncpg asks the statement for the type, and takes no text
+for an array.
 """
 
 from collections.abc import Iterable, Sequence

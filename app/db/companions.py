@@ -78,6 +78,12 @@ def produced(session: AsyncSession, result: object) -> None:
     session.info[_RESULT] = result
 
 
+def changed(session: Session, key: str, columns: dict[str, Any]) -> None:
+    """Say what a statement of one's own changed, in the form of `Companion.join`; the ORM's changes are seen."""
+    if isinstance(session, UnitSession):
+        session.info.setdefault(_CHANGES, {}).setdefault(key, {}).update(columns)
+
+
 class UnitSession(Session):
     """The session of one unit of work."""
 

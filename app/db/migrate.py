@@ -5,6 +5,7 @@ set in `migrations/env.py`, so that a migration never queues up behind an open t
 blocks everybody behind itself.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from alembic import command
@@ -22,21 +23,25 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def alembic_config(connection: Connection | None = None) -> Config:
-    """Alembic's configuration, bound to an open connection if one is given."""
-    config = Config(str(ROOT / "alembic.ini"))
-    config.set_main_option("script_location", str(ROOT / "migrations"))
+    """Alembic's configuration, bound to an open connection if one is given; `alembic.ini` is for its own command."""
+    config = Config()
+    config.set_main_option("script_location", _literal([ROOT / "migrations"]))
+    if own := sorted((ROOT / "app" / "modules").glob("*/migrations")):
+        # A business module brings its own: a line of revisions beside the product's, which `depends_on` ties to it.
+        config.set_main_option("path_separator", "newline")
+        config.set_main_option("version_locations", _literal([ROOT / "migrations" / "versions", *own]))
     config.attributes["connection"] = connection
     return config
 
 
 def head() -> str | None:
-    """The newest revision that this code knows."""
-    return ScriptDirectory.from_config(alembic_config()).get_current_head()
+    """The newest revision that this code knows; with modules that have their own, the newest of each, with commas."""
+    return _joined(ScriptDirectory.from_config(alembic_config()).get_heads())
 
 
 def current(connection: Connection) -> str | None:
-    """The revision that the database is at; None before the first migration."""
-    return MigrationContext.configure(connection).get_current_revision()
+    """The revision that the database is at, as `head` names it; None before the first migration."""
+    return _joined(MigrationContext.configure(connection).get_current_heads())
 
 
 def create_database(settings: Settings) -> bool:
@@ -74,7 +79,7 @@ def create_database(settings: Settings) -> bool:
         engine.dispose()
 
 
-def upgrade(settings: Settings, revision: str = "head") -> None:
+def upgrade(settings: Settings, revision: str = "heads") -> None:
     """Create the database when missing and migrate it up to ``revision``."""
     create_database(settings)
     _run(settings, command.upgrade, revision)
@@ -93,6 +98,14 @@ def check(settings: Settings) -> None:
             command.check(alembic_config(connection))
     finally:
         engine.dispose()
+
+
+def _joined(revisions: Iterable[str]) -> str | None:
+    return ", ".join(sorted(revisions)) or None
+
+
+def _literal(folders: Iterable[Path]) -> str:
+    return "\n".join(str(folder).replace("%", "%%") for folder in folders)
 
 
 def _run(settings: Settings, step: object, revision: str) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
+from app.db.base import Base
 from app.db.partitions import partitions
 
 API: Final = "upbeat_api"
@@ -50,14 +51,31 @@ TABLES: Final[dict[str, tuple[str, str, str]]] = {
     "celery_task_ids": ("SIU", "SIUD", "SIUD"),
     "celery_task_chords": ("SU", "SIUD", "SIUD"),
     "celery_task_groups": ("S", "SIUD", "SIUD"),
-    # Who is alive.
-    "celery_workers": ("S", "SIUD", "SUD"),
+    # Paused queues: people pause them, starts and wake-ups look.
+    "celery_queue_pauses": ("SIUD", "S", "S"),
+    # Facts are written by whoever makes them so; the API makes alerts and deliveries of them.
+    "facts": ("SIUD", "SI", "SI"),
+    "alerts": ("SIUD", "S", "S"),
+    "webhooks": ("SIUD", "SU", ""),
+    "webhook_deliveries": ("SIUD", "", ""),
+    # Who is alive, and what people ask of them.
+    "celery_workers": ("SU", "SIUD", "SUD"),
     "celery_beats": ("S", "SUD", "SIUD"),
     # Agents: the API edits them, workers call them and note their health.
     "agents": ("SIUD", "SU", ""),
     "agent_usage": ("SIUD", "SIU", ""),
     "agent_calls": ("SIUD", "SIUD", ""),
 }
+
+
+def allowed() -> dict[str, tuple[str, str, str]]:
+    """`TABLES`, and those of modules that say it of themselves: ``{"info": {"privileges": ("SI", "S", "")}}``."""
+    own = {
+        name: table.info["privileges"]
+        for name, table in Base.metadata.tables.items()
+        if "privileges" in table.info
+    }
+    return TABLES | own
 
 
 def grant(connection: Connection, *, embedded_beat: bool = False) -> None:
@@ -92,9 +110,9 @@ def statements(connection: Connection, *, embedded_beat: bool = False) -> list[s
         *(f"ALTER TABLE {name} OWNER TO {PARTITIONS}" for name in _family(connection) if name in present),
         *(
             f"GRANT {', '.join(_WORDS[letter] for letter in letters)} ON {table} TO {role}"
-            for table, allowed in TABLES.items()
+            for table, rights in allowed().items()
             if table in present
-            for role, letters in zip(LOGINS, allowed, strict=True)
+            for role, letters in zip(LOGINS, rights, strict=True)
             if letters
         ),
     ]

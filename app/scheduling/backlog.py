@@ -6,6 +6,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 PATIENCE = 2000  # milliseconds
+STATES = ("queued", "held", "delayed", "blocked", "running")
 
 # Each part is answered by a partial index that holds nothing but such runs.
 _COUNT = text("""

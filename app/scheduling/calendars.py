@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from app.db.companions import produced
 from app.errors import Conflict, FieldError, InvalidInput, NotFound
+from app.scheduling import versions
 from app.scheduling.ids import new_id
 from app.scheduling.models import NOW, CalendarRow, ScheduleRow
 from app.scheduling.public_holidays import check, holidays_of
@@ -180,14 +181,18 @@ def create(session: Session, body: CalendarCreate) -> CalendarRow:
     return made
 
 
-def update(session: Session, name: str, body: CalendarUpdate) -> CalendarRow:
-    """Change what ``body`` gives and nothing else.
+def update(
+    session: Session, name: str, body: CalendarUpdate, *, expected: Collection[int] | None = None
+) -> CalendarRow:
+    """Change what ``body`` gives and nothing else; ``expected`` are the versions that its author has seen.
 
     Raises:
         NotFound: there is none of this name.
+        PreconditionFailed: it is at another version.
         InvalidInput: its country or subdivision is not known.
     """
     row = _locked(session, name)
+    versions.require(row.version, expected, "calendar")
     if "description" in body.model_fields_set:
         row.description = body.description
     if "dates" in body.model_fields_set:
@@ -201,14 +206,16 @@ def update(session: Session, name: str, body: CalendarUpdate) -> CalendarRow:
     return row
 
 
-def remove(session: Session, name: str) -> None:
+def remove(session: Session, name: str, *, expected: Collection[int] | None = None) -> None:
     """Delete a calendar.
 
     Raises:
         NotFound: there is none of this name.
+        PreconditionFailed: it is at another version than the ``expected`` ones.
         Conflict: a schedule names it.
     """
     row = _locked(session, name)
+    versions.require(row.version, expected, "calendar")
     users = list(session.scalars(select(ScheduleRow.task_name).where(_USES).limit(4), {"name": name}))
     if users:
         more = " and others" if len(users) > 3 else ""
@@ -240,11 +247,15 @@ class Calendars:
         """Store a calendar; see `create` of this module for what it raises, here and below."""
         return await self._unit(lambda session: create(session, body))
 
-    async def list(self, *, limit: int, after: str | None = None) -> tuple[list[CalendarRow], str | None]:
-        """Calendars by name, and the name to go on from, None on the last page."""
+    async def list(
+        self, *, limit: int, after: str | None = None, search: str | None = None
+    ) -> tuple[list[CalendarRow], str | None]:
+        """Calendars by name, and the name to go on from, None on the last page; ``search`` is part of a name."""
         query = select(CalendarRow).order_by(CalendarRow.name).limit(limit + 1)
         if after is not None:
             query = query.where(CalendarRow.name > after)
+        if search is not None:
+            query = query.where(CalendarRow.name.icontains(search, autoescape=True))
         found = await self._unit(lambda session: list(session.scalars(query)))
         return found[:limit], found[limit - 1].name if len(found) > limit else None
 
@@ -252,13 +263,15 @@ class Calendars:
         """One calendar."""
         return await self._unit(lambda session: read(session, name))
 
-    async def update(self, name: str, body: CalendarUpdate) -> CalendarRow:
+    async def update(
+        self, name: str, body: CalendarUpdate, *, expected: Collection[int] | None = None
+    ) -> CalendarRow:
         """Change what ``body`` gives; it counts from the next tick that is decided."""
-        return await self._unit(lambda session: update(session, name, body))
+        return await self._unit(lambda session: update(session, name, body, expected=expected))
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, *, expected: Collection[int] | None = None) -> None:
         """Delete a calendar that no schedule names."""
-        await self._unit(lambda session: remove(session, name))
+        await self._unit(lambda session: remove(session, name, expected=expected))
 
     async def excluded_dates(self, name: str, year: int) -> dict[date, str | None]:
         """The dates of a year on which ticks are skipped, ascending, with the names of holidays."""

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.errors import FieldError, InvalidInput
 from app.scheduling.bounds import Arguments, NamedArguments
 from app.scheduling.catalogue import TaskSpec
+from app.scheduling.inputs import Instant
 from app.scheduling.limiting import RATE
 from app.scheduling.plan import Calendar, Jitter, Plan
 from app.scheduling.policies import CatchUp, Overlap, Policies, Retry
@@ -25,6 +26,7 @@ CRONTAB_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_wee
 _CLOSED = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 Seconds = float
 MAX_JITTER = 86_400
+MAX_REASON = 1000
 _SHARE = re.compile(r"(\d{1,2}(?:\.\d{1,6})?) ?%", re.ASCII)
 
 
@@ -123,8 +125,8 @@ class ExtraConfig(RunOptions):
     catchup_window: Seconds = Field(3600.0, ge=0, le=30 * 86_400)
     max_catchup_runs: int = Field(100, ge=1, le=1000)
     start_deadline: Seconds | None = Field(3600.0, gt=0, le=30 * 86_400, description="None: no deadline.")
-    starts_at: AwareDatetime | None = Field(None, description="The first instant at which a tick may lie.")
-    ends_at: AwareDatetime | None = Field(None, description="The last instant at which a tick may lie.")
+    starts_at: Instant | None = Field(None, description="The first instant at which a tick may lie.")
+    ends_at: Instant | None = Field(None, description="The last instant at which a tick may lie.")
     max_runs: int | None = Field(
         None, ge=1, le=1_000_000_000, description="Scheduled runs, then it is completed."
     )
@@ -135,6 +137,16 @@ class ExtraConfig(RunOptions):
         None,
         description="Spreads ticks over so many seconds, or over a share of the period, never onto the next tick.",
         examples=[30, "10%"],
+    )
+    grace: Seconds | None = Field(
+        None,
+        ge=1,
+        le=30 * 86_400,
+        description="Counted from each tick's nominal time. When its run is not over by then (not decided, not started"
+        " or still running), the schedule is late: an alert, and an event for webhooks.",
+    )
+    tags: list[Annotated[str, Field(pattern=r"^[\w.:/-]{1,50}$")]] = Field(
+        default_factory=list, max_length=20, description="Labels, by which webhooks can choose schedules."
     )
     calendars: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(
         default_factory=list, max_length=20, description="Names of calendars whose dates are skipped."
@@ -254,6 +266,9 @@ class ScheduleUpdate(ScheduleFields):
     task_args: Arguments | None = None
     task_kwargs: NamedArguments | None = None
     task_extra_config: ExtraConfig | None = None
+    reason: str | None = Field(
+        None, max_length=MAX_REASON, description="Why, for whoever wonders; kept with the version."
+    )
 
 
 class ScheduleDraft(ScheduleFields):
@@ -278,8 +293,8 @@ class BackfillRequest(BaseModel):
 
     model_config = _CLOSED
 
-    start: AwareDatetime = Field(description="Excluded.")
-    end: AwareDatetime = Field(description="Included; not in the future.")
+    start: Instant = Field(description="Excluded.")
+    end: Instant = Field(description="Included; not in the future.")
     reprocess: Literal["none", "failed", "completed"] = Field(
         "none",
         description="`none`: only ticks that never ran. `failed`: those whose runs failed, too. `completed`: all.",

@@ -58,7 +58,7 @@ _MINUTE = timedelta(minutes=1)
 class Pattern:
     """The wall times, whole minutes, that a canonical five-field expression names; a `Walls`."""
 
-    __slots__ = ("_days", "_hours", "_matcher", "_minutes", "_months", "_together", "wildcard")
+    __slots__ = ("_days_of", "_hours", "_minutes", "_months", "wildcard")
 
     def __init__(self, expression: str, day_match: DayMatch) -> None:
         parts = expression.split()
@@ -67,10 +67,7 @@ class Pattern:
         self._minutes = _members(Field.MINUTE, minutes)
         self._hours = _members(Field.HOUR, hours)
         self._months = _members(Field.MONTH, months)
-        # The month is looked at here, not by cronsim, which refuses some impossible dates but not all.
-        self._matcher = CronSim(f"0 0 {cooked[2]} * {cooked[4]}", datetime(2000, 1, 1))
-        self._together = day_match == "and" or self._matcher.day_and
-        self._days: dict[tuple[int, int], tuple[int, ...]] = {}
+        self._days_of = _days(cooked[2], cooked[4], day_match).of
         self.wildcard = parts[0].startswith("*") or parts[1].startswith("*")
 
     @property
@@ -153,20 +150,37 @@ class Pattern:
                 rank += bisect_right(self._minutes, wall.minute)
         return rank
 
-    def _days_of(self, year: int, month: int) -> tuple[int, ...]:
+
+class _Days:
+    """Which days of a month match two fields; most schedules share theirs with many others."""
+
+    __slots__ = ("_known", "_matcher", "_together")
+
+    def __init__(self, day_of_month: str, day_of_week: str, day_match: DayMatch) -> None:
+        # The month is looked at by `Pattern`: cronsim refuses some impossible dates but not all.
+        self._matcher = CronSim(f"0 0 {day_of_month} * {day_of_week}", datetime(2000, 1, 1))
+        self._together = day_match == "and" or self._matcher.day_and
+        self._known: dict[tuple[int, int], tuple[int, ...]] = {}
+
+    def of(self, year: int, month: int) -> tuple[int, ...]:
         first = date(year, month, 1)
         length = 29 if month == 2 and isleap(year) else _MONTH_LENGTHS[month]
         shape = (first.weekday(), length)
-        days = self._days.get(shape)
+        days = self._known.get(shape)
         if days is None:
             dates = (first.replace(day=day) for day in range(1, length + 1))
-            self._days[shape] = days = tuple(each.day for each in dates if self._matches(each))
+            self._known[shape] = days = tuple(each.day for each in dates if self._matches(each))
         return days
 
     def _matches(self, day: date) -> bool:
         if self._together:
             return self._matcher.match_dom(day) and self._matcher.match_dow(day)
         return self._matcher.match_dom(day) or self._matcher.match_dow(day)
+
+
+@lru_cache(maxsize=4096)
+def _days(day_of_month: str, day_of_week: str, day_match: DayMatch) -> _Days:
+    return _Days(day_of_month, day_of_week, day_match)
 
 
 def canonical(expression: object) -> str:

@@ -102,7 +102,7 @@ def compare(
             changes = {
                 name: (there.values[name], here[name])
                 for name in FIELDS
-                if not _same(there.values[name], here[name])
+                if not same(there.values[name], here[name])
             }
             action = Action.UPDATE if changes else Action.UNCHANGED
             steps.append(Step(*key, action, there.schedule_id, changes))
@@ -137,14 +137,14 @@ def _carry_out(
     body, identifier = declaration.body, step.schedule_id
     if identifier is None:
         owner = (declaration.owner.value, declaration.key)
-        view = _at(
+        view = at(
             declaration.source,
             lambda: schedules.create(session, catalogue, body, actor, owner=owner),
         )
         return Step(step.owner, step.key, step.action, view.row.id)
     if step.changes:
-        change = _change(body, step.changes)
-        _at(
+        change = change_of(body, step.changes)
+        at(
             declaration.source,
             lambda: schedules.update(session, catalogue, identifier, change, actor, declared=True),
         )
@@ -160,7 +160,7 @@ def _prune(session: Session, catalogue: Catalogue, step: Step, actor: str) -> St
     return step
 
 
-def _change(body: ScheduleCreate, changes: Iterable[str]) -> ScheduleUpdate:
+def change_of(body: ScheduleCreate, changes: Iterable[str]) -> ScheduleUpdate:
     """The part of a declaration that differs; a task that an alias now stands for is a change of path."""
     names = {"task_path" if name == "task" else name for name in changes}
     values = {name: getattr(body, name) for name in names}
@@ -175,7 +175,7 @@ def _wanted(catalogue: Catalogue, declarations: Iterable[Declaration]) -> dict[K
     wrong: list[FieldError] = []
     for each in declarations:
         try:
-            wanted[each.owner, each.key] = _at(each.source, partial(_values, catalogue, each.body))
+            wanted[each.owner, each.key] = at(each.source, partial(values_of, catalogue, each.body))
         except InvalidInput as error:
             wrong.extend(error.errors)
     if wrong:
@@ -183,7 +183,8 @@ def _wanted(catalogue: Catalogue, declarations: Iterable[Declaration]) -> dict[K
     return wanted
 
 
-def _values(catalogue: Catalogue, body: ScheduleCreate) -> dict[str, Any]:
+def values_of(catalogue: Catalogue, body: ScheduleCreate) -> dict[str, Any]:
+    """What a declaration asks for, as it is stored: the values of `FIELDS`; raises InvalidInput."""
     task = catalogue.schedulable(body.task_path, "task_path")
     task.require_fit(body.task_args, body.task_kwargs)
     parsed = schedules.stated_timing(body, None)
@@ -216,18 +217,18 @@ def _of_orphan(stored: Stored, prune: Prune | None) -> Action:
     return Action.ORPHANED
 
 
-def _same(stored: Any, declared: Any) -> bool:
+def same(stored: Any, declared: Any) -> bool:
     """Equal as JSON: true is not 1."""
     if isinstance(stored, bool) or isinstance(declared, bool):
         return stored is declared
     if isinstance(stored, dict) and isinstance(declared, dict):
-        return stored.keys() == declared.keys() and all(_same(stored[k], declared[k]) for k in stored)
+        return stored.keys() == declared.keys() and all(same(stored[k], declared[k]) for k in stored)
     if isinstance(stored, list) and isinstance(declared, list):
-        return len(stored) == len(declared) and all(map(_same, stored, declared))
+        return len(stored) == len(declared) and all(map(same, stored, declared))
     return bool(stored == declared)
 
 
-def _at(source: str, work: Callable[[], T]) -> T:
+def at(source: str, work: Callable[[], T]) -> T:
     """``work``, whose errors say where the declaration stands."""
     try:
         return work()

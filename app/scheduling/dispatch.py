@@ -3,12 +3,16 @@
 Any number of beats run at once. They share nothing but the tables: due clocks are claimed with
 `SKIP LOCKED`, ticks are decided while their schedule's clock is locked, and the id of a tick's run
 forbids a second one. The cost of a pass depends on what is due, never on how many schedules exist.
+
+While more is due than one batch, the wake-ups of the batch that was committed are sent while the next one
+is claimed and decided.
 """
 
 import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -19,7 +23,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app import failpoints
 from app.db.partitions import ensure_partitions
-from app.scheduling import drift, liveness, runs, statements, tally, waiting
+from app.scheduling import drift, liveness, runs, statements, tally, waiting, wishes
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.firing import Due, Firer
 from app.scheduling.ids import new_id
@@ -35,9 +39,12 @@ logger = logging.getLogger(__name__)
 CONTENDED_SLEEP = 0.05
 # After a pass that did something: long enough for more to come due, so that a steady flow is handled in handfuls.
 BUSY_SLEEP = 0.01
+# For so long a backlog is worked off before a pass looks at anything else: runs to wake, sweeps, a stop.
+BACKLOG_SHIFT = 0.5
 BROKER_RETRY = 1.0
 HARD_LIMIT_GRACE = 30.0
 PARTITIONS_EVERY = 3600.0
+SURVEY_EVERY = 2.0
 # How far the database's clock may run away from ours between two passes before it is called a jump: a share of a
 # lease, and more than a slow answer explains.
 CLOCK_JUMP = 0.25
@@ -99,6 +106,8 @@ class Dispatcher:
         self._clock_ahead: float | None = None
         self._jumped = 0.0
         self._broker_away_until: float | None = None
+        self._sender = ThreadPoolExecutor(max_workers=1, thread_name_prefix="upbeat-send")
+        self._sending: tuple[Sequence[RunMessage], Future[None]] | None = None
         self._next = {"sweep": 0.0, "survey": 0.0, "heartbeat": 0.0, "partitions": 0.0}
 
     def run_pass(self) -> float:
@@ -125,43 +134,74 @@ class Dispatcher:
     def _pass(self) -> float:
         if self._is_time("partitions", PARTITIONS_EVERY):
             self._ensure_partitions()
-        if self._is_time("survey", self._settings.sweep_every):
+        if self._is_time("survey", min(SURVEY_EVERY, self._settings.sweep_every)):
+            self.settle()
             self._lost_messages.look()
         before = self._peek()
         self._mind_the_clock(before.now)
-        claimed = self.fire() if before.schedules_due else 0
+        claimed, more = self._fire_all() if before.schedules_due else (0, False)
         woken = self.dispatch() if before.runs_due else 0
         if self._is_time("sweep", self._settings.sweep_every):
             self._sweep()
             self._complete()
         if self._is_time("heartbeat", self._settings.heartbeat_every):
             self._heartbeat()
-        if max(claimed, woken) >= self._settings.batch or self._drift.step(self._sessions):
+        if more or woken >= self._settings.batch or self._drift.step(self._sessions):
             return 0.0
+        self.settle()
         if claimed or woken:
             return self._peek().delay(self._settings.max_sleep, BUSY_SLEEP)
         contended = before.schedules_due or before.runs_due
         return (self._peek() if contended else before).delay(self._settings.max_sleep)
 
+    def _fire_all(self) -> tuple[int, bool]:
+        """Fire batch after batch while they are full; answers how many schedules, and whether more may be due."""
+        total, until = 0, time.monotonic() + BACKLOG_SHIFT
+        while (claimed := self.fire()) >= self._settings.batch and time.monotonic() < until:
+            total += claimed
+        return total + claimed, claimed >= self._settings.batch
+
     def fire(self) -> int:
-        """Decide the due ticks of up to a batch of schedules; answers how many schedules."""
+        """Decide the due ticks of up to a batch of schedules; answers how many schedules.
+
+        The wake-ups of a full batch, which more will follow, may still be under way then: `settle` waits for them.
+        """
+        messages: Sequence[RunMessage] = ()
         with self._sessions.begin() as session:
             claimed = session.execute(statements.claim(self._settings.batch)).all()
-            if not claimed:
-                return 0
-            due = [Due(row.schedule_id, row.next_run_at, row.run_count) for row in claimed]
-            messages = self._firer.fire(session, due, claimed[0].now)
-            failpoints.reach("beat.fired")
-        failpoints.reach("beat.committed")
+            if claimed:
+                due = [Due(*clock) for *clock, _now in claimed]
+                messages = self._firer.fire(session, due, claimed[0].now)
+                failpoints.reach("beat.fired")
+        if claimed:
+            failpoints.reach("beat.committed")
         tally.count("fired", len(claimed))
-        self._publish(messages)
+        self.settle()
+        if len(claimed) < self._settings.batch:
+            self._publish(messages)
+        elif messages:
+            self._sending = messages, self._sender.submit(self._publisher.publish, messages)
         return len(claimed)
+
+    def settle(self) -> None:
+        """Wait until all that was claimed is published, or found to be impossible to publish now."""
+        if self._sending is not None:
+            (messages, sending), self._sending = self._sending, None
+            self._sent(messages, sending.result)
+
+    def close(self) -> None:
+        """Complete what is under way, and end the thread."""
+        try:
+            self.settle()
+        finally:
+            self._sender.shutdown()
 
     def dispatch(self) -> int:
         """Wake the queued runs that are due (again), expire those past their deadline.
 
         While the broker is away a single one finds out whether it is back.
         """
+        self.settle()
         batch = self._settings.batch if self._broker_away_until is None else 1
         with self._sessions.begin() as session:
             found = session.execute(statements.due_for_dispatch(batch)).all()
@@ -175,6 +215,8 @@ class Dispatcher:
                     "cap": self._settings.redispatch_cap,
                 },
             ).all()
+            # Their runs stay as they are, and copies of wake-ups do not pile up: `resume` sends them again.
+            paused = wishes.paused_queues(session)
         tally.count("dispatched", sum(row.state == "queued" for row in rows))
         for row in rows:
             if row.state != "queued":
@@ -185,7 +227,7 @@ class Dispatcher:
                     row.id, row.task, row.queue, row.attempt, row.options, traceparent=row.traceparent
                 )
                 for row in rows
-                if row.state == "queued"
+                if row.state == "queued" and row.queue not in paused
             ]
         )
         for run_id in [row.id for row in found if row.apart]:
@@ -204,10 +246,13 @@ class Dispatcher:
             logger.exception("%s could not be dealt with", what, extra={"action": "beat_row_failed"})
 
     def _publish(self, messages: Sequence[RunMessage]) -> None:
-        if not messages:
-            return
+        if messages:
+            self._sent(messages, lambda: self._publisher.publish(messages))
+
+    def _sent(self, messages: Sequence[RunMessage], send: Callable[[], None]) -> None:
+        """What follows from sending: when the broker is away, these runs are woken as soon as it may be back."""
         try:
-            self._publisher.publish(messages)
+            send()
             self._broker_away_until = None
         except BrokerUnavailable as error:
             self._broker_away_until = time.monotonic() + BROKER_RETRY

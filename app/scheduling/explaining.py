@@ -19,6 +19,7 @@ from app.scheduling import timing
 from app.scheduling.config import ExtraConfig
 from app.scheduling.ids import instant_of, tick_id
 from app.scheduling.plan import Plan
+from app.scheduling.policies import Reason
 from app.scheduling.states import RunState
 
 
@@ -87,6 +88,8 @@ SELECT clock_timestamp() AS now,
      WHERE r.schedule_id = :id AND r.origin = 'backfill' AND r.scheduled_for = :at) AS backfilled,
     (SELECT to_jsonb(m) FROM celery_task_missed_ranges m
      WHERE m.schedule_id = :id AND m.first <= :at AND m.last >= :at ORDER BY m.recorded_at DESC LIMIT 1) AS missed,
+    (SELECT to_jsonb(p) FROM celery_queue_pauses p JOIN celery_task_runs r ON r.queue = p.queue
+     WHERE r.id = :tick_id) AS pause,
     (SELECT max(b.last_pass_at) FROM celery_beats b) AS last_pass,
     (SELECT r.id FROM celery_task_runs r ORDER BY r.id LIMIT 1) AS oldest
 """)
@@ -134,7 +137,7 @@ def _judge(
     facts: Any, version: Mapping[str, Any], plan: Plan | None, at: datetime
 ) -> tuple[Verdict, str | None, str]:
     if facts.run is not None:
-        return _of_run(facts.run)
+        return _of_run(facts.run, facts.pause)
     if facts.version_then is None:
         created = facts.first_version["changed_at"]
         return Verdict.BEFORE_CREATION, None, f"The schedule was created later, at {created}."
@@ -168,7 +171,7 @@ def _of_tick(facts: Any, plan: Plan | None, at: datetime) -> tuple[Verdict, str 
     return Verdict.UNRECORDED, None, "The schedule was active, and nothing is recorded of this tick."
 
 
-def _of_run(run: Mapping[str, Any]) -> tuple[Verdict, str | None, str]:
+def _of_run(run: Mapping[str, Any], pause: Mapping[str, Any] | None) -> tuple[Verdict, str | None, str]:
     state, reason = run["state"], run["reason"]
     if state in _EXECUTED:
         worker = f" on {run['worker']}" if run["worker"] else ""
@@ -177,17 +180,23 @@ def _of_run(run: Mapping[str, Any]) -> tuple[Verdict, str | None, str]:
             return Verdict.NOT_EXECUTED, reason, f"Its run is {state}: {reason}."
         return Verdict.EXECUTED, reason, words
     if state == RunState.QUEUED:
-        if run["blocked_by"]:
-            return Verdict.QUEUED, "overlap", f"Its run waits for the end of run {run['blocked_by']}."
-        if run["attempt"] > 1:
-            return Verdict.QUEUED, None, f"Attempt {run['attempt']} of its run is due at {run['due_at']}."
-        queue = run["queue"]
-        return (
-            Verdict.QUEUED,
-            None,
-            f"Its run waits in the queue {queue} for a worker, since {run['due_at']}.",
-        )
+        return Verdict.QUEUED, *_of_queued(run, pause)
     return Verdict.NOT_EXECUTED, reason, f"Its run is {state} since {run['finished_at']}: {reason}."
+
+
+def _of_queued(run: Mapping[str, Any], pause: Mapping[str, Any] | None) -> tuple[str | None, str]:
+    if run["blocked_by"]:
+        return "overlap", f"Its run waits for the end of run {run['blocked_by']}."
+    if pause is not None:
+        return Reason.QUEUE_PAUSED, f"Its run waits: {in_paused_queue(pause)}"
+    if run["attempt"] > 1:
+        return None, f"Attempt {run['attempt']} of its run is due at {run['due_at']}."
+    return None, f"Its run waits in the queue {run['queue']} for a worker, since {run['due_at']}."
+
+
+def in_paused_queue(pause: Mapping[str, Any]) -> str:
+    """What there is to say of a run that is queued in a paused queue."""
+    return f"the queue {pause['queue']} was paused by {pause['paused_by']} at {pause['paused_at']}: {pause['note']}"
 
 
 def _of_range(gap: Mapping[str, Any]) -> tuple[Verdict, str | None, str]:

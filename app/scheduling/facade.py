@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Generic, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -38,31 +38,24 @@ from app.scheduling.enqueueing import Enqueuer, NewRun, Wish
 from app.scheduling.explaining import Explanation
 from app.scheduling.ids import new_id
 from app.scheduling.messages import BrokerUnavailable, Publisher, RunMessage
-from app.scheduling.models import NOW, BeatRow, ClockRow, RunRow, ScheduleRow, ScheduleVersionRow
+from app.scheduling.models import NOW, BeatRow, RunRow
 from app.scheduling.policies import CatchUp, Overlap
 from app.scheduling.previews import Previews
+from app.scheduling.queues import Queues
 from app.scheduling.resuming import Resumption
 from app.scheduling.run_operations import RunOperations
+from app.scheduling.schedule_operations import PEOPLE, Page, ScheduleOperations
 from app.scheduling.schedules import ScheduleView
 from app.scheduling.selecting import RunFilter
 from app.settings import Settings
 
-__all__ = ["Page", "Readiness", "ScheduleView", "Scheduler"]
+__all__ = ["PEOPLE", "Page", "Readiness", "ScheduleView", "Scheduler"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 BROKER_RETRY = 1.0
 LOOK = 5_000
 EVERY_RUN = RunFilter()
-PEOPLE = "people"
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """One page; ``next`` is the id to go on from, None on the last page."""
-
-    items: list[T]
-    next: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +67,7 @@ class Readiness:
     last_beat_pass_age: float | None
 
 
-class Scheduler(RunOperations):
+class Scheduler(ScheduleOperations, RunOperations):
     """Schedules and runs, as methods."""
 
     def __init__(
@@ -92,43 +85,11 @@ class Scheduler(RunOperations):
         self.deployment = Deployment(sessions, catalogue)
         self.calendars = Calendars(sessions)
         self.previews = Previews(sessions)
+        self.queues = Queues(sessions, publisher)
 
     async def create_schedule(self, body: ScheduleCreate, *, actor: str) -> ScheduleView:
         """Store a schedule and set its clock; see `schedules.create` for what it raises."""
         return await self._unit(lambda session: schedules.create(session, self._catalogue, body, actor))
-
-    async def list_schedules(
-        self,
-        *,
-        limit: int,
-        after: UUID | None = None,
-        search: str | None = None,
-        state: str | None = None,
-        owner: str | None = None,
-    ) -> Page[ScheduleView]:
-        """Schedules by age, oldest first; ``search`` is part of a name or a task, ``owner`` `people` if nobody's."""
-        query = (
-            select(ScheduleRow, ClockRow.next_run_at)
-            .join(ClockRow, ClockRow.schedule_id == ScheduleRow.id)
-            .order_by(ScheduleRow.id)
-        )
-        if after is not None:
-            query = query.where(ScheduleRow.id > after)
-        if search:
-            query = query.where(
-                ScheduleRow.task_name.icontains(search, autoescape=True)
-                | ScheduleRow.task.icontains(search, autoescape=True)
-            )
-        if state:
-            query = query.where(ScheduleRow.state == state)
-        if owner:
-            query = query.where(
-                ScheduleRow.owner.is_(None) if owner == PEOPLE else ScheduleRow.owner == owner
-            )
-        async with self._sessions() as session:
-            rows = await session.execute(query.limit(limit + 1))
-        found = [ScheduleView(row, next_run_at) for row, next_run_at in rows]
-        return Page(found[:limit], found[limit - 1].row.id if len(found) > limit else None)
 
     async def get_schedule(self, schedule_id: UUID) -> ScheduleView:
         """One schedule.
@@ -171,10 +132,17 @@ class Scheduler(RunOperations):
         return await self.update_schedule(schedule_id, ScheduleUpdate(task_enabled=enabled), actor=actor)
 
     async def delete_schedule(
-        self, schedule_id: UUID, *, actor: str, expected: Collection[int] | None = None
+        self,
+        schedule_id: UUID,
+        *,
+        actor: str,
+        expected: Collection[int] | None = None,
+        reason: str | None = None,
     ) -> None:
         """Delete a schedule at one of the ``expected`` versions; its runs and its history stay."""
-        await self._unit(lambda session: schedules.remove(session, schedule_id, actor, expected=expected))
+        await self._unit(
+            lambda session: schedules.remove(session, schedule_id, actor, expected=expected, reason=reason)
+        )
 
     async def pause(self, schedule_id: UUID, note: str, *, actor: str) -> ScheduleView:
         """Let a schedule fire no more until it is resumed; see `pausing.pause` for what it raises."""
@@ -221,25 +189,6 @@ class Scheduler(RunOperations):
         """What became of an instant of a schedule, and why; see `explaining.explain`."""
         async with self._sessions() as session:
             return await session.run_sync(explaining.explain, schedule_id, at)
-
-    async def history(
-        self, schedule_id: UUID, *, limit: int, before: int | None = None
-    ) -> tuple[list[ScheduleVersionRow], int | None]:
-        """The versions of a schedule, newest first, and the number to go on before; also of a deleted one.
-
-        Raises:
-            NotFound: there never was a schedule with this id.
-        """
-        query = select(ScheduleVersionRow).where(ScheduleVersionRow.schedule_id == schedule_id)
-        if before is not None:
-            query = query.where(ScheduleVersionRow.version < before)
-        async with self._sessions() as session:
-            found = list(
-                await session.scalars(query.order_by(ScheduleVersionRow.version.desc()).limit(limit + 1))
-            )
-        if not found and before is None:
-            raise NotFound("There is no schedule with this id, and never was.")
-        return found[:limit], found[limit - 1].version if len(found) > limit else None
 
     async def run_now(self, schedule_id: UUID, *, actor: str, overlap: Overlap | None = None) -> RunRow:
         """One run of a schedule now; see `on_demand.run_now`."""
@@ -293,11 +242,15 @@ class Scheduler(RunOperations):
         limit: int,
         before: UUID | None = None,
         which: RunFilter = EVERY_RUN,
+        oldest_first: bool = False,
         look: int = LOOK,
     ) -> Page[RunRow]:
-        """Runs, newest first. Where ``look`` runs hold fewer that meet the filter, the page is shorter, and may be
-        empty; ``next`` says then where the search goes on."""
-        query, last = which.page(limit=limit + 1, before=before, look=look)
+        """Runs, newest first, before an id; or ``oldest_first``, after it.
+
+        Where ``look`` runs hold fewer that meet the filter, the page is shorter, and may be empty; ``next`` says then
+        where the search goes on.
+        """
+        query, last = which.page(limit=limit + 1, at=before, oldest_first=oldest_first, look=look)
         async with self._sessions() as session:
             found = list(await session.scalars(query))
             reached = None if len(found) > limit else await session.scalar(last)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -26,7 +26,7 @@ from app.scheduling.calendars import CalendarLoader, NamedCalendar, chosen
 from app.scheduling.catalogue import Catalogue, Unfit
 from app.scheduling.config import ExtraConfig
 from app.scheduling.ids import tick_id
-from app.scheduling.messages import RunMessage
+from app.scheduling.messages import Kind, RunMessage
 from app.scheduling.plan import Plan
 from app.scheduling.policies import Firing, Policies, Reason, Tick
 
@@ -49,13 +49,22 @@ DRAFT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(NamedTuple):
     """A schedule whose clock is locked and due."""
 
     schedule_id: UUID
     next_run_at: datetime
     run_count: int = 0
+
+
+class _Config(NamedTuple):
+    """A row of `statements.CONFIGS`; as a tuple, because it is read for every fire."""
+
+    id: UUID
+    state: str
+    task_path: str
+    schedule: str
+    extra: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,11 +79,9 @@ class _Rules:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Order:
-    """What a run of one schedule is made of: task, queue and options."""
+    """What a run of one schedule is made of: task, queue and options, which are stored as JSON."""
 
-    task: str
-    queue: str
-    options: dict[str, Any]
+    kind: Kind
     stored: str
 
 
@@ -95,13 +102,13 @@ class _Decision:
 class _Batch:
     """What one firing writes.
 
-    A row is (run id, schedule id, number of its draft, blocked by). A draft holds what many runs have in common:
-    schedules of one timing and configuration, due at one instant, differ in nothing else.
+    A row is (run id, schedule id, number of its draft, blocked by). A draft holds what many runs have in common, in
+    the order of `DRAFT`; ``numbers`` finds it without making it once more.
     """
 
     now: datetime
     rows: list[tuple[UUID, UUID, int, UUID | None]] = field(default_factory=list)
-    drafts: list[tuple[Any, ...]] = field(default_factory=list)
+    drafts: dict[tuple[Any, ...], int] = field(default_factory=dict)
     numbers: dict[tuple[Any, ...], int] = field(default_factory=dict)
     messages: list[RunMessage] = field(default_factory=list)
     missed: list[dict[str, Any]] = field(default_factory=list)
@@ -109,6 +116,10 @@ class _Batch:
     states: list[dict[str, Any]] = field(default_factory=list)
     awaited: list[tuple[UUID, UUID, Plan]] = field(default_factory=list)
     skipped: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def number_of(self, draft: tuple[Any, ...]) -> int:
+        """The number of a draft, from 1; equal ones share it."""
+        return self.drafts.setdefault(draft, len(self.drafts) + 1)
 
 
 class Firer:
@@ -123,12 +134,13 @@ class Firer:
     def fire(self, session: Session, due: Sequence[Due], now: datetime) -> list[RunMessage]:
         """Decide the ticks of ``due`` up to ``now``; answers the wake-ups to publish after the commit."""
         ids = uuid_array(each.schedule_id for each in due)
-        configs = {row.id: row for row in session.execute(statements.CONFIGS, {"ids": ids})}
+        found = map(_Config._make, session.execute(statements.CONFIGS, {"ids": ids}).all())
+        configs = {config.id: config for config in found}
         crowds = {
             row.schedule_id: (row.active, row.waiting)
             for row in session.execute(statements.ACTIVE, {"ids": ids})
         }
-        calendars = self._load_calendars(session, {row.extra for row in configs.values()})
+        calendars = self._load_calendars(session, {config.extra for config in configs.values()})
         batch = _Batch(now)
         same: dict[tuple[Any, ...], _Decision] = {}
         for each in due:
@@ -179,7 +191,7 @@ class Firer:
         Raises:
             InvalidInput: its task is gone.
         """
-        config = session.execute(statements.CONFIGS, {"ids": [schedule_id]}).one()
+        config = _Config._make(session.execute(statements.CONFIGS, {"ids": [schedule_id]}).one())
         batch = _Batch(now)
         rules = _rules_of(config, self._load_calendars(session, {config.extra}))
         self._add(session, batch, config.id, self._decision(config, rules, firing))
@@ -194,7 +206,7 @@ class Firer:
                 names.update(_extra(text).calendars)
         return self._calendars.load(session, names)
 
-    def _decision(self, config: Any, rules: _Rules, firing: Firing) -> _Decision:
+    def _decision(self, config: _Config, rules: _Rules, firing: Firing) -> _Decision:
         tick = firing.ticks[0] if len(firing.ticks) == 1 else None
         special = (
             firing.missed or firing.replaces_waiting or firing.cancels_active or firing.next_run_at is None
@@ -249,52 +261,48 @@ class Firer:
             dispatch = due_at if later else batch.now + self._redispatch
             if deadline is not None and dispatch > deadline:
                 dispatch = deadline
-            batch.drafts.append(
-                (
-                    tick.scheduled_for,
-                    due_at,
-                    "queued",
-                    None,
-                    order.task,
-                    order.queue,
-                    deadline,
-                    None if blocked_by else dispatch,
-                    0 if later or blocked_by else 1,
-                    None,
-                    order.stored,
-                    rules.settles,
-                )
+            draft = (
+                tick.scheduled_for,
+                due_at,
+                "queued",
+                None,
+                order.kind.task,
+                order.kind.queue,
+                deadline,
+                None if blocked_by else dispatch,
+                0 if later or blocked_by else 1,
+                None,
+                order.stored,
+                rules.settles,
             )
-            number = batch.numbers[key] = len(batch.drafts)
+            number = batch.numbers[key] = batch.number_of(draft)
         batch.rows.append((identifier, schedule_id, number, blocked_by))
         if not later and blocked_by is None:
-            batch.messages.append(RunMessage.of(identifier, order.task, order.queue, 1, order.options))
+            batch.messages.append(RunMessage(identifier, order.kind))
         return identifier
 
     @staticmethod
     def _skip(batch: _Batch, schedule_id: UUID, decision: _Decision, tick: Tick) -> None:
         at, order = tick.scheduled_for, decision.order
-        batch.skipped[order.task, order.queue] += 1
+        batch.skipped[order.kind.task, order.kind.queue] += 1
         key = (decision, at, tick.reason)
         number = batch.numbers.get(key)
         if number is None:
-            batch.drafts.append(
-                (
-                    at,
-                    at,
-                    "skipped",
-                    tick.reason,
-                    order.task,
-                    order.queue,
-                    None,
-                    None,
-                    0,
-                    batch.now,
-                    order.stored,
-                    False,
-                )
+            draft = (
+                at,
+                at,
+                "skipped",
+                tick.reason,
+                order.kind.task,
+                order.kind.queue,
+                None,
+                None,
+                0,
+                batch.now,
+                order.stored,
+                False,
             )
-            number = batch.numbers[key] = len(batch.drafts)
+            number = batch.numbers[key] = batch.number_of(draft)
         batch.rows.append((tick_id(schedule_id, at), schedule_id, number, None))
 
     def _order(self, task_path: str, text: str, extra: ExtraConfig) -> _Order:
@@ -302,7 +310,7 @@ class Firer:
         if found is None:
             task = self._catalogue.schedulable(task_path, "task_path")
             options = extra.stored(task)
-            found = _Order(task.name, extra.queue or task.queue, options, json.dumps(options))
+            found = _Order(Kind.of(task.name, extra.queue or task.queue, 1, options), json.dumps(options))
             if len(self._orders) >= 4096:
                 self._orders.clear()
             self._orders[task_path, text] = found
@@ -356,7 +364,7 @@ def _extra(text: str) -> ExtraConfig:
     return ExtraConfig.model_validate_json(text)
 
 
-def _rules_of(config: Any, calendars: Mapping[str, NamedCalendar]) -> _Rules:
+def _rules_of(config: _Config, calendars: Mapping[str, NamedCalendar]) -> _Rules:
     return _rules(config.schedule, config.extra, chosen(_extra(config.extra).calendars, calendars))
 
 

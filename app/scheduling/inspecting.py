@@ -73,13 +73,15 @@ class RevokedRun:
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """Runs of one queue: due now, due later (or blocked), running; and how many living workers take from it."""
+    """Runs of one queue: due now, due later (or blocked), running; how many living workers take from it, and why it
+    is paused, if it is."""
 
     queue: str
     waiting: int
     later: int
     running: int
     workers: int
+    paused: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,8 @@ WHERE state = 'queued' AND (next_dispatch_at IS NOT NULL OR blocked_by IS NOT NU
 GROUP BY queue
 """)
 
+_PAUSES = text("SELECT queue, note FROM celery_queue_pauses")
+
 _RUNNING = text(
     "SELECT queue, count(*) AS number FROM celery_task_runs WHERE state = 'running' GROUP BY queue"
 )
@@ -211,6 +215,7 @@ def queues(session: Session) -> list[QueueState]:
     queued: dict[str, Row[Any]] = {row.queue: row for row in session.execute(_QUEUES)}
     running: dict[str, int] = {row.queue: row.number for row in session.execute(_RUNNING)}
     living = workers(session)
+    notes = {row.queue: row.note for row in session.execute(_PAUSES)}
     names = [*QUEUES, *sorted({*queued, *running} - set(QUEUES))]
     return [
         QueueState(
@@ -218,7 +223,8 @@ def queues(session: Session) -> list[QueueState]:
             queued[name].waiting if name in queued else 0,
             queued[name].later if name in queued else 0,
             running.get(name, 0),
-            sum(1 for worker in living if name in worker.queues),
+            0 if name in notes else sum(1 for worker in living if name in worker.queues),
+            notes.get(name),
         )
         for name in names
     ]

@@ -38,11 +38,12 @@ WHERE id = :id AND limit_key IS NOT NULL
 """)
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
 
-_ELIGIBLE = text("""
+_ELIGIBLE = text(f"""
 SELECT limit_key, options, limit_slot_at
 FROM celery_task_runs
 WHERE id = :id AND attempt = :attempt AND state = 'queued' AND limit_key IS NOT NULL AND blocked_by IS NULL
   AND due_at <= clock_timestamp() AND (start_deadline IS NULL OR start_deadline > clock_timestamp())
+  AND {statements.NOT_PAUSED}
 """)
 _RUNNING = text("SELECT count(*) FROM celery_task_runs WHERE limit_key = :key AND state = 'running'")
 _NOW_AND_FREE = text("""

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.scheduling import wishes
 from app.scheduling.messages import BrokerUnavailable, Publisher
 from app.scheduling.models import NOW
 from app.settings import BeatSettings
@@ -65,10 +66,12 @@ class LostMessages:
                 self._lost_at = now
             self._mark = survey.mark
             hastened = 0
-            if empty := [queue for queue, length in survey.lengths.items() if length == 0]:
+            paused = wishes.paused_queues(session)
+            lengths = {queue: length for queue, length in survey.lengths.items() if queue not in paused}
+            if empty := [queue for queue, length in lengths.items() if length == 0]:
                 hastened += self._hasten(session, empty, now - ON_ITS_WAY)
             if self._lost_at is not None:
-                found = self._hasten(session, list(survey.lengths), self._lost_at)
+                found = self._hasten(session, list(lengths), self._lost_at)
                 hastened += found
                 if found == 0:
                     self._lost_at = None

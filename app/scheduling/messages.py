@@ -6,7 +6,7 @@ The message names only the run, its task and its attempt; arguments and truth st
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 from uuid import UUID
 
 QUEUES = ("system", "priority_high", "priority_low", "celery")
@@ -17,20 +17,37 @@ class BrokerUnavailable(Exception):
     """The broker did not take the messages; the runs stay queued and are dispatched again."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunMessage:
-    """One wake-up: which run, on which queue; limits in seconds.
+class Kind(NamedTuple):
+    """What the wake-ups of many runs have in common: task, queue, attempt and limits, in seconds.
 
-    ``restartable``: another worker may start it again when its own is lost.
+    ``restartable``: another worker may start such a run again when its own is lost.
     """
 
-    run_id: UUID
     task: str
     queue: str
     attempt: int = 1
     soft_time_limit: float | None = None
     time_limit: float | None = None
     restartable: bool = False
+
+    @classmethod
+    def of(cls, task: str, queue: str, attempt: int, options: Mapping[str, Any]) -> Self:
+        """Of stored runs, whose limits are in their options."""
+        return cls(
+            task,
+            queue,
+            attempt,
+            options.get("soft_time_limit"),
+            options.get("time_limit"),
+            options.get("on_worker_lost") == "retry",
+        )
+
+
+class RunMessage(NamedTuple):
+    """One wake-up: which run, of what kind; ``traceparent`` names who asked for it."""
+
+    run_id: UUID
+    kind: Kind
     traceparent: str | None = None
 
     @classmethod
@@ -44,17 +61,8 @@ class RunMessage:
         *,
         traceparent: str | None = None,
     ) -> Self:
-        """The wake-up of a stored run, whose limits are in its options; ``traceparent`` names who asked for it."""
-        return cls(
-            run_id,
-            task,
-            queue,
-            attempt,
-            options.get("soft_time_limit"),
-            options.get("time_limit"),
-            options.get("on_worker_lost") == "retry",
-            traceparent=traceparent,
-        )
+        """The wake-up of a stored run."""
+        return cls(run_id, Kind.of(task, queue, attempt, options), traceparent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,4 +88,11 @@ class Publisher(Protocol):
 
         Raises:
             BrokerUnavailable: the broker does not answer.
+        """
+
+    def discard(self, queues: Sequence[str]) -> int:
+        """Drop the messages that lie in these queues; answers how many there were.
+
+        Raises:
+            BrokerUnavailable: some or all were not dropped.
         """

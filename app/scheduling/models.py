@@ -45,6 +45,11 @@ class ScheduleRow(Base):
             "id",
             postgresql_where=text("task_extra_config ? 'calendars'"),
         ),
+        Index(
+            "ix_celery_periodic_task_configs_grace",
+            "id",
+            postgresql_where=text("task_extra_config ? 'grace'"),
+        ),
     )
 
     id: Mapped[PrimaryId]
@@ -83,12 +88,14 @@ class ScheduleVersionRow(Base):
     """A schedule as it was after one change. Outlives the schedule, so it has no foreign key."""
 
     __tablename__ = "celery_periodic_task_config_versions"
+    __table_args__ = (Index(None, "changed_at"),)
 
     schedule_id: Mapped[UUID] = mapped_column(primary_key=True)
     version: Mapped[int] = mapped_column(primary_key=True)
     action: Mapped[str]
     config: Mapped[dict[str, Any]]
     author: Mapped[str]
+    reason: Mapped[str | None]
     changed_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
@@ -195,6 +202,11 @@ class RunRow(Base):
             "limit_key",
             "due_at",
             postgresql_where=text("state = 'queued' AND reason = 'concurrency_limit'"),
+        ),
+        Index(
+            "ix_celery_task_runs_finished",
+            "finished_at",
+            postgresql_where=text("finished_at IS NOT NULL"),
         ),
         {"postgresql_partition_by": "RANGE (id)"},
     )
@@ -355,6 +367,21 @@ class WorkerRow(Base):
     pool: Mapped[str | None]
     concurrency: Mapped[int | None]
     version: Mapped[str | None]
+    # What it is asked for, and why it did not do that.
+    drain_requested_at: Mapped[datetime | None]
+    concurrency_wanted: Mapped[int | None]
+    wish_refused: Mapped[str | None]
+
+
+class QueuePauseRow(Base):
+    """A queue that is paused: no run of it starts."""
+
+    __tablename__ = "celery_queue_pauses"
+
+    queue: Mapped[str] = mapped_column(primary_key=True)
+    paused_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    paused_by: Mapped[str]
+    note: Mapped[str]
 
 
 class CalendarRow(Base):

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from app.errors import NotFound
 from app.scheduling import backlog, run_logs, runs
 from app.scheduling.backlog import Backlog
 from app.scheduling.facade import Page
+from app.scheduling.inspecting import BEAT_AGE
 from app.scheduling.models import BeatRow, LogRow, RunRow, WorkerRow
 from app.scheduling.run_logs import Place, Standing
 
@@ -69,12 +71,25 @@ class Observer:
             return await session.run_sync(run_logs.follow, ids, seconds)
 
     async def workers(
-        self, *, limit: int, before: UUID | None = None, alive: bool | None = None
+        self,
+        *,
+        limit: int,
+        before: UUID | None = None,
+        alive: bool | None = None,
+        state: str | None = None,
+        queue: str | None = None,
+        search: str | None = None,
     ) -> Page[WorkerView]:
-        """Workers, the youngest first."""
+        """Workers, the youngest first; ``search`` is part of a name, ``queue`` one that it takes from."""
         query = _WORKERS.order_by(WorkerRow.id.desc()).limit(limit + 1)
         if before is not None:
             query = query.where(WorkerRow.id < before)
+        if state is not None:
+            query = query.where(WorkerRow.state == state)
+        if queue is not None:
+            query = query.where(WorkerRow.queues.contains([queue]))
+        if search is not None:
+            query = query.where(WorkerRow.name.icontains(search, autoescape=True))
         if alive is not None:
             query = query.where((WorkerRow.lease_expires_at > func.clock_timestamp()).is_(alive))
         async with self._sessions() as session:
@@ -93,11 +108,29 @@ class Observer:
             raise NotFound("There is no worker with this id. GET /api/v1/workers lists them.")
         return _worker(*row)
 
-    async def beats(self, *, limit: int, before: UUID | None = None) -> Page[BeatView]:
-        """Beats, the youngest first."""
+    async def active_runs(self, worker_id: UUID, *, limit: int) -> list[RunRow]:
+        """The runs that a worker executes now, the longest first."""
+        query = select(RunRow).where(RunRow.worker_id == worker_id, RunRow.state == "running")
+        async with self._sessions() as session:
+            return list(await session.scalars(query.order_by(RunRow.started_at).limit(limit)))
+
+    async def beats(
+        self,
+        *,
+        limit: int,
+        before: UUID | None = None,
+        alive: bool | None = None,
+        search: str | None = None,
+    ) -> Page[BeatView]:
+        """Beats, the youngest first; an ``alive`` one has passed within `BEAT_AGE` seconds."""
         query = _BEATS.order_by(BeatRow.id.desc()).limit(limit + 1)
         if before is not None:
             query = query.where(BeatRow.id < before)
+        if alive is not None:
+            recent = func.clock_timestamp() - timedelta(seconds=BEAT_AGE)
+            query = query.where((BeatRow.last_pass_at > recent).is_(alive))
+        if search is not None:
+            query = query.where(BeatRow.name.icontains(search, autoescape=True))
         async with self._sessions() as session:
             found = [BeatView(*row) for row in await session.execute(query)]
         return Page(found[:limit], found[limit - 1].row.id if len(found) > limit else None)

@@ -32,5 +32,5 @@ def pause(session: Session, schedule_id: UUID, *, note: str, author: str) -> Sch
     clock.next_run_at = None
     row.paused_at = row.paused_at or now
     row.paused_by, row.pause_note = author, note
-    schedules.change_state(session, row, "paused", action="pause", author=author)
+    schedules.change_state(session, row, "paused", action="pause", author=author, why=note)
     return ScheduleView(row, None)

@@ -94,6 +94,8 @@ class Reason(StrEnum):
     """As many runs of its key as its `concurrency_limit` allows are running; it starts when one ends."""
     RATE_LIMIT = "rate_limit"
     """Its key's `rate_limit` has reserved a later start for it: `next_dispatch_at`."""
+    QUEUE_PAUSED = "queue_paused"
+    """Its queue is paused; it starts when somebody resumes that."""
 
     # Decided while it was running.
     WORKER_LOST = "worker_lost"

@@ -36,7 +36,12 @@ LIMIT {BATCH}
 def queued(sessions: sessionmaker[Session], queues: Sequence[str] = QUEUES) -> int:
     """How many runs a purge of these queues would cancel now."""
     with sessions() as session:
-        return int(session.execute(_COUNT, _those_of(session, queues)).scalar_one())
+        return count(session, queues)
+
+
+def count(session: Session, queues: Sequence[str]) -> int:
+    """How many runs a purge of these queues would cancel now."""
+    return int(session.execute(_COUNT, those_of(session, queues)).scalar_one())
 
 
 def purge(
@@ -50,31 +55,40 @@ def purge(
     ``discard`` drops the wake-ups of the queues at the end; one that is dropped too many is sent again by a beat.
     """
     with sessions() as session:
-        which = _those_of(session, queues)
+        which = those_of(session, queues)
     while True:
         with sessions() as session:
-            page = [(row.id, row.settles) for row in session.execute(_PAGE, which)]
-        ended = _end(sessions, page)
+            found = page(session, which)
+        ended = 0
+        for part in parts(found):
+            with sessions.begin() as session:
+                ended += end(session, part)
         if ended:
             yield ended
-        if len(page) < BATCH or not ended:
+        if len(found) < BATCH or not ended:
             break
     if discard is not None:
         discard(queues)
 
 
-def _those_of(session: Session, queues: Sequence[str]) -> dict[str, Any]:
+def those_of(session: Session, queues: Sequence[str]) -> dict[str, Any]:
+    """What is queued in these queues now, for `page`."""
     return {"queues": list(queues), "begun": session.scalar(text("SELECT clock_timestamp()"))}
 
 
-def _end(sessions: sessionmaker[Session], page: Sequence[tuple[UUID, bool]]) -> int:
-    """Those that concern no schedule together; each other one alone, because it locks its schedule first."""
-    together = [run_id for run_id, settles in page if not settles]
-    alone = [[run_id] for run_id, settles in page if settles]
-    ended = 0
-    for batch in (together, *alone):
-        with sessions.begin() as session:
-            ended += sum(
-                runs.end_queued(session, each, runs.RunState.CANCELLED, Reason.PURGED) for each in batch
-            )
-    return ended
+def page(session: Session, which: dict[str, Any]) -> list[tuple[UUID, bool]]:
+    """The ids of up to `BATCH` runs to end, and of each whether its end concerns a schedule."""
+    return [(row.id, row.settles) for row in session.execute(_PAGE, which)]
+
+
+def parts(found: Sequence[tuple[UUID, bool]]) -> list[list[UUID]]:
+    """What is ended in one transaction each: those that concern no schedule together; each other one alone, because
+    it locks its schedule first."""
+    together = [run_id for run_id, settles in found if not settles]
+    alone = [[run_id] for run_id, settles in found if settles]
+    return [together, *alone] if together else alone
+
+
+def end(session: Session, part: Sequence[UUID]) -> int:
+    """Cancel these runs; answers how many were still queued."""
+    return sum(runs.end_queued(session, each, runs.RunState.CANCELLED, Reason.PURGED) for each in part)

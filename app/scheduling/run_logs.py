@@ -40,7 +40,7 @@ FROM celery_task_runs
 WHERE id = ANY(CAST(:ids AS uuid[])) AND streamed_until > clock_timestamp()
 """)
 
-NOTIFY_ONE = text("SELECT pg_notify('upbeat_runs', CAST(:id AS text))")
+NOTIFY_ONE = text("SELECT pg_notify('upbeat_runs', CAST(CAST(:id AS uuid) AS text))")
 
 _FOLLOW = text("""
 UPDATE celery_task_runs

@@ -10,11 +10,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.errors import Conflict, NotFound
-from app.scheduling import cancelling, replaying, runs
+from app.scheduling import cancelling, explaining_runs, replaying, runs, wishes
 from app.scheduling.catalogue import Catalogue
+from app.scheduling.explaining_runs import RunExplanation
 from app.scheduling.ids import new_id
 from app.scheduling.messages import RunMessage
-from app.scheduling.models import AttemptRow, LateOutcomeRow, RunRow
+from app.scheduling.models import AttemptRow, LateOutcomeRow, RunRow, WorkerRow
 from app.scheduling.selecting import RunFilter
 from app.settings import Settings
 
@@ -90,6 +91,37 @@ class RunOperations:
         await self._publish([] if message is None else [message])
         return row
 
+    async def drain_worker(self, worker_id: UUID) -> WorkerRow:
+        """Ask a worker to end when its runs have ended; see `wishes.drain` for what it raises."""
+        return await self._unit(lambda session: wishes.drain(session, worker_id))
+
+    async def resize_worker(self, worker_id: UUID, change: int) -> WorkerRow:
+        """Ask a worker to have more or fewer slots; see `wishes.resize` for what it raises."""
+        return await self._unit(lambda session: wishes.resize(session, worker_id, change))
+
+    async def cancel_run_at(
+        self, worker_id: UUID, run_id: UUID, *, actor: str, force: bool, note: str | None
+    ) -> RunRow:
+        """Cancel a run that this worker executes; see `cancel_run`.
+
+        Raises:
+            NotFound: there is no such worker or run.
+            Conflict: it does not execute this run.
+        """
+
+        def check(session: Session) -> None:
+            if session.get(WorkerRow, worker_id) is None:
+                raise NotFound("There is no worker with this id. GET /api/v1/workers lists them.")
+            row = runs.read(session, run_id)
+            if row is None:
+                raise NotFound("There is no run with this id. GET /api/v1/runs lists them.")
+            if row.state != runs.RunState.RUNNING or row.worker_id != worker_id:
+                where = f" at {row.worker}" if row.worker else ""
+                raise Conflict(f"This worker does not execute the run: it is {row.state}{where}.")
+
+        await self._unit(check)
+        return await self.cancel_run(run_id, actor=actor, force=force, note=note)
+
     async def cancel_runs(
         self, which: RunFilter, *, actor: str, limit: int, dry_run: bool, note: str | None = None
     ) -> Bulk:
@@ -127,6 +159,10 @@ class RunOperations:
             return Attempts(row, list(session.scalars(ended)), list(session.scalars(late)))
 
         return await self._unit(work)
+
+    async def explain_run(self, run_id: UUID) -> RunExplanation:
+        """What became of a run, or what it waits for; see `explaining_runs.explain`."""
+        return await self._unit(lambda session: explaining_runs.explain(session, run_id))
 
     def _replay(
         self,

@@ -10,10 +10,10 @@ ended with that schedule's clock locked first; all others are ended by the guard
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NotRequired, TypedDict, Unpack
 from uuid import UUID
 
 from sqlalchemy import TextClause, func, insert, select
@@ -30,6 +30,7 @@ from app.scheduling.policies import Reason
 from app.scheduling.states import Origin, RunState
 
 __all__ = [
+    "Claim",
     "Held",
     "Origin",
     "Outcome",
@@ -38,14 +39,17 @@ __all__ = [
     "cancel",
     "end_queued",
     "finish",
+    "finish_alone",
     "overdue",
     "read",
     "start",
+    "start_alone",
     "submit",
     "wake_beats",
 ]
 
 LOST_ATTEMPTS = 3
+LONGEST_RETRY_AFTER = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,27 @@ class Started:
     start_lateness: float
     dispatch_lateness: float | None
     traceparent: str | None
+    settles: bool = False
+
+
+# Executes one statement as a transaction of its own, and answers its first row.
+Single = Callable[[TextClause, Mapping[str, Any]], tuple[Any, ...] | None]
+
+
+class Claim(TypedDict):
+    """Who wants to start which attempt.
+
+    ``token`` is made for this call by the caller and repeated when the call itself must be repeated
+    because its reply was lost. ``task`` narrows the guard to runs of that task, for those who know
+    no more than a message.
+    """
+
+    attempt: int
+    worker_id: UUID
+    worker: str
+    token: UUID
+    published_at: NotRequired[datetime | None]
+    task: NotRequired[str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +101,17 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended. ``error`` has the keys type, message and traceback."""
+    """How an attempt ended. ``error`` has the keys type, message and traceback.
+
+    ``retry_after``: seconds before which another attempt would be in vain; an hour is the most that is waited.
+    """
 
     state: RunState
     result: Any = None
     error: dict[str, Any] | None = None
     reason: Reason | None = None
     retryable: bool = False
+    retry_after: float | None = None
 
 
 def submit(
@@ -162,33 +191,13 @@ def wake_beats(session: Session, run_id: UUID, *, within: float) -> None:
     session.execute(statements.NOTIFY_BEATS_OF_RUN, {"id": run_id, "within": within})
 
 
-def start(
-    session: Session,
-    run_id: UUID,
-    *,
-    attempt: int,
-    worker_id: UUID,
-    worker: str,
-    token: UUID,
-    published_at: datetime | None = None,
-    task: str | None = None,
-) -> Started | Held | None:
+def start(session: Session, run_id: UUID, **claim: Unpack[Claim]) -> Started | Held | None:
     """Start this attempt, at most once.
 
-    ``token`` is made for this call by the caller and repeated when the call itself must be repeated
-    because its reply was lost. ``task`` narrows the guard to runs of that task, for those who know
-    no more than a message. None means that there is nothing to start: a duplicate or forged
-    message, a run that is not due, expired or cancelled, or a worker without a lease.
+    None means that there is nothing to start: a duplicate or forged message, a run that is not due,
+    expired or cancelled, or a worker without a lease.
     """
-    values = {
-        "id": run_id,
-        "attempt": attempt,
-        "worker_id": worker_id,
-        "worker": worker,
-        "token": token,
-        "published_at": published_at,
-        "task": task,
-    }
+    values = _claiming(run_id, claim)
     row = session.execute(statements.START, values).one_or_none()
     if row is None:
         limited = limiting.start(session, values)
@@ -199,11 +208,49 @@ def start(
     if row is None:
         return None
     started = Started(*row)
-    tally.note(
-        session,
-        tally.Began(started.task, started.queue, started.start_lateness, started.dispatch_lateness),
-    )
+    tally.note(session, _began(started))
     return started
+
+
+def start_alone(single: Single, run_id: UUID, **claim: Unpack[Claim]) -> Started | None:
+    """As `start`, in one round trip, of a run without limits. None says nothing: `start` decides."""
+    row = single(statements.START, _claiming(run_id, claim))
+    if row is None:
+        return None
+    started = Started(*row)
+    tally.tell(_began(started))
+    return started
+
+
+def _claiming(run_id: UUID, claim: Claim) -> dict[str, Any]:
+    return {"published_at": None, "task": None, **claim, "id": run_id}
+
+
+def _began(started: Started) -> tally.Began:
+    return tally.Began(started.task, started.queue, started.start_lateness, started.dispatch_lateness)
+
+
+def finish_alone(single: Single, run_id: UUID, *, attempt: int, outcome: Outcome, worker_id: UUID) -> bool:
+    """As `finish`, in one round trip, when nothing follows from this end. False says nothing: `finish` decides."""
+    if outcome.retryable or outcome.state is RunState.LOST:
+        return False
+    ended = single(
+        statements.FINISH_ALONE,
+        {"id": run_id, "attempt": attempt, "worker_id": worker_id, **_columns(outcome)},
+    )
+    if ended is None:
+        return False
+    tally.tell(tally.Ended(*ended))
+    return True
+
+
+def _columns(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "state": outcome.state.value,
+        "reason": outcome.reason and outcome.reason.value,
+        "result": None if outcome.result is None else json.dumps(outcome.result),
+        "error": None if outcome.error is None else json.dumps(outcome.error),
+    }
 
 
 def finish(
@@ -251,13 +298,7 @@ def finish(
                 },
             )
             return RunState.QUEUED
-    values = {
-        "state": outcome.state,
-        "reason": outcome.reason,
-        "result": None if outcome.result is None else json.dumps(outcome.result),
-        "error": error,
-    }
-    return outcome.state if _end(session, statements.FINISH, guard | values) else None
+    return outcome.state if _end(session, statements.FINISH, guard | _columns(outcome)) else None
 
 
 def end_queued(
@@ -328,7 +369,10 @@ def _next_delay(run_id: UUID, attempt: int, outcome: Outcome, stored: Mapping[st
         wanted = (options.max_attempts or LOST_ATTEMPTS) if options.on_worker_lost == "retry" else 1
         return timedelta(0) if attempt < wanted else None
     retry = options.retry()
-    return retry.delay(attempt, run_id) if attempt < retry.max_attempts else None
+    if attempt >= retry.max_attempts:
+        return None
+    asked = min(timedelta(seconds=outcome.retry_after or 0.0), LONGEST_RETRY_AFTER)
+    return max(asked, retry.delay(attempt, run_id))
 
 
 WORKER_LOST = Outcome(

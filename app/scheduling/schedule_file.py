@@ -51,24 +51,37 @@ def parse(text: str, name: str) -> list[Declaration]:
     Raises:
         InvalidInput: it is not YAML, or not of this form; fields start with the file's name and the path in it.
     """
+    return declarations(entries(load(text, name), name))
+
+
+def load(text: str, name: str) -> Any:
+    """The document, whatever its form; raises InvalidInput when it is not YAML."""
     try:
         document = yaml.load(text, _Loader)  # noqa: S506 - it is a SafeLoader
     except yaml.YAMLError as error:
         raise InvalidInput(FieldError(name, _explain(error))) from None
-    if document is None:
-        document = {"schedules": []}
-    if not isinstance(document, dict) or set(document) != {"schedules"}:
-        raise InvalidInput(FieldError(name, FORM))
+    return {"schedules": []} if document is None else document
+
+
+def declarations(given: Iterable[tuple[str, dict[str, Any], str]]) -> list[Declaration]:
+    """The schedules of these `entries`; raises InvalidInput."""
     found: list[Declaration] = []
     wrong: list[FieldError] = []
-    for key, given, source in _entries(document["schedules"], name):
+    for key, fields, source in given:
         try:
-            found.append(read(Owner.FILE, key, {"task_name": key} | given, source))
+            found.append(read(Owner.FILE, key, {"task_name": key} | fields, source))
         except InvalidInput as error:
             wrong.extend(error.errors)
     if wrong:
         raise InvalidInput(wrong)
     return found
+
+
+def entries(document: Any, name: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Each schedule's key, fields and place; raises InvalidInput when the document is not of this form."""
+    if not isinstance(document, dict) or set(document) != {"schedules"}:
+        raise InvalidInput(FieldError(name, FORM))
+    yield from _entries(document["schedules"], name)
 
 
 def _entries(schedules: Any, name: str) -> Iterator[tuple[str, dict[str, Any], str]]:

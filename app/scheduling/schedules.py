@@ -13,8 +13,8 @@ from uuid import UUID
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from app.errors import Conflict, FieldError, InvalidInput, NotFound, PreconditionFailed
-from app.scheduling import statements, timing
+from app.errors import Conflict, FieldError, InvalidInput, NotFound
+from app.scheduling import statements, timing, versions
 from app.scheduling.calendars import named, require
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import CRONTAB_FIELDS, ExtraConfig, ScheduleCreate, ScheduleFields, ScheduleUpdate
@@ -117,6 +117,7 @@ def update(
     *,
     expected: Collection[int] | None = None,
     declared: bool = False,
+    action: str = "update",
 ) -> ScheduleView:
     """Change what ``body`` gives and nothing else; ``declared``: as its declaration says.
 
@@ -132,8 +133,8 @@ def update(
             more than `task_enabled` is to change.
     """
     row, clock = locked(session, schedule_id)
-    _check_version(row, expected)
-    if not declared and body.model_fields_set - {"task_enabled"}:
+    versions.require(row.version, expected, "schedule")
+    if not declared and body.model_fields_set - {"task_enabled", "reason"}:
         _refuse_declared(row, "Change")
     now = database_time(session)
     timed = timing_fields(row)
@@ -159,7 +160,7 @@ def update(
         session.execute(statements.FOLLOW_ENDS, {"schedule_id": row.id})
     row.version += 1
     row.updated_at = now
-    keep_version(session, row, "update", actor)
+    keep_version(session, row, action, actor, body.reason)
     session.execute(statements.NOTIFY_BEATS)
     return ScheduleView(row, clock.next_run_at)
 
@@ -171,8 +172,9 @@ def remove(
     *,
     expected: Collection[int] | None = None,
     declared: bool = False,
+    reason: str | None = None,
 ) -> None:
-    """Delete a schedule; its runs and its versions stay. ``declared``: its declaration is gone.
+    """Delete a schedule; its runs and its versions stay, the last with the ``reason``. ``declared``: its declaration is gone.
 
     Raises:
         NotFound: there is none with this id.
@@ -180,12 +182,12 @@ def remove(
         Conflict: it is declared, so it is deleted where it is declared.
     """
     row, _ = locked(session, schedule_id)
-    _check_version(row, expected)
+    versions.require(row.version, expected, "schedule")
     if not declared:
         _refuse_declared(row, "Delete")
     row.version += 1
     row.updated_at = database_time(session)
-    keep_version(session, row, "delete", actor)
+    keep_version(session, row, "delete", actor, reason)
     session.flush()
     session.execute(delete(ScheduleRow).where(ScheduleRow.id == schedule_id))
 
@@ -224,13 +226,6 @@ def locked(session: Session, schedule_id: UUID) -> tuple[ScheduleRow, ClockRow]:
 def database_time(session: Session) -> datetime:
     """What the one clock that decides says."""
     return session.execute(select(NOW)).scalar_one()  # type: ignore[no-any-return]
-
-
-def _check_version(row: ScheduleRow, expected: Collection[int] | None) -> None:
-    if expected is not None and row.version not in expected:
-        raise PreconditionFailed(
-            f"The schedule is at version {row.version} now. Read it again, and repeat your change if it still fits."
-        )
 
 
 def require_fit(catalogue: Catalogue, row: ScheduleRow) -> None:
@@ -367,12 +362,13 @@ def change_state(
     action: str,
     author: str,
     reason: str | None = None,
+    why: str | None = None,
 ) -> None:
-    """Another state, as a version of its own; the clock is its caller's."""
+    """Another state and its ``reason``, as a version of its own (``why``, says its author); the clock is its caller's."""
     row.state, row.state_reason = state, reason
     row.version += 1
     row.updated_at = database_time(session)
-    keep_version(session, row, action, author)
+    keep_version(session, row, action, author, why)
 
 
 def _enter(row: ScheduleRow, clock: ClockRow, state: str) -> None:
@@ -419,7 +415,9 @@ def _no_schedule() -> NotFound:
     return NotFound("There is no schedule with this id. GET /api/v1/scheduled-tasks lists them.")
 
 
-def keep_version(session: Session, row: ScheduleRow, action: str, author: str) -> None:
+def keep_version(
+    session: Session, row: ScheduleRow, action: str, author: str, reason: str | None = None
+) -> None:
     """Add the schedule as it is now to its history."""
     config = {name: getattr(row, name) for name in VERSIONED}
     session.add(
@@ -429,6 +427,7 @@ def keep_version(session: Session, row: ScheduleRow, action: str, author: str) -
             action=action,
             config=config,
             author=author,
+            reason=reason,
             changed_at=row.updated_at,
         )
     )

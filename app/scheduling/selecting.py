@@ -11,20 +11,25 @@ from sqlalchemy.orm import aliased
 
 from app.scheduling.ids import id_at
 from app.scheduling.models import RunRow
-from app.scheduling.states import RunState
+from app.scheduling.states import Origin, RunState
 
 FAILED = (RunState.FAILED, RunState.TIMED_OUT, RunState.LOST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFilter:
-    """None asks for nothing. ``since`` (included) and ``until`` (excluded) are the nominal time of a scheduled
+    """None asks for nothing; ``tasks`` are those of a search, and none of them finds no run. ``since`` (included) and ``until`` (excluded) are the nominal time of a scheduled
     run, of others that of their making; both are in the id, so they prune. ``exception`` is the type of the
     error of a run that failed, timed out or was lost: `ValueError`, or `package.module.Name`."""
 
     schedule_id: UUID | None = None
     states: Sequence[RunState] = ()
     task: str | None = None
+    tasks: Sequence[str] | None = None
+    origin: Origin | None = None
+    reason: str | None = None
+    worker_id: UUID | None = None
+    requested_by: str | None = None
     queue: str | None = None
     exception: str | None = None
     since: datetime | None = None
@@ -51,27 +56,43 @@ class RunFilter:
         """The others: whether ``row`` meets them is seen by reading it."""
         found: list[ColumnElement[bool]] = [
             column == value
-            for column, value in ((row.task, self.task), (row.queue, self.queue))
+            for column, value in (
+                (row.task, self.task),
+                (row.queue, self.queue),
+                (row.origin, self.origin),
+                (row.reason, self.reason),
+                (row.worker_id, self.worker_id),
+                (row.requested_by, self.requested_by),
+            )
             if value is not None
         ]
+        if self.tasks is not None:
+            found.append(row.task.in_(self.tasks))
         if self.states:
             found.append(_one_of(row, self.states))
         if self.exception is not None:
             found += [_one_of(row, FAILED), row.error["type"].astext == self.exception]
         return found
 
-    def page(self, *, limit: int, before: UUID | None, look: int) -> tuple[Select[Any], Select[Any]]:
-        """The newest runs, of at most ``look`` that are read; and the id of the last that is.
+    def page(
+        self, *, limit: int, at: UUID | None, look: int, oldest_first: bool = False
+    ) -> tuple[Select[Any], Select[Any]]:
+        """The runs from ``at`` on, newest first or ``oldest_first``, of at most ``look`` that are read; and the id of
+        the last that is.
 
         So a page has its price, however rare what is asked for may be.
         """
-        walked = [*self.walked(), *([] if before is None else [RunRow.id < before])]
-        newest = select(RunRow).where(*walked).order_by(RunRow.id.desc())
-        last = select(RunRow.id).where(*walked).order_by(RunRow.id.desc()).offset(look - 1).limit(1)
+        walked = self.walked()
+        if at is not None:
+            walked.append(RunRow.id > at if oldest_first else RunRow.id < at)
+        order = RunRow.id.asc() if oldest_first else RunRow.id.desc()
+        runs = select(RunRow).where(*walked).order_by(order)
+        last = select(RunRow.id).where(*walked).order_by(order).offset(look - 1).limit(1)
         if not self.read(RunRow):
-            return newest.limit(limit), last
-        row = aliased(RunRow, newest.limit(look).subquery())
-        return select(row).where(*self.read(row)).order_by(row.id.desc()).limit(limit), last
+            return runs.limit(limit), last
+        row = aliased(RunRow, runs.limit(look).subquery())
+        ordered = row.id.asc() if oldest_first else row.id.desc()
+        return select(row).where(*self.read(row)).order_by(ordered).limit(limit), last
 
     def ids(self, *, after: UUID | None, limit: int, replayed: bool = True) -> Select[Any]:
         """Ids from the oldest on; without ``replayed`` only of runs that were not replayed yet."""

@@ -36,7 +36,7 @@ WHERE id = :id AND state = 'queued' AND next_dispatch_at < clock_timestamp() + m
 """)
 
 CONFIGS = text("""
-SELECT id, version, state, task_path, schedule::text AS schedule, task_extra_config::text AS extra
+SELECT id, state, task_path, schedule::text AS schedule, task_extra_config::text AS extra
 FROM celery_periodic_task_configs
 WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
@@ -58,7 +58,10 @@ WITH made AS (
     SELECT u.id, d.state, d.reason, 'schedule', d.task, d.queue, c.id, c.version, d.scheduled_for, d.due_at,
            d.start_deadline, d.next_dispatch_at, d.dispatches, d.finished_at, c.task_args, c.task_kwargs, d.options,
            u.blocked_by, d.settles
-    FROM unnest(CAST(:id AS uuid[]), CAST(:schedule_id AS uuid[]), CAST(:draft AS int[]), CAST(:blocked_by AS uuid[]))
+    FROM unnest(
+        CAST(CAST(:id AS text) AS uuid[]), CAST(CAST(:schedule_id AS text) AS uuid[]),
+        CAST(CAST(:draft AS text) AS int[]), CAST(CAST(:blocked_by AS text) AS uuid[])
+    )
         AS u (id, schedule_id, draft, blocked_by)
     JOIN unnest(
         CAST(:scheduled_for AS timestamptz[]), CAST(:due_at AS timestamptz[]), CAST(:state AS text[]),
@@ -72,7 +75,8 @@ WITH made AS (
     ON CONFLICT DO NOTHING
     RETURNING id
 )
-SELECT u.id FROM unnest(CAST(:id AS uuid[])) AS u (id) WHERE NOT EXISTS (SELECT FROM made WHERE made.id = u.id)
+SELECT u.id FROM unnest(CAST(CAST(:id AS text) AS uuid[])) AS u (id)
+WHERE NOT EXISTS (SELECT FROM made WHERE made.id = u.id)
 """)
 
 INSERT_MISSED = text("""
@@ -112,7 +116,10 @@ FORGET_CHECKS = text("DELETE FROM celery_task_catalogues")
 ADVANCE = text("""
 UPDATE celery_periodic_task_clocks AS c
 SET next_run_at = u.next_run_at, run_count = c.run_count + u.fired
-FROM unnest(CAST(:ids AS uuid[]), CAST(:next_run_at AS timestamptz[]), CAST(:fired AS int[]))
+FROM unnest(
+    CAST(CAST(:ids AS text) AS uuid[]), CAST(CAST(:next_run_at AS text) AS timestamptz[]),
+    CAST(CAST(:fired AS text) AS int[])
+)
      AS u (id, next_run_at, fired)
 WHERE c.schedule_id = u.id
 """)
@@ -156,6 +163,11 @@ WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued'
 """)
 
 
+# People may pause a queue: then nothing of it starts, whoever has a wake-up. An array is made once; a correlated
+# query would be set up for every partition.
+NOT_PAUSED = "queue <> ALL (ARRAY(SELECT p.queue FROM celery_queue_pauses p))"
+
+
 def _start(*, limited: bool) -> TextClause:
     free, cleared = (
         ("limit_key IS NOT NULL", ", reason = NULL, limit_slot_at = NULL")
@@ -169,12 +181,14 @@ SET state = 'running', started_at = clock_timestamp(), next_dispatch_at = NULL,
     published_at = COALESCE(:published_at, published_at){cleared}
 WHERE id = :id AND attempt = :attempt AND (CAST(:task AS text) IS NULL OR task = :task)
   AND (state = 'queued' AND blocked_by IS NULL AND {free} AND due_at <= clock_timestamp()
+           AND {NOT_PAUSED}
            AND (start_deadline IS NULL OR start_deadline > clock_timestamp())
        OR state = 'running' AND start_token = :token)
   AND EXISTS (SELECT 1 FROM celery_workers w
               WHERE w.id = :worker_id AND w.lease_expires_at > clock_timestamp())
 RETURNING args, kwargs, attempt, options, schedule_id, scheduled_for, canvas, task, queue,
-    EXTRACT(EPOCH FROM started_at - due_at)::float, EXTRACT(EPOCH FROM published_at - due_at)::float, traceparent
+    EXTRACT(EPOCH FROM started_at - due_at)::float AS start_lateness,
+    EXTRACT(EPOCH FROM published_at - due_at)::float AS dispatch_lateness, traceparent, settles
 """)
 
 
@@ -207,6 +221,16 @@ WHERE id = :id AND state = 'queued'
   AND (NOT :late OR start_deadline <= clock_timestamp())
   AND (:settling OR NOT settles AND limit_key IS NULL)
 RETURNING {_ENDED}
+""")
+
+# An end that concerns nobody else, and that nobody follows, as a transaction of its own.
+FINISH_ALONE = text("""
+UPDATE celery_task_runs
+SET state = :state, reason = :reason, finished_at = clock_timestamp(),
+    result = CAST(:result AS jsonb), error = CAST(:error AS jsonb)
+WHERE id = :id AND attempt = :attempt AND state = 'running' AND worker_id = :worker_id
+  AND NOT settles AND limit_key IS NULL AND streamed_until IS NULL
+RETURNING task, queue, state, EXTRACT(EPOCH FROM finished_at - started_at)::float AS seconds
 """)
 
 REQUEST_CANCEL = text("""

@@ -1,5 +1,6 @@
 """Questions to the living workers, over Celery's own remote control: who answers, and what."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from celery import current_app
@@ -8,11 +9,11 @@ from kombu.exceptions import OperationalError
 from app.scheduling.messages import BrokerUnavailable
 from app.worker.publisher import CeleryPublisher
 
-QUESTIONS = ("ping", "registered", "stats")
+QUESTIONS = ("ping", "registered", "stats", "reserved")
 
 
-def ask(question: str, *, seconds: float = 1.0) -> dict[str, Any]:
-    """The answers by the workers' names, of all that answer within ``seconds``; one of `QUESTIONS`.
+def ask(question: str, *, seconds: float = 1.0, of: Sequence[str] | None = None) -> dict[str, Any]:
+    """The answers by the workers' names, of all (of those named) that answer within ``seconds``; one of `QUESTIONS`.
 
     Raises:
         BrokerUnavailable: nobody can be asked.
@@ -21,7 +22,7 @@ def ask(question: str, *, seconds: float = 1.0) -> dict[str, Any]:
     publisher = CeleryPublisher(current_app)
     try:
         publisher.ping()
-        answers = getattr(current_app.control.inspect(timeout=seconds), question)()
+        answers = getattr(current_app.control.inspect(timeout=seconds, destination=of), question)()
     except (OperationalError, OSError) as error:
         raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
     finally:

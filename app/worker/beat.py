@@ -1,6 +1,7 @@
 """`celery beat`, and the beat inside another process: both only call the dispatcher, and wait where an edit can
 wake them."""
 
+import gc
 import logging
 import os
 import select
@@ -22,7 +23,7 @@ from app.db import sync_engine, sync_sessions
 from app.db.listen import Listener
 from app.scheduling.dispatch import Dispatcher
 from app.settings import get_settings
-from app.worker import bookkeeping, measures, registration, tracing
+from app.worker import bookkeeping, logs, measures, registration, tracing
 from app.worker.watchdog import EXIT_STATUS, Watchdog
 
 logger = logging.getLogger(__name__)
@@ -83,10 +84,13 @@ class DatabaseScheduler(Scheduler):  # type: ignore[misc]
         return 0.0
 
     def close(self) -> None:
-        """Give up all connections."""
+        """Complete what was claimed, and give up all connections."""
         super().close()
         self._listener.close()
         if self._engine is not None:
+            # A database that is away learns nothing of a broker that is: these runs are woken later then.
+            with suppress(SQLAlchemyError):
+                self._dispatcher.close()
             self._engine.dispose()
 
     @property
@@ -160,6 +164,9 @@ class Service(CeleryService):  # type: ignore[misc]
         self.scheduler.watch()
         measures.serve_beat()
         tracing.switch_on("upbeat-beat")
+        # What was imported stays: the collector need not go through it, which takes 70 ms, in the middle of a burst.
+        gc.collect()
+        gc.freeze()
         super().start(embedded_process=embedded_process)
 
     def stop(self, wait: bool = False) -> None:
@@ -182,6 +189,11 @@ class Beat(CeleryBeat):  # type: ignore[misc]
     """`celery -A app.worker beat`."""
 
     Service = Service
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if logs.in_json():
+            self.quiet = True
 
     def install_sync_handler(self, service: _StoppableService) -> None:
         """SIGTERM and SIGINT end the wait, not the transaction."""

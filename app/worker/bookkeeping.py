@@ -3,15 +3,16 @@
 import logging
 import os
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, TextClause
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.db import sync_engine, sync_sessions
+from app.db import execute_alone, sync_engine, sync_sessions
 from app.settings import get_settings
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,10 @@ T = TypeVar("T")
 
 POOL_SIZE = 5
 LONGEST_PAUSE = 1.0
+# Classes of SQLSTATE: connection, transaction state (a server that is read-only, as in a failover), rollback,
+# resources (a full disk, no connection left), state of objects (a lock not to be had), operator intervention
+# (shutdown, time-outs), system error.
+PASSING = frozenset({"08", "25", "40", "53", "55", "57", "58"})
 
 
 class _Engine:
@@ -27,11 +32,15 @@ class _Engine:
         self.engine: Engine | None = None
         self.sessions: sessionmaker[Session] | None = None
 
-    def get(self) -> sessionmaker[Session]:
-        if self.sessions is None:
+    def get(self) -> Engine:
+        if self.engine is None:
             self.engine = sync_engine(get_settings().database, name="upbeat-worker", pool_size=POOL_SIZE)
-            self.sessions = sync_sessions(self.engine)
-        return self.sessions
+        return self.engine
+
+    def session(self) -> Session:
+        if self.sessions is None:
+            self.sessions = sync_sessions(self.get())
+        return self.sessions()
 
     def forget(self) -> None:
         """In a child: leave the parent's connections alone, they are still the parent's."""
@@ -59,11 +68,22 @@ def transact(work: Callable[[Session], T], *, patience: float = 0.0) -> T:
     Raises:
         DBAPIError: the database is away, or refused the work.
     """
+    return _patiently(partial(_once, work), patience)
+
+
+def single(
+    statement: TextClause, values: Mapping[str, Any], *, patience: float = 0.0
+) -> tuple[Any, ...] | None:
+    """As `transact`, of one statement in one round trip; answers its first row, or None."""
+    return _patiently(lambda: execute_alone(_engine.get(), statement, values), patience)
+
+
+def _patiently(once: Callable[[], T], patience: float) -> T:
     end = time.monotonic() + patience
     pause = 0.0
     while True:
         try:
-            return _once(work)
+            return once()
         except (DBAPIError, PoolTimeout) as error:
             if not is_away(error) or (pause > 0 and time.monotonic() >= end):
                 raise
@@ -82,8 +102,7 @@ def is_away(error: Exception) -> bool:
     if not isinstance(error, DBAPIError):
         return False
     state = getattr(error.orig, "sqlstate", None)
-    # 08 connection, 57 operator intervention (shutdown, timeouts), 53 resources, 40 rollback.
-    return error.connection_invalidated or state is None or state[:2] in ("08", "57", "53", "40")
+    return error.connection_invalidated or state is None or state[:2] in PASSING
 
 
 def first_line(error: BaseException) -> str:
@@ -98,7 +117,7 @@ def close() -> None:
 
 
 def _once(work: Callable[[Session], T]) -> T:
-    session = _engine.get()()
+    session = _engine.session()
     try:
         result = work(session)
         session.commit()

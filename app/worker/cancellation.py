@@ -24,8 +24,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.db.listen import Listener
 from app.scheduling import cancelling
 from app.scheduling.cancelling import Asked
+from app.scheduling.wishes import PAYLOAD
 from app.settings import get_settings
 from app.worker import bookkeeping, bridge, liveness, outcomes, replacement
+from app.worker.obedience import Obedience
 
 logger = logging.getLogger(__name__)
 
@@ -36,23 +38,26 @@ LONGEST_PAUSE = 5.0
 
 
 class Cancellations(threading.Thread):
-    """Watches for cancellations of the runs of this worker."""
+    """Watches for cancellations of the runs of this worker, and for what else is asked of it."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, consumer: Any) -> None:
         super().__init__(name="upbeat-cancels", daemon=True)
-        self._app = app
+        self._app = consumer.app
+        self._obedience = Obedience(consumer)
         self._settings = get_settings()
         self._listener = Listener(self._settings.database, channel=CHANNEL, name="upbeat-worker-listen")
 
     def run(self) -> None:
-        pause, look_at = 0.0, 0.0
+        pause, look_at, obey_at = 0.0, 0.0, 0.0
         while True:
             try:
                 look = self._listener.connect()
                 pause = 0.0
-                wait = max(0.0, look_at - time.monotonic())
+                wait = max(0.0, min(look_at, obey_at) - time.monotonic())
                 ready, _, _ = select.select([self._listener], [], [], 0.0 if look else wait)
                 heard = self._listener.payloads() if ready else []
+                if look or PAYLOAD in heard or time.monotonic() >= obey_at:
+                    obey_at = time.monotonic() + self._obedience.look()
                 if look or time.monotonic() >= look_at or any(each in state.requests for each in heard):
                     look_at = time.monotonic() + self._look()
             except (psycopg.Error, SQLAlchemyError) as error:
@@ -62,7 +67,7 @@ class Cancellations(threading.Thread):
                 time.sleep(pause)
             except Exception:
                 logger.exception("a cancellation failed", extra={"action": "cancel_failed"})
-                look_at = time.monotonic() + ASK_AGAIN
+                look_at = obey_at = time.monotonic() + ASK_AGAIN
 
     def _look(self) -> float:
         """Do what is asked for; answers in how many seconds to look again."""
@@ -155,4 +160,4 @@ def _in_child(**_: Any) -> None:
 @signals.worker_ready.connect(weak=False)
 def _begin(sender: Any, **_: Any) -> None:
     liveness.lease().when_ending(stop_restartable)
-    Cancellations(sender.app).start()
+    Cancellations(sender).start()

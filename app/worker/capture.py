@@ -20,10 +20,11 @@ from uuid import UUID
 
 from celery.exceptions import TaskPredicate
 
+from app import logs
 from app.scheduling.run_logs import Line
 from app.settings import get_settings
-from app.worker import logs
 from app.worker.flushing import flusher
+from app.worker.logs import in_json
 from app.worker.redaction import Redactor
 
 LONGEST_LINE = 8192
@@ -31,6 +32,7 @@ LONGEST_LINE = 8192
 LONGEST_READ = 65_536
 LAST_FLUSH = 1.0
 SOURCE = "upbeat"
+_PRINTED = {"printed": True}
 
 _redactor = cache(lambda: Redactor.of(get_settings()))
 
@@ -73,9 +75,9 @@ class RunLog:
         with self._lock:
             *whole, rest = (self._partial.pop(stream, "") + text).split("\n")
             for line in whole:
-                self.add(level, stream, line)
+                self._printed(level, stream, line)
             if len(rest) >= LONGEST_READ:
-                self.add(level, stream, rest)
+                self._printed(level, stream, rest)
             elif rest:
                 self._partial[stream] = rest
 
@@ -88,9 +90,16 @@ class RunLog:
         """Keep what was not ended by a newline; `rest` has what is not stored yet."""
         with self._lock:
             for stream, rest in self._partial.items():
-                self.add("info" if stream == "stdout" else "warning", stream, rest)
+                self._printed("info" if stream == "stdout" else "warning", stream, rest)
             self._over = True
             self._tell_missed()
+
+    def _printed(self, level: str, stream: str, line: str) -> None:
+        self.add(level, stream, line)
+        if in_json():
+            logging.getLogger(stream).log(
+                logging.getLevelNamesMapping()[level.upper()], "%s", line, extra=_PRINTED
+            )
 
     def _tell_missed(self) -> None:
         if self._missed:
@@ -139,10 +148,10 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         log = current.get()
-        if log is None:
+        if log is None or getattr(record, "printed", False):
             return
         try:
-            message = record.getMessage()
+            message = logs.said(record)
             if record.exc_info:
                 message += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
         except Exception:  # noqa: BLE001 - a user's own __str__
@@ -161,9 +170,11 @@ class _Printed:
     def write(self, text: str) -> int:
         """As the stream's own."""
         log = current.get()
-        if log is not None:
-            log.write(self._name, self._level, text)
-        return self._stream.write(text)
+        if log is None:
+            return self._stream.write(text)
+        log.write(self._name, self._level, text)
+        # In JSON the log's lines have it, one by one.
+        return len(text) if in_json() else self._stream.write(text)
 
     def writelines(self, lines: Any) -> None:
         """As the stream's own."""
@@ -209,15 +220,16 @@ def _let_threads_inherit() -> None:
 
 def _inheriting(function: Callable[..., Any]) -> Callable[..., Any]:
     # No more than the run: what else the context holds belongs to the body's own thread.
-    log, run = current.get(), logs.current_run.get()
+    log, about = current.get(), logs.about()
 
     def inherited(*args: Any, **kwargs: Any) -> Any:
-        tokens = current.set(log), logs.current_run.set(run)
+        token, before = current.set(log), logs.about()
+        logs.enter(**about)
         try:
             return function(*args, **kwargs)
         finally:
-            current.reset(tokens[0])
-            logs.current_run.reset(tokens[1])
+            current.reset(token)
+            logs.enter(**before)
 
     return inherited
 

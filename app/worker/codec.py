@@ -16,6 +16,9 @@ def to_stored(value: Any, *, largest: int | None = None) -> Any:
     Raises:
         NotStorable: it is not JSON, not a number that JSON has, contains NUL or a lone surrogate, or is too large.
     """
+    if value is None or (type(value) in (bool, int) and abs(value) < 2**53):
+        # What most tasks return needs no look.
+        return value
     try:
         text = kombu_json.dumps(value)
         plain = json.loads(text, parse_constant=_refuse_constant)
@@ -37,9 +40,15 @@ def to_stored(value: Any, *, largest: int | None = None) -> Any:
 
 def from_stored(value: Any) -> Any:
     """The value that `to_stored` was given."""
-    if isinstance(value, dict | list):
+    if isinstance(value, dict | list) and not _is_plain(value):
         return kombu_json.loads(json.dumps(value))
     return value
+
+
+def _is_plain(value: dict[str, Any] | list[Any]) -> bool:
+    """Whether there is nothing in it that could name another type: most arguments are a few numbers and texts."""
+    parts = value.values() if isinstance(value, dict) else value
+    return not any(isinstance(part, dict | list) for part in parts) and "__type__" not in value
 
 
 def _refuse_constant(name: str) -> Any:

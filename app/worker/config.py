@@ -50,12 +50,17 @@ def celery_configuration() -> dict[str, Any]:
         "broker_transport_options": {
             "queue_order_strategy": "priority",
             "priority_steps": [0],
+            # Otherwise kombu keeps in Redis what a worker has taken, and gives it back an hour after the worker was
+            # lost: two transactions a message. Ours is a wake-up, sent again from PostgreSQL, much sooner.
+            "ack_emulation": False,
             "socket_timeout": settings.broker.socket_timeout,
             "socket_connect_timeout": settings.broker.socket_timeout,
             "socket_keepalive": True,
             "health_check_interval": 10,
         },
         "broker_connection_retry": True,
+        # Redis answers, but takes no writes for now: no memory left, a failover, a full disk.
+        "broker_channel_error_retry": True,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_connection_timeout": settings.broker.socket_timeout,

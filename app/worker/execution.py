@@ -23,12 +23,16 @@ Write = Callable[[Session], RunMessage | None]
 
 @dataclass(eq=False, slots=True)
 class Execution:
-    """One attempt on its way. ``request`` is Celery's context of it, ``canvas`` that of the run row."""
+    """One attempt on its way. ``request`` is Celery's context of it, ``canvas`` that of the run row.
+
+    ``alone``: nothing but its own end is expected to follow from it.
+    """
 
     run_id: UUID
     attempt: int
     request: Any
     canvas: dict[str, Any]
+    alone: bool = False
     depth: int = 0
     returned: bool = False
     settled: bool = False

@@ -1,79 +1,41 @@
-"""Log lines of worker and beat: one form, with the run that a line belongs to."""
+"""The log of worker and beat, in the form of `app.logs`, with the run that a line belongs to."""
 
-import json
-import logging
-import sys
-from contextvars import ContextVar
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 from celery import signals
 from click.core import ParameterSource
 
+from app import logs
 from app.settings import get_settings
-
-current_run: ContextVar[str | None] = ContextVar("current_run", default=None)
-
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "data", "taskName"}
-
-
-class _Formatter(logging.Formatter):
-    def fields(self, record: logging.LogRecord) -> dict[str, Any]:
-        extra = {
-            key: value for key, value in vars(record).items() if key not in _STANDARD and value is not None
-        }
-        run = extra.pop("run_id", None) or current_run.get()
-        return ({"run_id": run} if run else {}) | extra
-
-    def time(self, record: logging.LogRecord) -> str:
-        return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-
-
-class ConsoleFormatter(_Formatter):
-    """``time level logger: message key=value …``, a traceback below it."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields = "".join(f" {key}={value}" for key, value in self.fields(record).items())
-        line = f"{self.time(record)} {record.levelname:<7} {record.name}: {record.getMessage()}{fields}"
-        if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
-        return line
-
-
-class JsonFormatter(_Formatter):
-    """One JSON object per line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": self.time(record),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            "pid": record.process,
-        } | self.fields(record)
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
 
 
 @signals.setup_logging.connect(weak=False)
 def configure(loglevel: int | str | None = None, logfile: str | None = None, **_: Any) -> None:
     """Log to ``logfile``, else to stderr; Celery's own set-up is left out."""
-    settings = get_settings().log
-    handler: logging.Handler = logging.FileHandler(logfile) if logfile else logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if settings.format == "json" else ConsoleFormatter())
-    root = logging.getLogger()
-    for old in root.handlers[:]:
-        root.removeHandler(old)
-    root.addHandler(handler)
-    root.setLevel(loglevel if _level_was_given() and loglevel else settings.level.upper())
-    logging.captureWarnings(capture=True)
+    level = loglevel if _level_was_given() else None
+    logs.configure(get_settings().log, file=logfile, level=level, alone=True)
+
+
+def current_run() -> str | None:
+    """The run that the lines of this context belong to."""
+    return logs.about().get("run_id")
+
+
+@signals.celeryd_after_setup.connect(weak=False)
+def _without_banner(instance: Any, **_: Any) -> None:
+    """What reads JSON cannot read Celery's drawing."""
+    instance.quiet = instance.quiet or in_json()
+
+
+def in_json() -> bool:
+    """Whether each line of this process is an object."""
+    return get_settings().log.format == "json"
 
 
 @signals.task_postrun.connect(weak=False)
 def _leave_run(**_: Any) -> None:
-    current_run.set(None)
+    logs.leave()
 
 
 def _level_was_given() -> bool:

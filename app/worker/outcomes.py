@@ -2,7 +2,10 @@
 
 import json
 import logging
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +24,7 @@ from app.settings import get_settings
 from app.worker import bookkeeping, capture, codec, liveness
 from app.worker.bridge import RunCancelled
 from app.worker.canvas import Errback, call_inline, draw
-from app.worker.errors import error_of
+from app.worker.errors import MESSAGE_LENGTH, error_of
 from app.worker.execution import Execution
 
 __all__ = ["PATIENCE", "error_of", "finish", "outcome_of", "record_unregistered"]
@@ -30,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 # An outcome that was computed is worth waiting for: nothing else can start meanwhile anyway.
 PATIENCE = 3600.0
+_FINISH = partial(bookkeeping.single, patience=PATIENCE)
 
 
 @dataclass(slots=True)
@@ -40,7 +44,10 @@ class _Ended:
 
 
 def outcome_of(error: BaseException, traceback: object = None) -> Outcome:
-    """What an exception means for the run; one with `retryable = False` ends it, attempts left or not."""
+    """What an exception means for the run.
+
+    One with `retryable = False` ends it, attempts left or not; `retry_after`, a number of seconds, puts off the next.
+    """
     document = error_of(error, traceback)
     if isinstance(error, TimeLimitExceeded):
         seconds = error.args[0] if error.args else None
@@ -56,7 +63,18 @@ def outcome_of(error: BaseException, traceback: object = None) -> Outcome:
         return Outcome(RunState.LOST, error=document, reason=Reason.WORKER_LOST)
     if isinstance(error, SoftTimeLimitExceeded):
         document["message"] = "The soft time limit passed."
-    return Outcome(RunState.FAILED, error=document, retryable=getattr(error, "retryable", True) is not False)
+    return Outcome(
+        RunState.FAILED,
+        error=document,
+        retryable=getattr(error, "retryable", True) is not False,
+        retry_after=_seconds(getattr(error, "retry_after", None)),
+    )
+
+
+def _seconds(value: object) -> float | None:
+    """What an error of anybody's asks for, if it is a number of seconds."""
+    sane = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    return float(min(value, 1e6)) if sane else None  # type: ignore[call-overload]
 
 
 def finish(
@@ -67,7 +85,12 @@ def finish(
     ``running`` is given by the process that executed it. None means that it was fenced and nothing
     changed, or that it is recorded later.
     """
-    worker_id, late_id, lines = liveness.worker_id(), new_id(), capture.rest(run_id, attempt)
+    worker_id, lines = liveness.worker_id(), capture.rest(run_id, attempt)
+    if running is not None and not lines and _ends_alone(running, attempt, outcome, worker_id):
+        failpoints.reach("finish.committed")
+        running.settled = True
+        return outcome.state
+    late_id = new_id()
 
     def work(session: Session) -> _Ended:
         run_logs.store_lines(session, lines)
@@ -88,27 +111,72 @@ def finish(
         drawn = draw(app, session, run_id, outcome, document=document, successors=successors, request=request)
         return _Ended(state, drawn.messages, drawn.inline)
 
-    if _called_by_parent(outcome):
-        # The main process must not wait for the database: it has a broker and children to look after.
-        try:
-            ended = bookkeeping.transact(work)
-        except SQLAlchemyError as error:
-            if not bookkeeping.is_away(error):
-                raise
-            # What this run owes to others is left to the sweep.
-            liveness.lease().postpone(
-                lambda session: runs.finish(
-                    session, run_id, attempt=attempt, outcome=outcome, worker_id=worker_id
-                )
-            )
-            return None
-    else:
-        ended = bookkeeping.transact(work, patience=PATIENCE)
-        failpoints.reach("finish.committed")
+    ended = _record(work, run_id, attempt, outcome)
+    if ended is None:
+        return None
     if running is not None:
         running.settled = True
     _after(app, ended)
     return ended.state
+
+
+def _record(work: Callable[[Session], _Ended], run_id: UUID, attempt: int, outcome: Outcome) -> _Ended | None:
+    """Do ``work``; None when it is done later."""
+    if _called_by_parent(outcome):
+        return _at_once_or_later(work, run_id, attempt, outcome)
+    try:
+        ended = bookkeeping.transact(work, patience=PATIENCE)
+    except SQLAlchemyError as error:
+        ended = _Ended(_not_recorded(run_id, attempt, liveness.worker_id(), error))
+    failpoints.reach("finish.committed")
+    return ended
+
+
+def _at_once_or_later(
+    work: Callable[[Session], _Ended], run_id: UUID, attempt: int, outcome: Outcome
+) -> _Ended | None:
+    """In the main process, which must not wait for the database: it has a broker and children to look after."""
+    try:
+        return bookkeeping.transact(work)
+    except SQLAlchemyError as error:
+        if not bookkeeping.is_away(error):
+            raise
+        # What this run owes to others is left to the sweep.
+        lease = liveness.lease()
+        lease.postpone(
+            lambda session: runs.finish(session, run_id, attempt=attempt, outcome=outcome, worker_id=lease.id)
+        )
+        return None
+
+
+def _ends_alone(running: Execution, attempt: int, outcome: Outcome, worker_id: UUID) -> bool:
+    """End a run from which nothing follows; False when there may be more to do."""
+    if not running.alone or running.successors or running.request.children:
+        return False
+    try:
+        return runs.finish_alone(
+            _FINISH, running.run_id, attempt=attempt, outcome=outcome, worker_id=worker_id
+        )
+    except SQLAlchemyError:
+        # Refused for what is in it: `finish` meets the same, and records that.
+        return False
+
+
+def _not_recorded(run_id: UUID, attempt: int, worker_id: UUID, error: SQLAlchemyError) -> RunState | None:
+    """The database refuses an outcome for what is in it: the run fails with that, it must not stay open.
+
+    What it owes to others is left to the sweep.
+    """
+    logger.error(
+        "outcome refused", exc_info=error, extra={"action": "outcome_refused", "run_id": str(run_id)}
+    )
+    told = f"The outcome could not be recorded: {bookkeeping.first_line(error)}"[:MESSAGE_LENGTH]
+    document = {"type": "OutcomeNotRecorded", "message": told, "traceback": None}
+    outcome = Outcome(RunState.FAILED, error=document)
+    return bookkeeping.transact(
+        lambda session: runs.finish(session, run_id, attempt=attempt, outcome=outcome, worker_id=worker_id),
+        patience=PATIENCE,
+    )
 
 
 def _after(app: Any, ended: _Ended) -> None:

@@ -38,6 +38,18 @@ class Threads(CeleryThreads):  # type: ignore[misc]
         result.f.add_done_callback(self._notify)
         return result
 
+    def grow(self, n: int = 1) -> None:
+        """Have ``n`` more slots (fewer when negative); threads that are idle may stay, they get nothing."""
+        self.limit += n
+        self.executor._max_workers = self.limit
+        semaphore = self.options.get("semaphore")
+        if semaphore is not None:
+            (semaphore.grow if n > 0 else semaphore.shrink)(abs(n))
+
+    def shrink(self, n: int = 1) -> None:
+        """Have ``n`` fewer slots; what runs is not touched."""
+        self.grow(-n)
+
     def _notify(self, _: Any) -> None:
         if self._wake is not None:
             with suppress(OSError):  # full: the loop is awake already
@@ -54,6 +66,23 @@ class _Children(AsynPool):  # type: ignore[misc]
         super()._event_process_exit(hub, proc)
         for delay in LOOK_AGAIN:
             hub.call_later(delay, self.maintain_pool)
+
+    def grow(self, n: int = 1) -> None:
+        super().grow(n)
+        self.maintain_pool()
+
+    def shrink(self, n: int = 1) -> None:
+        """End ``n`` children, or as many as are idle; raises ValueError when some are left. A stock pool may count
+        one that is ending twice."""
+        idle = [child for child in self._iterinactive() if not child._controlled_termination][:n]
+        for child in idle:
+            self._processes -= 1
+            if self._putlock:
+                self._putlock.shrink()
+            child.terminate_controlled()
+            self.on_shrink(1)
+        if len(idle) < n:
+            raise ValueError("children are busy")
 
 
 class Prefork(CeleryPrefork):  # type: ignore[misc]

@@ -10,7 +10,6 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,7 +18,7 @@ from celery.utils.nodenames import anon_nodename
 
 from app import failpoints
 from app.scheduling import tally
-from app.scheduling.messages import QUEUES, BrokerUnavailable, RunMessage, Survey
+from app.scheduling.messages import QUEUES, BrokerUnavailable, Kind, RunMessage, Survey
 from app.worker.broker import BrokerClient
 
 logger = logging.getLogger(__name__)
@@ -98,7 +97,7 @@ class CeleryPublisher:
             batch = messages[first : first + BATCH]
             values: dict[str, list[str]] = defaultdict(list)
             for message, stored in zip(batch, envelopes(batch, time.time(), origin), strict=True):
-                values[message.queue].append(stored)
+                values[message.kind.queue].append(stored)
             with client.pipeline(transaction=False) as pipeline:
                 for queue, pushed in values.items():
                     pipeline.lpush(queue, *pushed)
@@ -131,16 +130,11 @@ def envelopes(messages: Sequence[RunMessage], published_at: float, origin: str) 
     at, tag = repr(published_at), str(uuid4())[:24]
     return [
         _traced(
-            _template(_kind(each), origin) % {"run": each.run_id, "at": at, "tag": f"{tag}{number:012x}"},
-            each.traceparent,
+            _template(kind, origin) % {"run": str(run_id), "at": at, "tag": f"{tag}{number:012x}"},
+            traceparent,
         )
-        for number, each in enumerate(messages)
+        for number, (run_id, kind, traceparent) in enumerate(messages)
     ]
-
-
-def _kind(message: RunMessage) -> RunMessage:
-    """The same message, of no run."""
-    return replace(message, run_id=_NO_RUN, traceparent=None)
 
 
 def _traced(stored: str, traceparent: str | None) -> str:
@@ -151,9 +145,9 @@ def _traced(stored: str, traceparent: str | None) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _template(kind: RunMessage, origin: str) -> str:
+def _template(kind: Kind, origin: str) -> str:
     """`envelope` with places for what differs from message to message of a kind."""
-    stored = envelope(kind, 0.0, origin)
+    stored = envelope(RunMessage(_NO_RUN, kind), 0.0, origin)
     # No task, queue or host has NUL in its name.
     stored["headers"] |= {"id": "\0run", "root_id": "\0run", "upbeat_published_at": "\0at"}
     stored["properties"] |= {"correlation_id": "\0run", "delivery_tag": "\0tag"}
@@ -168,22 +162,22 @@ def envelope(message: RunMessage, published_at: float, origin: str) -> dict[str,
 
     ``published_at`` is in seconds since the epoch; the worker records it with the start.
     """
-    run_id = str(message.run_id)
+    run_id, kind = str(message.run_id), message.kind
     return {
         "body": BODY,
         "content-encoding": "utf-8",
         "content-type": "application/json",
         "headers": {
             "lang": "py",
-            "task": message.task,
+            "task": kind.task,
             "id": run_id,
             "shadow": None,
             "eta": None,
             "expires": None,
             "group": None,
             "group_index": None,
-            "retries": message.attempt - 1,
-            "timelimit": [message.time_limit, message.soft_time_limit],
+            "retries": kind.attempt - 1,
+            "timelimit": [kind.time_limit, kind.soft_time_limit],
             "root_id": run_id,
             "parent_id": None,
             "argsrepr": "()",
@@ -194,13 +188,13 @@ def envelope(message: RunMessage, published_at: float, origin: str) -> dict[str,
             "stamped_headers": None,
             "stamps": {},
             "upbeat_published_at": published_at,
-            **({"upbeat_restartable": True} if message.restartable else {}),
+            **({"upbeat_restartable": True} if kind.restartable else {}),
         },
         "properties": {
             "correlation_id": run_id,
             "reply_to": "",
             "delivery_mode": 2,
-            "delivery_info": {"exchange": "", "routing_key": message.queue},
+            "delivery_info": {"exchange": "", "routing_key": kind.queue},
             "priority": 0,
             "body_encoding": "base64",
             "delivery_tag": str(uuid4()),

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, ClassVar, NoReturn
+from uuid import UUID
 
 from celery import Task as CeleryTask
 from celery.exceptions import Ignore, Reject, Retry
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app import failpoints
+from app import failpoints, logs
 from app.scheduling import requeue, run_logs, runs
 from app.scheduling.canvas import as_run_id
 from app.scheduling.catalogue import TaskSpec
@@ -23,13 +24,15 @@ from app.scheduling.liveness import renew_expired_lease
 from app.scheduling.messages import DEFAULT_QUEUE, RunMessage
 from app.scheduling.policies import Reason
 from app.settings import get_settings
-from app.worker import bookkeeping, calls, capture, codec, counters, execution, liveness, logs, outcomes
+from app.worker import bookkeeping, calls, capture, codec, counters, execution, liveness, outcomes
 from app.worker.execution import Execution, collecting
 from app.worker.specs import spec_of
 
 logger = logging.getLogger(__name__)
 
 START_PATIENCE = 3600.0
+
+_START = functools.partial(bookkeeping.single, patience=START_PATIENCE)
 
 # Celery keeps the request per thread; a body on the bridge's loop thread finds it here.
 current_request: ContextVar[Any] = ContextVar("current_request", default=None)
@@ -56,11 +59,12 @@ class Task(CeleryTask):  # type: ignore[misc]
     `autoretry_for`, up to Celery's ``max_retries``, after Celery's countdown. The run's: an error that
     leaves the body while ``attempt < max_attempts``, after the run's back-off. Celery's comes first,
     because it is the body that asks; when it gives up, its error leaves the body, and the run's rule is
-    asked. So a run has at most ``max(max_retries + 1, max_attempts)`` attempts. Every attempt that
+    asked; an error with `retry_after` (seconds, an hour at most) puts that off. So a run has at most ``max(max_retries + 1, max_attempts)`` attempts. Every attempt that
     ended is kept in the history, and all delay lives in PostgreSQL.
     """
 
     abstract = True
+    Request = "app.worker.request:Request"
     aliases: ClassVar[tuple[str, ...]] = ()
     schedulable: ClassVar[bool] = True
     default_queue: ClassVar[str] = DEFAULT_QUEUE
@@ -96,7 +100,7 @@ class Task(CeleryTask):  # type: ignore[misc]
         if isinstance(started, runs.Held):
             logger.info("run %s waits: %s", task_id, started.reason, extra={"action": "start_held"})
             raise Ignore("over its limit")
-        logs.current_run.set(task_id)
+        logs.enter(run_id=task_id, attempt=started.attempt, schedule_id=_text(started.schedule_id))
         canvas: dict[str, Any] = codec.from_stored(started.canvas or {})
         args[:] = codec.from_stored(started.args)
         kwargs.clear()
@@ -112,37 +116,37 @@ class Task(CeleryTask):  # type: ignore[misc]
             attempt=started.attempt,
             run_id=task_id,
             ignore_result=canvas.get("ignore_result", self.ignore_result),
-            schedule_id=None if started.schedule_id is None else str(started.schedule_id),
+            schedule_id=_text(started.schedule_id),
             scheduled_for=None if started.scheduled_for is None else started.scheduled_for.isoformat(),
         )
-        execution.current.set(Execution(run_id, started.attempt, request, canvas))
+        alone = not canvas and not started.settles
+        execution.current.set(Execution(run_id, started.attempt, request, canvas, alone))
 
     @staticmethod
     def _start(run_id: Any, attempt: int, request: Any) -> runs.Started | runs.Held | None:
-        worker_id, token, lease = liveness.worker_id(), new_id(), get_settings().worker.lease
+        worker_id, lease = liveness.worker_id(), get_settings().worker.lease
         published = getattr(request, "upbeat_published_at", None)
-
-        def start(session: Session) -> runs.Started | runs.Held | None:
-            return runs.start(
-                session,
-                run_id,
-                attempt=attempt,
-                worker_id=worker_id,
-                worker=request.hostname,
-                token=token,
-                published_at=None if published is None else datetime.fromtimestamp(published, UTC),
-                task=request.task,
-            )
+        claim: runs.Claim = {
+            "attempt": attempt,
+            "worker_id": worker_id,
+            "worker": request.hostname,
+            "token": new_id(),
+            "published_at": None if published is None else datetime.fromtimestamp(published, UTC),
+            "task": request.task,
+        }
 
         def work(session: Session) -> runs.Started | runs.Held | None:
-            started = start(session)
+            started = runs.start(session, run_id, **claim)
             # After an outage the first message may come before the lease is renewed; it must not wait for its repeat.
             if started is None and renew_expired_lease(session, worker_id, lease):
-                return start(session)
+                return runs.start(session, run_id, **claim)
             return started
 
         try:
-            started = bookkeeping.transact(work, patience=START_PATIENCE)
+            # What is not started alone is limited; or there is nothing to start.
+            started = runs.start_alone(_START, run_id, **claim) or bookkeeping.transact(
+                work, patience=START_PATIENCE
+            )
         except SQLAlchemyError as error:
             # The run is still queued in PostgreSQL, and is woken again when that is back.
             logger.warning("not started: %s", bookkeeping.first_line(error), extra={"action": "start_failed"})
@@ -289,3 +293,7 @@ def send(app: Any, made: calls.Call, options: Mapping[str, Any], trail: bool = T
 def publish(app: Any, messages: Sequence[RunMessage | None]) -> None:
     """Wake workers; a broker that is away is logged, and the runs are sent later."""
     app.publisher.try_publish([message for message in messages if message is not None])
+
+
+def _text(value: UUID | None) -> str | None:
+    return None if value is None else str(value)

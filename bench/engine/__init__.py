@@ -30,7 +30,9 @@ MEASURES = {
 }
 WITH_IDLE = ("startup", "memory")
 # Those that are worth one size only, and which.
-ONE_SIZE = {"two-beats": 1_000, "sustained": 100_000, "claims": 100_000}
+ONE_SIZE = {"two-beats": 1_000, "sustained": 100_000}
+# Those that are worth the largest sizes only, from this on (or the largest wanted).
+LARGE = {"claims": 100_000}
 LARGEST_FOR_PEERS = 100_000
 DISTRIBUTIONS = {"celery-beat": "celery", "redbeat": "celery-redbeat"}
 
@@ -79,7 +81,9 @@ def _single(measure: str, wanted: Sequence[int]) -> int:
 
 
 def _belongs(measure: str, size: int, wanted: Sequence[int]) -> bool:
-    return size == _single(measure, wanted) if measure in ONE_SIZE else size in wanted
+    if measure in ONE_SIZE:
+        return size == _single(measure, wanted)
+    return size in wanted and size >= min(LARGE.get(measure, 0), max(wanted))
 
 
 __all__ = ["MEASURES", "PEERS", "WITH_IDLE", "run"]

@@ -19,7 +19,7 @@ def measure(field: Field) -> None:
     """One and two in turns."""
     due = min(DUE, field.size)
     rates: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(2 if field.quick else 5):
+    for _ in range(2 if field.quick else 3 if field.size > 100_000 else 5):
         for beats, found in rates.items():
             found.append(_rate(field, beats, due))
     one, two = median(rates[1]), median(rates[2])

@@ -23,7 +23,7 @@ def measure(field: Field) -> None:
             samples = [_by_restart(each) for _ in range(1 if field.quick else 2)]
         else:
             ours = each is field.ours
-            wanted = (10 if ours else 2) if field.quick else (60 if ours else 5)
+            wanted = (10 if ours else 2) if field.quick else (40 if ours else 4)
             samples = _by_edit(each, wanted)
         milliseconds = [sample * 1000 for sample in samples]
         p99 = round(quantile(milliseconds, 0.99), 1)

@@ -25,7 +25,7 @@ def measure(field: Field) -> None:
                     beat.expect("imported", 60)
                     starts[each.name].append(beat.expect("ready", PATIENCE)["seconds"])
     # Whole periods of five seconds, after which all of them look again.
-    seconds = 5.0 if field.quick else 15.0
+    seconds = 5.0 if field.quick else 10.0
 
     def look(each: Contestant) -> Figure:
         with each.running() as beat:

@@ -9,7 +9,7 @@ from app.db import sync_engine, sync_sessions
 from app.scheduling.catalogue import Catalogue, TaskSpec
 from app.scheduling.dispatch import Dispatcher
 from app.scheduling.ids import new_id
-from app.scheduling.messages import RunMessage
+from app.scheduling.messages import Kind, RunMessage
 from app.worker.publisher import CeleryPublisher, envelope
 from bench.beats import places
 from bench.beats.population import arm_first
@@ -41,6 +41,7 @@ class Rig:
         fired = 0
         while claimed := self.beat.fire():
             fired += claimed
+        self.beat.settle()
         rate = fired / (time.perf_counter() - began)
         if fired != due or self.contestant.sent() != due:
             raise RuntimeError(f"{fired} of {due} fired, {self.contestant.sent()} sent")
@@ -53,7 +54,7 @@ class Rig:
 
     def push_prepared(self, due: int) -> float:
         """Seconds to push as many envelopes, made before, in one pipeline."""
-        messages = (RunMessage(new_id(), places.TASK, QUEUE) for _ in range(due))
+        messages = (RunMessage(new_id(), Kind(places.TASK, QUEUE)) for _ in range(due))
         prepared = [json.dumps(envelope(message, time.time(), "bench")) for message in messages]
         client: Any = self.contestant.broker
         began = time.perf_counter()
@@ -66,5 +67,6 @@ class Rig:
         return elapsed
 
     def close(self) -> None:
+        self.beat.close()
         self.publisher.close()
         self.engine.dispose()

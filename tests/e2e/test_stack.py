@@ -156,7 +156,7 @@ def test_an_agents_credential_is_kept_with_the_key_that_the_start_made(
     made = client.post("/api/v1/agents", json=body)
     assert made.status_code == 201, made.text
     path = f"/api/v1/agents/{made.json()['id']}"
-    answer = client.put(f"{path}/credential", json={"credential": "the-key-of-the-service"})
+    answer = client.put(f"{path}/credential", json={"credential": "the-key-of-the-service"}, headers=ANY)
     assert answer.status_code == 200, answer.text
     assert client.delete(path, headers=ANY).status_code == 204
     keys = checkout.folder / ".upbeat" / "secret_keys"

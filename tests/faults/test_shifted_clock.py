@@ -1,4 +1,4 @@
-"""The database's clock jumps an hour ahead, and an hour back, while runs are running."""
+"""The database's clock jumps an hour ahead, and an hour back, while runs are running; clocks of hosts are wrong."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -6,6 +6,7 @@ from datetime import timedelta
 from support import checker
 from support.clock import ShiftedClock
 from support.polling import eventually, holds_throughout
+from support.soak.members import skewed_by
 from support.stack import BOOT, Stack
 from support.trial import FULL, QUICK, Trial, soon
 
@@ -51,6 +52,31 @@ def test_the_clock_jumps_while_runs_are_running(stack: Stack, trial: Trial, reco
     assert len(ticks) == len(set(ticks)) > LEASE
     assert {(run.state, run.attempt) for run in runs} == {("succeeded", 1)}
     assert checker.check_unchanged(runs, trial.runs()) == []
+
+
+def test_hosts_whose_clocks_are_wrong(stack: Stack, trial: Trial, record_property: Report) -> None:
+    """By hours, in both directions: nothing is doubled, early, late, or taken for lost."""
+    stack.environment.update(QUICK)
+    beats = [stack.beat(wait=False, env=skewed_by(seconds)) for seconds in (7200, -7200)]
+    workers = [
+        stack.worker("-P", "threads", "-c", "3", wait=False, env=skewed_by(seconds))
+        for seconds in (5400, -5400)
+    ]
+    for beat in beats:
+        beat.wait_for_output("beat: Starting", BOOT)
+    for worker in workers:
+        worker.wait_for_output(" ready.", BOOT)
+    trial.tick()
+    again = {"on_worker_lost": "retry", "time_limit": 600}
+    trial.create(soon(1), "support.block", count=4, task_args=[1.5 * LEASE], task_extra_config=again)
+    trial.go_on(2 * LEASE)
+    trial.stop()
+    runs = trial.settle()
+    record_property("latest tick, s", trial.lateness())
+    assert trial.verdict(runs, 2.0) == []
+    assert {(run.state, run.attempt) for run in runs} == {("succeeded", 1)}
+    hosts = {entry.wall - trial.now().timestamp() > 0 for entry in trial.ledger.starts()}
+    assert hosts == {True, False}, "both hosts ran something"
 
 
 def _running(trial: Trial) -> int:

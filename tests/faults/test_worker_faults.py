@@ -4,7 +4,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,15 +18,17 @@ from app.scheduling import canvas
 from app.scheduling.models import RunRow
 from app.settings import Settings
 from app.worker import bookkeeping, counters
-from support import calls
-from support.calling import calling
+from support import calls, tasks
+from support.calling import calling, sent
 from support.ledger import Ledger
 from support.polling import eventually, holds_throughout
 from support.servers import Database, Servers
 from support.stack import Stack
 from support.trial import FULL, QUICK
 
+Report = Callable[[str, object], None]
 LEASE = 30.0 if FULL else 3.0
+FROZEN = 60.0 if FULL else 0.0
 QUIET = ("--without-mingle", "--without-gossip")
 SEED = int(os.environ.get("UPBEAT_TEST_SEED", random.randrange(2**32)))
 
@@ -84,9 +86,11 @@ def test_the_late_outcome_of_a_frozen_worker_is_kept_beside_the_run(
     first = result.parent
     eventually(ledger.starts, 15, "the run to start")
     worker.freeze()
+    frozen = time.monotonic()
     eventually(lambda: _row(first.id).state == "lost", LEASE + 20, "the run to be lost")
     lost = _row(first.id)
     eventually(lambda: result.state == "FAILURE", 10, "the chain to fail")
+    holds_throughout(lambda: worker.alive, max(0.0, frozen + FROZEN - time.monotonic()))
     worker.thaw()
     assert eventually(lambda: _late(database, lost), 20) == [(1, "succeeded", "late")]
     row, follower = _row(first.id), _row(result.id)
@@ -111,6 +115,32 @@ def test_a_killed_child_is_recorded_at_once_and_the_worker_goes_on(stack: Stack,
         result.get(10)
     row = _row(result.id)
     assert (row.state, row.reason) == ("lost", "worker_lost")
+    assert calls.add.delay(1, 2).get(10) == 3
+
+
+def test_a_run_that_takes_all_memory_or_exits_ends_and_the_worker_goes_on(stack: Stack) -> None:
+    worker = stack.worker(*QUIET)
+    with pytest.raises(MemoryError):
+        tasks.eat.delay(32).get(10)
+    result = tasks.die.delay("SystemExit")
+    eventually(lambda: _row(result.id).finished_at, 10, "the run that exits to end")
+    assert calls.add.delay(1, 2).get(10) == 3
+    assert worker.alive
+
+
+def test_a_run_whose_child_is_killed_each_time_is_not_started_for_ever(
+    stack: Stack, ledger: Ledger, record_property: Report
+) -> None:
+    """As the system does when memory is short: each attempt counts, and is recorded within seconds."""
+    stack.beat()
+    stack.worker(*QUIET)
+    run_id = sent("SIGKILL", task="support.die", on_worker_lost="retry", max_attempts=3, retry_base=0.1)
+    eventually(lambda: _row(str(run_id)).state == "lost", 40, "the run to be given up")
+    row, starts = _row(str(run_id)), ledger.starts()
+    assert (row.attempt, row.reason) == (3, "worker_lost")
+    assert [entry.attempt for entry in starts] == [1, 2, 3]
+    seconds = starts[-1].wall - starts[0].wall
+    record_property("three attempts, s", seconds)
     assert calls.add.delay(1, 2).get(10) == 3
 
 

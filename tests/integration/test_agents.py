@@ -145,6 +145,15 @@ async def test_what_an_answer_means(
     assert [request.path for request in peer.requests] == [CHAT_PATH]
 
 
+async def test_an_overloaded_agent_says_when_to_ask_again(house: House, peer: Peer) -> None:
+    await house.add(chat(peer.url))
+    for status, error in ((429, AgentOverloaded), (503, AgentBroken)):
+        peer.answer(CHAT_PATH, Answer(status, headers={"Retry-After": "7"}))
+        with pytest.raises(error) as raised:
+            await house.agents.execute("summariser", NEWS)
+        assert raised.value.retry_after == 7
+
+
 async def test_the_time_limit_covers_the_whole_answer_and_what_may_be_used_stays_counted(
     house: House, peer: Peer
 ) -> None:

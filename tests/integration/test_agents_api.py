@@ -33,6 +33,7 @@ async def api(settings: Settings) -> AsyncIterator[FastAPI]:
 @pytest.fixture(scope="module")
 async def admin(api: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     async with connected(api) as client:
+        client.headers["If-Match"] = "*"
         yield client
 
 
@@ -56,6 +57,7 @@ async def test_an_agent_from_its_creation_to_its_deletion(admin: httpx.AsyncClie
     computed = ("id", "created_at", "updated_at", "usage_day")
     assert {key: value for key, value in created.items() if key not in computed} == {
         "name": "whole",
+        "version": 1,
         "kind": "chat",
         "url": f"{peer.url}/v1",
         "health_url": None,
@@ -132,7 +134,11 @@ async def test_without_keys_a_credential_is_refused_with_the_remedy(settings: Se
     keyless = chosen.model_copy(update={"secret": SecretSettings(keys=None)})
     async with serving(keyless) as app, connected(app) as client:
         created = await create(client, peer.url, name="keyless")
-        answer = await client.put(f"{AGENTS}/{created['id']}/credential", json={"credential": CREDENTIAL})
+        answer = await client.put(
+            f"{AGENTS}/{created['id']}/credential",
+            json={"credential": CREDENTIAL},
+            headers={"If-Match": "*"},
+        )
     assert problem(answer) == (503, "/problems/secret_keys_unfit", [])
     assert "UPBEAT_SECRET_KEYS" in answer.json()["detail"]
 

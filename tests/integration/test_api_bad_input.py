@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.settings import Settings
-from support.api import connected, serving
+from support.api import connect, connected, serving
 from support.servers import Database
 
 SCHEDULES = "/api/v1/scheduled-tasks"
@@ -262,3 +262,68 @@ async def test_a_method_that_is_not_served(admin: httpx.AsyncClient) -> None:
     problem = await refused(admin, answer, 405)
     assert problem["type"] == "/problems/method_not_allowed"
     assert set(answer.headers["Allow"].split(", ")) == {"GET", "POST"}
+
+
+@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE", "OPTIONS"])
+async def test_a_path_of_its_own_is_not_one_with_parameters(admin: httpx.AsyncClient, method: str) -> None:
+    """`/check` is no schedule, so its absent methods are not those of `/{schedule_id}`."""
+    problem = await refused(admin, answer := await admin.request(method, f"{SCHEDULES}/check"), 405)
+    assert problem["type"] == "/problems/method_not_allowed"
+    assert answer.headers["Allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"task_enabled": 1}, "task_enabled"),
+        ({"task_enabled": "true"}, "task_enabled"),
+        ({"task_extra_config": {"max_attempts": "5"}}, "task_extra_config.max_attempts"),
+        ({"task_extra_config": {"max_attempts": 5.0}}, "task_extra_config.max_attempts"),
+        ({"task_extra_config": {"time_limit": True}}, "task_extra_config.time_limit"),
+        ({"task_extra_config": {"ends_at": 4102444800}}, "task_extra_config.ends_at"),
+        ({"task_extra_config": {"ends_at": "4102444800"}}, "task_extra_config.ends_at"),
+        ({"task_extra_config": {"ends_at": "9999-12-31T23:59:59-12:00"}}, "task_extra_config.ends_at"),
+    ],
+)
+async def test_what_could_be_read_as_another_type_is_refused(
+    admin: httpx.AsyncClient, change: dict[str, Any], field: str
+) -> None:
+    problem = await refused(admin, await admin.post(SCHEDULES, json=GOOD | change), 422)
+    assert [error["field"] for error in problem["errors"]] == [field]
+
+
+async def test_no_body_is_read_of_those_who_may_not_call(api: FastAPI) -> None:
+    """Neither its errors are told, nor is any work spent on it."""
+    read = 0
+
+    async def chunks() -> AsyncIterator[bytes]:
+        nonlocal read
+        for chunk in (b"{", b'"task_enabled": 1, ', b"]"):
+            read += 1
+            yield chunk
+
+    async with connect(api) as nobody:
+        answer = await nobody.post(SCHEDULES, content=chunks(), headers=JSON)
+    assert (answer.status_code, read) == (401, 0)
+
+
+@pytest.mark.parametrize("year", ["0186", "0001", "9999"])
+@pytest.mark.parametrize(
+    ("method", "path", "name"),
+    [
+        ("GET", "/api/v1/runs", "since"),
+        ("GET", "/api/v1/runs", "until"),
+        ("POST", "/api/v1/runs/cancel", "until"),
+        ("POST", "/api/v1/runs/replay", "since"),
+        ("GET", f"{SCHEDULES}/0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b1/why", "at"),
+        ("GET", f"{SCHEDULES}/0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b1/preview", "after"),
+    ],
+)
+async def test_an_instant_that_no_id_can_hold(
+    admin: httpx.AsyncClient, method: str, path: str, name: str, year: str
+) -> None:
+    given = {name: f"{year}-05-16T17:20:18-04:27"}
+    how: dict[str, Any] = {"params": given} if method == "GET" else {"json": given}
+    problem = await refused(admin, await admin.request(method, path, **how), 422)
+    assert [error["field"] for error in problem["errors"]] == [name]
+    assert "between the years" in problem["errors"][0]["message"]

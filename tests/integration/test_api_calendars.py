@@ -30,6 +30,7 @@ async def api(settings: Settings) -> AsyncIterator[FastAPI]:
 @pytest.fixture(scope="module")
 async def admin(api: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     async with connected(api) as client:
+        client.headers["If-Match"] = "*"
         yield client
 
 

@@ -8,10 +8,11 @@ from uuid import UUID
 import httpx
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.db import sync_engine, sync_sessions
-from app.scheduling import canvas, liveness, runs
+from app.scheduling import canvas, liveness, run_logs, runs
 from app.scheduling.ids import new_id
 from app.scheduling.runs import Outcome, RunState
 from app.settings import Settings
@@ -83,6 +84,16 @@ async def test_a_queued_run_is_cancelled(admin: httpx.AsyncClient) -> None:
     assert found["error"]["message"] == "Cancelled by admin: not needed"
     again = await admin.post(f"/api/v1/runs/{run_id}/cancel")
     assert (again.status_code, again.json()["finished_at"]) == (202, found["finished_at"])
+
+
+async def test_a_queued_run_is_cancelled_while_somebody_follows_its_log(
+    admin: httpx.AsyncClient, sessions: sessionmaker[Session]
+) -> None:
+    run_id = await _run(admin)
+    with sessions.begin() as session:
+        assert run_logs.follow(session, [UUID(run_id)], 60)
+    answer = await admin.post(f"/api/v1/runs/{run_id}/cancel")
+    assert (answer.status_code, answer.json()["state"]) == (202, "cancelled")
 
 
 async def test_a_running_run_is_asked_to_stop(admin: httpx.AsyncClient, start: Start) -> None:
@@ -168,6 +179,25 @@ async def test_bulk_cancel_by_queue_and_time(admin: httpx.AsyncClient) -> None:
     assert (await admin.get("/api/v1/runs", params=later)).json()["items"] == []
 
 
+async def test_bulk_actions_are_a_transaction_for_each_run(
+    admin: httpx.AsyncClient, sessions: sessionmaker[Session]
+) -> None:
+    """The end of a run locks its schedule; several in one transaction could wait for each other in a circle."""
+    begun = datetime.now(UTC) - timedelta(milliseconds=5)
+    mine = [await _run(admin, options={"queue": "system"}) for _ in range(4)]
+    body = {"queue": "system", "since": begun.isoformat()}
+    assert (await admin.post("/api/v1/runs/cancel", json=body)).json()["changed"] == 4
+    made = (await admin.post("/api/v1/runs/replay", json=body | {"states": ["cancelled"]})).json()
+    assert made["changed"] == 4
+    query = text(
+        "SELECT count(DISTINCT xmin::text) FROM celery_task_runs WHERE {} = ANY(CAST(:ids AS uuid[]))"
+    )
+    with sessions() as session:
+        for column in ("id", "replay_of"):
+            written = session.scalar(text(query.text.format(column)), {"ids": mine})
+            assert written == 4, column
+
+
 @pytest.mark.parametrize(
     "body", [{}, {"dry_run": True}, {"queue": "nowhere"}, {"limit": 10_001, "task": TASK}]
 )
@@ -208,3 +238,26 @@ async def test_a_run_is_found_by_the_task_id_of_a_celery_client(
     with sessions.begin() as session:
         canvas.name_run(session, task_id, UUID(run_id))
     assert (await admin.get(f"/api/v1/runs/{task_id}")).json()["id"] == run_id
+
+
+async def test_runs_are_filtered_searched_and_sorted(
+    admin: httpx.AsyncClient, start: Start, worker: UUID
+) -> None:
+    since = datetime.now(UTC).isoformat()
+    ids = [await _run(admin, options={"queue": "priority_high"}) for _ in range(3)]
+    start(ids[1])
+    await admin.post(f"/api/v1/runs/{ids[2]}/cancel")
+
+    async def found(**query: object) -> list[str]:
+        answer = await admin.get("/api/v1/runs", params={"since": since, "queue": "priority_high", **query})  # type: ignore[dict-item]
+        assert answer.status_code == 200, answer.text
+        return [each["id"] for each in answer.json()["items"]]
+
+    assert await found(sort="created") == ids
+    assert await found() == ids[::-1]
+    first = (await admin.get("/api/v1/runs", params={"since": since, "sort": "created", "limit": 2})).json()
+    assert await found(sort="created", cursor=first["next_cursor"]) == ids[2:]
+    assert await found(search="TEST_TASK", origin="submit", requested_by="admin") == ids[::-1]
+    assert await found(search="nothing") == []
+    assert await found(worker_id=str(worker)) == [ids[1]]
+    assert await found(reason="cancelled_by_user") == [ids[2]]

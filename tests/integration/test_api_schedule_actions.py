@@ -5,10 +5,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from app.settings import Settings
 from support.api import connected, serving
+from support.servers import Database
 
 BASE = "/api/v1"
 MINUTELY = {"type": "crontab", "expression": "* * * * *"}
@@ -55,6 +57,25 @@ async def test_pause_resume_and_history(api: httpx.AsyncClient, created: dict[st
         (1, "create", "admin")
     ]
     assert rest["next_cursor"] is None
+
+
+async def test_resuming_with_catch_up_makes_the_runs(
+    api: httpx.AsyncClient, created: dict[str, Any], database: Database
+) -> None:
+    """What the beat does with psycopg is done here with asyncpg."""
+    await api.post(_url(created, "pause"), json={"note": "maintenance"})
+    with psycopg.connect(database.url) as connection:
+        connection.execute(
+            "UPDATE celery_periodic_task_configs SET paused_at = paused_at - interval '3 minutes' WHERE id = %s",
+            (created["id"],),
+        )
+    did = await api.post(_url(created, "resume"), json={"catch_up": "all"})
+    assert did.status_code == 200, did.text
+    ticks = [tick["scheduled_for"] for tick in did.json()["ticks"]]
+    assert len(ticks) == did.json()["ticks_passed"] == 3
+    runs = (await api.get(f"{BASE}/runs", params={"schedule_id": created["id"]})).json()["items"]
+    assert sorted(run["scheduled_for"] for run in runs) == ticks
+    assert did.json()["scheduled_task"]["next_run_at"] > ticks[-1]
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,8 @@ async def test_secrets_are_not_recorded(api: FastAPI, admin: httpx.AsyncClient, 
     body = {"username": "grace", "password": "a secret of hers", "role": "viewer"}
     grace = (await admin.post("/api/v1/users", json=body)).json()
     path = f"/api/v1/users/{grace['id']}"
-    await admin.patch(path, json={"password": "another secret", "role": "operator"})
+    change = {"password": "another secret", "role": "operator"}
+    await admin.patch(path, json=change, headers={"If-Match": "*"})
     key = (await admin.post("/api/v1/api-keys", json={"name": "k", "scopes": ["read"]})).json()
     with psycopg.connect(database.url) as connection:
         dump = str(connection.execute("SELECT string_agg(a::text, '') FROM audit_log a").fetchone())
@@ -180,6 +181,7 @@ async def test_secrets_are_not_recorded(api: FastAPI, admin: httpx.AsyncClient, 
     (changed,) = await entries(admin, action="update_user", object_id=grace["id"])
     assert changed["changes"][f"users/{grace['id']}"] == {
         "role": {"before": "viewer", "after": "operator"},
+        "version": {"before": 1, "after": 2},
         "password_hash": {"before": "(secret)", "after": "(secret)"},
     }
 

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 from celery import chain, chord, group
+from celery.canvas import StampingVisitor
 from celery.exceptions import ChordError, MaxRetriesExceededError, TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult, GroupResult
@@ -237,6 +238,37 @@ def test_a_failing_chain_fails_what_follows(tmp_path: Path, sessions: sessionmak
     row = _row(sessions, result.id)
     assert (row.state, row.reason, row.started_at) == ("failed", "upstream_failed", None)
     eventually(lambda: _lines(tmp_path / "notes") == [f"id {result.parent.id}"], PATIENCE)
+
+
+class _Stamps(StampingVisitor):  # type: ignore[misc]
+    """Stamps each signature with the name of its place, and callbacks too."""
+
+    def on_signature(self, sig: Any, **_: Any) -> dict[str, Any]:
+        return {"ticket": "T-1", "sla": [1, "zwei"], "stamped_headers": ["ticket", "sla"]}
+
+
+STAMPED = [["sla", "ticket"], {"ticket": "T-1", "sla": [1, "zwei"]}]
+
+
+def test_stamps_reach_their_task_also_after_a_retry() -> None:
+    sig = calls.stamped.s(attempts=3)
+    sig.stamp(_Stamps())
+    expected = celery_app.amqp.as_task_v2("id", sig.task, (), {}, **sig.options).headers
+    assert [sorted(expected["stamped_headers"]), expected["stamps"]] == STAMPED, "as a stock message has them"
+    assert sig.apply_async().get(PATIENCE) == [STAMPED]
+    assert calls.stamped.apply_async(ticket="T-2", stamped_headers=["ticket"]).get(PATIENCE) == [
+        [["ticket"], {"ticket": "T-2"}]
+    ]
+    assert calls.stamped.delay().get(PATIENCE) == [[[], {}]]
+
+
+def test_stamps_survive_a_canvas() -> None:
+    chained = chain(calls.stamped.s(), calls.stamped.s(attempts=2), calls.stamped.s())
+    chained.stamp(_Stamps())
+    assert chained.apply_async().get(PATIENCE) == [STAMPED] * 3
+    parts = chord([calls.stamped.s(), calls.stamped.s()], calls.stamped.s())
+    parts.stamp(_Stamps())
+    assert parts.apply_async().get(PATIENCE) == [[STAMPED], [STAMPED], STAMPED]
 
 
 def test_group_save_restore_and_join() -> None:

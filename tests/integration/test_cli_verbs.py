@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +56,7 @@ def terminal(shared_stack: Stack) -> Iterator[Terminal]:
         patch.setenv(
             "UPBEAT_TOKEN", terminal.type("api-keys", "create", "ops", "tests", "--scope", "admin").strip()
         )
+        get_settings.cache_clear()
         worker.wait_for_output(" ready.", 40)
         eventually(lambda: "ops" in str(terminal_answers(terminal)), 40, "the API answers")
         yield terminal
@@ -123,6 +125,46 @@ def test_workers_and_queues(terminal: Terminal) -> None:
     assert worker["alive"]
     assert "priority_low" in terminal.type("workers")
     assert [each["workers"] for each in terminal.json("queues")] == [1, 1, 1, 1]
+    assert "is ready" in terminal.type("workers", "resize", worker["name"], "--by", "1")
+    assert "It answers." in terminal.type("workers", "activity", worker["id"])
+    assert "No living worker is called" in terminal.refused("workers", "drain", "nobody@host")
+    assert "moving house" in terminal.type("queues", "pause", "priority_low", "--note", "moving house")
+    run = terminal.json("tasks", "run", TASK, "--queue", "priority_low")
+    assert "queue_paused" in terminal.type("runs", "why", run["id"])
+    assert [each["paused"] for each in terminal.json("queues")] == [None, None, "moving house", None]
+    assert "1 runs would be cancelled" in terminal.type(
+        "queues", "purge", "priority_low", "--confirm", "", "--dry-run"
+    )
+    assert "1 runs were cancelled" in terminal.type("queues", "purge", "priority_low", given="priority_low\n")
+    assert "is open" in terminal.type("queues", "resume", "priority_low")
+
+
+def test_schedules_go_out_and_in_again(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.type("schedules", "create", "Out 1", TASK, "--every", "1h")
+    terminal.type("schedules", "create", "Out 2", TASK, "--every", "2h")
+    file = tmp_path / "schedules.yaml"
+    assert "2 schedules" in terminal.type("schedules", "export", str(file), "--search", "Out")
+    assert "unchanged" in terminal.type("schedules", "import", str(file), "--dry-run")
+    assert "2 would be changed" in terminal.type(
+        "schedules", "act", "pause", "--search", "Out", "--note", "x", "--dry-run"
+    )
+    assert "2 changed" in terminal.type("schedules", "act", "delete", "--search", "Out")
+    terminal.type("schedules", "import", str(file), "--dry-run", status=2)
+    done = terminal.json("schedules", "import", str(file), "--reason", "back")
+    assert [each["action"] for each in done] == ["create", "create"]
+    file.write_text(file.read_text().replace("every: 2", "every: 3"))
+    assert "schedule" in terminal.type("schedules", "import", str(file))
+    assert [each["field"] for each in terminal.json("schedules", "diff", "Out 2", "2")] == ["schedule"]
+    assert "Next" in terminal.type("schedules", "restore", "Out 2", "1", "--reason", "was right")
+    assert terminal.json("schedules", "show", "Out 2")["schedule"]["every"] == 2
+    assert json.loads(terminal.type("schedules", "export", "--search", "Out", "--json"))[
+        "schedules"
+    ].keys() == {
+        "Out 1",
+        "Out 2",
+    }
+    file.write_text("schedules: {x: {task_path: no.such, schedule: {type: interval, every: 1, unit: hours}}}")
+    assert "body: schedules.x.task_path" in terminal.refused("schedules", "import", str(file))
 
 
 @pytest.mark.parametrize(
@@ -143,10 +185,23 @@ def test_a_mistake_is_one_line(terminal: Terminal, arguments: tuple[str, ...], t
 
 
 def test_without_a_key_and_without_a_service(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UPBEAT_TOKEN")
+    get_settings.cache_clear()
+    assert "upbeat api-keys create" in terminal.refused("workers")
     monkeypatch.setenv("UPBEAT_TOKEN", "upb_wrong")
+    get_settings.cache_clear()
     assert "upbeat api-keys create" in terminal.refused("workers")
     monkeypatch.setenv("UPBEAT_URL", "http://127.0.0.1:1")
     get_settings.cache_clear()
     assert "upbeat start api" in terminal.refused("workers")
     monkeypatch.undo()
     get_settings.cache_clear()
+
+
+def test_a_list_is_cut_or_whole(terminal: Terminal) -> None:
+    for number in range(3):
+        terminal.type("schedules", "create", f"walked {number}", TASK, "--every", "1d", "--disabled")
+    assert len(terminal.json("schedules", "list", "--search", "walked", "--limit", "2")) == 2
+    assert len(terminal.json("schedules", "list", "--search", "walked", "--limit", "2", "--all")) == 3
+    assert len(terminal.json("runs", "list", "--limit", "1")) == 1
+    assert len(terminal.json("runs", "list", "--limit", "1", "--all")) > 1

@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,7 +16,7 @@ from app.scheduling import runs, schedules
 from app.scheduling.config import RunOptions, ScheduleCreate, ScheduleUpdate
 from app.scheduling.dispatch import Dispatcher
 from app.scheduling.ids import tick_id
-from app.scheduling.messages import RunMessage
+from app.scheduling.messages import Kind, RunMessage
 from app.scheduling.models import BeatRow, ClockRow, MissedRangeRow, RunRow, ScheduleRow
 from app.settings import Settings
 from support.engine import CATALOGUE, TASK, Engine, Wakeups
@@ -82,7 +83,7 @@ def test_a_due_tick_becomes_one_queued_run_and_one_wakeup(
     assert row.id == tick_id(schedule, row.scheduled_for)
     assert (row.state, row.origin, row.task, row.queue) == ("queued", "schedule", "module.task", "system")
     assert (row.args, row.kwargs, row.options) == ([1], {"a": "ö"}, {"soft_time_limit": 9.0})
-    assert wakeups.sent == [RunMessage(row.id, "module.task", "system", 1, 9.0, None)]
+    assert wakeups.sent == [RunMessage(row.id, Kind("module.task", "system", 1, 9.0, None))]
     clock = _clock(sync, schedule)
     assert clock is not None
     assert (clock.minute, clock.second) == (0, 0)
@@ -110,7 +111,7 @@ def test_two_beats_share_the_work_and_double_nothing(
     sync: sessionmaker[Session], wakeups: Wakeups, settings: Settings
 ) -> None:
     due = {_create(sync, HOURLY) for _ in range(60)}
-    small = settings.model_copy(update={"beat": settings.beat.model_copy(update={"batch": 7})})
+    small = _in_batches_of(7, settings)
     beats = [Dispatcher(sync, wakeups, CATALOGUE, small, name=f"beat{n}") for n in range(2)]
 
     def work(beat: Dispatcher) -> None:
@@ -262,6 +263,87 @@ def test_without_a_broker_ticks_go_on_and_are_sent_when_it_is_back(
     def all_sent() -> bool:
         beat.run_pass()
         return sorted(each.run_id for each in wakeups.sent) == sorted(row.id for row in runs_of)
+
+    eventually(all_sent, 10, "every run to be sent")
+
+
+class Gated(Wakeups):
+    """Sends when its gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+
+    def publish(self, messages: Sequence[RunMessage]) -> None:
+        assert self.gate.wait(10)
+        super().publish(messages)
+
+
+def _run_ids(sync: sessionmaker[Session]) -> set[UUID]:
+    with sync() as session:
+        return set(session.scalars(select(RunRow.id)))
+
+
+def _in_batches_of(size: int, settings: Settings) -> Settings:
+    return settings.model_copy(update={"beat": settings.beat.model_copy(update={"batch": size})})
+
+
+def test_the_next_batch_is_committed_while_one_is_published_and_sent_after_it(
+    sync: sessionmaker[Session], settings: Settings
+) -> None:
+    wakeups = Gated()
+    beat = Dispatcher(sync, wakeups, CATALOGUE, _in_batches_of(4, settings), name="beat")
+    for _ in range(8):
+        _create(sync, HOURLY)
+    assert beat.fire() == 4
+    first = _run_ids(sync)
+    second = threading.Thread(target=beat.fire)
+    second.start()
+    eventually(lambda: len(_run_ids(sync)) == 8, 10, "the second batch")
+    assert wakeups.sent == []
+    wakeups.gate.set()
+    second.join(10)
+    beat.close()
+    sent = [each.run_id for each in wakeups.sent]
+    assert (set(sent[:4]), set(sent[4:])) == (first, _run_ids(sync) - first)
+
+
+def test_a_stop_completes_what_is_being_published(sync: sessionmaker[Session], settings: Settings) -> None:
+    wakeups = Gated()
+    beat = Dispatcher(sync, wakeups, CATALOGUE, _in_batches_of(4, settings), name="beat")
+    for _ in range(6):
+        _create(sync, HOURLY)
+    assert beat.fire() == 4
+    stop = threading.Thread(target=beat.close)
+    stop.start()
+    assert wakeups.sent == []
+    wakeups.gate.set()
+    stop.join(10)
+    assert {each.run_id for each in wakeups.sent} == _run_ids(sync)
+    assert len(wakeups.sent) == 4, "what was not claimed stays for others"
+
+
+def test_a_backlog_during_an_outage_is_decided_and_sent_when_the_broker_is_back(
+    sync: sessionmaker[Session], wakeups: Wakeups, settings: Settings
+) -> None:
+    beat = Dispatcher(sync, wakeups, CATALOGUE, _in_batches_of(4, settings), name="beat")
+    for _ in range(10):
+        _create(sync, HOURLY)
+    wakeups.away = True
+    while beat.run_pass() == 0:
+        pass
+    due = _run_ids(sync)
+    assert len(due) == 10
+    with sync() as session:
+        latest = session.scalar(
+            text("SELECT max(next_dispatch_at) - clock_timestamp() FROM celery_task_runs")
+        )
+    assert latest.total_seconds() <= 1.0, "each batch is woken again as soon as the broker may be back"
+    wakeups.away = False
+
+    def all_sent() -> bool:
+        beat.run_pass()
+        return {each.run_id for each in wakeups.sent} == due
 
     eventually(all_sent, 10, "every run to be sent")
 

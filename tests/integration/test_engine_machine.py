@@ -166,10 +166,10 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     def deliver(self, data: st.DataObject) -> None:
         message = data.draw(st.sampled_from(self.engine.wakeups.sent))
-        if self.engine.start(message.run_id, message.attempt) is not None:
-            assert (message.run_id, message.attempt) not in self.started, "I2: started twice"
-            self.started[message.run_id, message.attempt] = None
-            self.running[message.run_id] = message.attempt
+        if self.engine.start(message.run_id, message.kind.attempt) is not None:
+            assert (message.run_id, message.kind.attempt) not in self.started, "I2: started twice"
+            self.started[message.run_id, message.kind.attempt] = None
+            self.running[message.run_id] = message.kind.attempt
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), state=st.sampled_from([RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED]))

@@ -91,7 +91,7 @@ async def test_a_page_may_be_empty_and_go_on(scheduler: Scheduler) -> None:
 
 async def test_a_failed_run_is_found_by_its_index(api: FastAPI, scheduler: Scheduler) -> None:
     """With the generic plans that the service asks for: the states stand in the statement's text."""
-    query, last = RunFilter(states=[RunState.FAILED]).page(limit=50, before=None, look=LOOK)
+    query, last = RunFilter(states=[RunState.FAILED]).page(limit=50, at=None, look=LOOK)
     async with api.state.services.sessions() as session:
         await session.execute(text("SET LOCAL enable_seqscan = off"))
         for statement in (query, last):

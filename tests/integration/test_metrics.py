@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.cli.embedded import LOOPBACK, free_port
 from app.scheduling import liveness, runs
 from app.scheduling.ids import new_id
-from app.scheduling.messages import RunMessage
+from app.scheduling.messages import Kind, RunMessage
 from app.settings import MetricsSettings, Settings
 from app.worker import celery_app
 from support.api import connect, connected, serving
@@ -125,7 +125,7 @@ def test_workers_and_beats_count_what_happens(stack: Stack, settings: Settings) 
             sent(task=instant.name)
         again = sent("no", task=fail.name, max_attempts=2, retry_base=0.1)
         stack.processes.started[0].wait_for_output(" ready.", 40)
-        duplicate = RunMessage(again, fail.name, "celery")
+        duplicate = RunMessage(again, Kind(fail.name, "celery"))
         celery_app.broker_client.use(lambda client: client.lpush("celery", "rubbish"))
         eventually(lambda: len(stack.ledger.ends()) == 7, 30)
         celery_app.publisher.publish([duplicate])

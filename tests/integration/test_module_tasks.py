@@ -67,7 +67,9 @@ async def _agent(client: httpx.AsyncClient, peer: Peer, name: str, **changes: An
     answer = await client.post("/api/v1/agents", json=body)
     assert answer.status_code == 201, answer.text
     made = str(answer.json()["id"])
-    answer = await client.put(f"/api/v1/agents/{made}/credential", json={"credential": CREDENTIAL})
+    answer = await client.put(
+        f"/api/v1/agents/{made}/credential", json={"credential": CREDENTIAL}, headers={"If-Match": "*"}
+    )
     assert answer.status_code == 200, answer.text
     return made
 

@@ -33,9 +33,9 @@ def test_a_saturated_worker_takes_the_first_queue_that_has_work(stack: Stack, se
 def test_a_system_task_waits_for_the_running_task_alone(stack: Stack, settings: Settings) -> None:
     stack.worker("-c", "1")
     with calling(settings):
-        running = nap.apply_async((1.0,), queue="celery")
+        running = nap.apply_async((1.0,), queue="priority_low")
         eventually(stack.ledger.starts, 20, "the first run to start")
-        waiting = [nap.apply_async((0.01,), queue="celery").id for _ in range(3)]
+        waiting = [nap.apply_async((0.01,), queue="priority_low").id for _ in range(3)]
         urgent = instant.apply_async((), queue="system")
         urgent.get(timeout=20)
         eventually(lambda: len(stack.ledger.starts()) == 5, 20, "all runs to start")

@@ -96,6 +96,27 @@ def test_a_soft_limit_waits_for_the_clean_up(pool: str, notes: Path) -> None:
 
 
 @each_pool
+def test_a_soft_limit_interrupts_a_plain_function(
+    pool: str, notes: Path, sessions: sessionmaker[Session]
+) -> None:
+    result = stubborn.computes.apply_async((str(notes),), queue=POOLS[pool], soft_time_limit=0.5)
+    with pytest.raises(SoftTimeLimitExceeded):
+        result.get(PATIENCE)
+    assert _lines(notes) == ["started", "interrupted"]
+    row = _row(sessions, result.id)
+    assert (row.state, row.error and row.error["message"]) == ("failed", "The soft time limit passed.")
+    assert calls.add.apply_async((1, 2), queue=POOLS[pool]).get(PATIENCE) == 3
+
+
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_a_soft_limit_interrupts_even_a_call_that_blocks(pool: str, notes: Path) -> None:
+    result = stubborn.blocks.apply_async((str(notes),), queue=POOLS[pool], soft_time_limit=0.5)
+    with pytest.raises(SoftTimeLimitExceeded):
+        result.get(PATIENCE)
+    assert calls.add.apply_async((1, 2), queue=POOLS[pool]).get(PATIENCE) == 3
+
+
+@each_pool
 def test_a_hard_limit_of_one_run_ends_a_coroutine(
     pool: str, notes: Path, sessions: sessionmaker[Session]
 ) -> None:

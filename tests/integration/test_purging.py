@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.scheduling import inspecting, purging, runs
 from app.scheduling.config import RunOptions
 from app.scheduling.ids import new_id
-from app.scheduling.messages import RunMessage
+from app.scheduling.messages import Kind, RunMessage
 from app.scheduling.policies import Reason
 from app.scheduling.states import Origin, RunState
 from app.worker import celery_app
@@ -115,7 +115,7 @@ def test_dropping_wakeups_leaves_other_queues(redis_url: str) -> None:
     with broker(redis_url):
         publisher = CeleryPublisher(celery_app)
         publisher.publish(
-            [RunMessage(new_id(), TASK.name, queue) for queue in ("celery", "celery", "system")]
+            [RunMessage(new_id(), Kind(TASK.name, queue)) for queue in ("celery", "celery", "system")]
         )
         assert publisher.discard(["celery", "priority_low"]) == 2
         publisher.close()

@@ -1,12 +1,15 @@
 """The run's state machine, on the real database."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import event, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.db import execute_alone
 from app.scheduling import liveness, runs
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.config import RunOptions
@@ -14,6 +17,7 @@ from app.scheduling.ids import id_at, instant_of, new_id, tick_id
 from app.scheduling.models import AttemptRow, RunRow
 from app.scheduling.policies import Reason
 from app.scheduling.runs import Origin, Outcome, RunState
+from app.worker import bookkeeping
 
 TASK = TaskSpec(name="module.task", path="module.tasks.task", queue="priority_low")
 DONE = Outcome(RunState.SUCCEEDED, result={"answer": 42})
@@ -221,3 +225,87 @@ def test_ids_carry_time_and_ticks_have_one_id() -> None:
     assert instant_of(identifier) == instant
     assert (identifier.version, identifier.variant) == (8, "specified in RFC 4122")
     assert id_at(instant) <= identifier < id_at(instant + timedelta(milliseconds=1))
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [(1.0, 20.0), (120.0, 120.0), (1e6, 3600.0)])
+def test_an_error_puts_off_the_next_attempt_for_an_hour_at_most(
+    sync: sessionmaker[Session], worker: UUID, *, asked: float, seconds: float
+) -> None:
+    run_id = _submit(sync, max_attempts=2, retry_base=20.0, retry_jitter=0.0)
+    _start(sync, run_id, worker)
+    outcome = Outcome(RunState.FAILED, error={"type": "Busy"}, retryable=True, retry_after=asked)
+    assert _finish(sync, run_id, outcome) is RunState.QUEUED
+    row, began = _read(sync, run_id), datetime.now(UTC)
+    assert abs((row.due_at - began).total_seconds() - seconds) < 10
+
+
+def test_a_cancellation_between_the_look_and_the_requeue_is_obeyed(
+    sync: sessionmaker[Session], worker: UUID
+) -> None:
+    run_id = _submit(sync, max_attempts=5)
+    _start(sync, run_id, worker)
+    cancelled: list[RunState | None] = []
+
+    def cancel_first(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "attempt = attempt + 1" in statement and not cancelled:
+            cancelled.append(None)
+            with sync.begin() as other:
+                cancelled[0] = runs.cancel(other, run_id)
+
+    with sync.begin() as session:
+        event.listen(session.connection(), "before_cursor_execute", cancel_first)
+        outcome = Outcome(RunState.FAILED, error={"type": "E"}, retryable=True)
+        assert runs.finish(session, run_id, attempt=1, outcome=outcome) is RunState.CANCELLED
+    assert cancelled == [RunState.RUNNING]
+    row = _read(sync, run_id)
+    assert (row.state, row.reason, row.attempt) == (RunState.CANCELLED, Reason.CANCELLED_BY_USER, 1)
+
+
+def _alone(sync: sessionmaker[Session]) -> runs.Single:
+    return partial(execute_alone, sync.kw["bind"])
+
+
+def test_start_and_end_in_one_round_trip_each(sync: sessionmaker[Session], worker: UUID) -> None:
+    run_id, claim = _submit(sync), runs.Claim(attempt=1, worker_id=worker, worker="w@host", token=new_id())
+    started = runs.start_alone(_alone(sync), run_id, **claim)
+    assert started is not None
+    assert (started.args, started.kwargs, started.attempt) == ([1, "zwei"], {"drei": None}, 1)
+    again = runs.start_alone(_alone(sync), run_id, **claim)
+    assert again is not None, "a repeat, whose first reply was lost"
+    assert (again.args, again.attempt) == (started.args, started.attempt)
+    other = runs.Claim(attempt=1, worker_id=worker, worker="w@host", token=new_id())
+    assert runs.start_alone(_alone(sync), run_id, **other) is None
+    ended = partial(runs.finish_alone, _alone(sync), run_id, attempt=1)
+    assert not ended(outcome=DONE, worker_id=_worker(sync)), "another worker is fenced"
+    assert ended(outcome=DONE, worker_id=worker)
+    assert not ended(outcome=DONE, worker_id=worker), "a terminal run never changes"
+    row = _read(sync, run_id)
+    assert (row.state, row.result) == (RunState.SUCCEEDED, {"answer": 42})
+
+
+@pytest.mark.parametrize(
+    "concern",
+    ["settles = true", "streamed_until = clock_timestamp()", 'options = \'{"concurrency_key": "k"}\''],
+)
+def test_an_end_that_concerns_others_is_not_decided_alone(
+    sync: sessionmaker[Session], worker: UUID, concern: str
+) -> None:
+    run_id = _submit(sync)
+    _start(sync, run_id, worker)
+    with sync.begin() as session:
+        session.execute(text(f"UPDATE celery_task_runs SET {concern} WHERE id = :id"), {"id": run_id})
+    assert not runs.finish_alone(_alone(sync), run_id, attempt=1, outcome=DONE, worker_id=worker)
+    failed = Outcome(RunState.FAILED, retryable=True)
+    assert not runs.finish_alone(_alone(sync), run_id, attempt=1, outcome=failed, worker_id=worker)
+    assert _read(sync, run_id).state == RunState.RUNNING
+    assert _finish(sync, run_id) is RunState.SUCCEEDED
+
+
+def test_what_the_database_refuses_is_told_as_from_a_session(sync: sessionmaker[Session]) -> None:
+    with pytest.raises(DBAPIError) as refused:
+        _alone(sync)(text("SELECT 1 / CAST(:n AS int)"), {"n": 0})
+    assert not bookkeeping.is_away(refused.value)
+    with pytest.raises(DBAPIError) as gone:
+        _alone(sync)(text("SELECT pg_terminate_backend(pg_backend_pid())"), {})
+    assert bookkeeping.is_away(gone.value)
+    assert _alone(sync)(text("SELECT 1"), {}) == (1,)

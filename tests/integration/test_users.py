@@ -30,6 +30,7 @@ async def api(settings: Settings) -> AsyncIterator[FastAPI]:
 @pytest.fixture(scope="module")
 async def admin(api: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     async with connected(api) as client:
+        client.headers["If-Match"] = "*"
         yield client
 
 
@@ -39,7 +40,7 @@ async def test_a_users_life(api: FastAPI, admin: httpx.AsyncClient) -> None:
     made = answer.json()
     path = f"{USERS}/{made['id']}"
     assert answer.headers["Location"] == path
-    assert set(made) == {"id", "username", "role", "active", "created_at", "last_login_at"}
+    assert set(made) == {"id", "username", "role", "active", "version", "created_at", "last_login_at"}
     assert (made["role"], made["active"], made["last_login_at"]) == ("operator", True, None)
     token = await log_in(api, "ada", PASSWORD)
     assert (await admin.get(path)).json()["last_login_at"] is not None
@@ -76,6 +77,7 @@ async def test_two_administrators_who_demote_each_other_take_turns(
     api: FastAPI, admin: httpx.AsyncClient
 ) -> None:
     async with connect(api, await token_of(api, "admin")) as second:
+        second.headers["If-Match"] = "*"
         ids = [(await client.get(ME)).json()["id"] for client in (admin, second)]
         answers = await asyncio.gather(
             second.patch(f"{USERS}/{ids[0]}", json={"role": "viewer"}),

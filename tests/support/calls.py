@@ -1,6 +1,7 @@
 """Ordinary Celery code, for the tests of retries and canvas: nothing here knows Upbeat."""
 
 import asyncio
+import logging
 import os
 import time
 from pathlib import Path
@@ -132,6 +133,15 @@ def who(self: Any) -> list[object]:
     return [request.id, request.root_id, request.parent_id, request.retries]
 
 
+@app.task(name="calls.stamped", bind=True, max_retries=3)
+def stamped(self: Any, seen: list[object] | None = None, *, attempts: int = 1) -> list[object]:
+    """What the runs before and this one know of their stamps, in the last of its attempts."""
+    if self.request.retries + 1 < attempts:
+        raise self.retry(countdown=0)
+    request = self.request
+    return [*(seen or []), [sorted(request.stamped_headers or []), request.stamps or {}]]
+
+
 class Classy(app.Task):  # type: ignore[misc,name-defined]
     """A task written as a class."""
 
@@ -153,9 +163,11 @@ def late(self: Any, seconds: float) -> str:
 
 
 @app.task(name="calls.restartable", bind=True, on_worker_lost="retry")
-def restartable(self: Any, seconds: float) -> int:
+def restartable(self: Any, seconds: float, *, aloud: bool = False) -> int:
     """Takes that long in its first attempt only; another worker may start it again."""
     write("start", self.request)
+    if aloud:
+        logging.getLogger(__name__).warning("stored by the transaction that ends the run")
     if not self.request.retries:
         time.sleep(seconds)
     write("end", self.request)

@@ -26,7 +26,7 @@ DELAY = 30.0
 TABLES = (
     "celery_task_runs, celery_task_run_attempts, celery_task_missed_ranges, celery_workers, celery_beats,"
     " celery_periodic_task_configs, celery_periodic_task_config_versions, celery_periodic_task_clocks,"
-    " celery_task_catalogues"
+    " celery_task_catalogues, celery_queue_pauses"
 )
 LONG = 10 * 365 * 86400.0
 
@@ -45,6 +45,11 @@ class Wakeups:
         if self.away:
             raise BrokerUnavailable("away")
         return Survey(self.lengths, self.mark)
+
+    def discard(self, queues: Sequence[str]) -> int:
+        if self.away:
+            raise BrokerUnavailable("away")
+        return 0
 
     def publish(self, messages: Sequence[RunMessage]) -> None:
         if self.away:

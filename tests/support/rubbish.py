@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
-from app.scheduling.messages import RunMessage
+from app.scheduling.messages import Kind, RunMessage
 from app.worker.publisher import envelope
 from app.worker.transport import LARGEST_MESSAGE
 
@@ -27,7 +27,7 @@ class Rubbish:
 
 def wake_up(run_id: UUID | None = None, *, task: str = "support.instant", attempt: int = 1) -> dict[str, Any]:
     """The envelope that we publish ourselves."""
-    message = RunMessage(run_id or uuid4(), task, "celery", attempt)
+    message = RunMessage(run_id or uuid4(), Kind(task, "celery", attempt))
     return envelope(message, PUBLISHED, "test")
 
 

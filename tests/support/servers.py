@@ -77,6 +77,10 @@ class Servers:
         """Whether ``postgres`` or ``redis`` has not ended by itself."""
         return self._processes[name].poll() is None
 
+    def is_running(self, name: str) -> bool:
+        """Whether it is there, neither ended by us nor by itself."""
+        return name in self._processes and self.alive(name)
+
     def pid(self, name: str) -> int:
         return self._processes[name].pid
 

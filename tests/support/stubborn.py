@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+from billiard.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import text
 
 from app.worker import app
@@ -41,13 +42,27 @@ def blocks(self: Any, path: str, seconds: float = 30.0) -> str:
     return "done"
 
 
+@app.task(name="stubborn.computes", bind=True)
+def computes(self: Any, path: str, seconds: float = 30.0) -> str:
+    """A plain function that never waits for long, and says so when it is interrupted."""
+    note(path, "started")
+    end = time.monotonic() + seconds
+    try:
+        while time.monotonic() < end:
+            time.sleep(0.01)
+    except SoftTimeLimitExceeded:
+        note(path, "interrupted")
+        raise
+    return "done"
+
+
 @app.task(name="stubborn.context", bind=True)
 async def context(self: Any) -> list[object]:
     """What a coroutine and one that it starts know of their run."""
 
     async def inner() -> list[object]:
         await asyncio.sleep(0)
-        return [current_run.get(), self.request.id]
+        return [current_run(), self.request.id]
 
     logger.warning("inside of the run")
     return [await inner(), await asyncio.create_task(inner())]

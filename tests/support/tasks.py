@@ -5,6 +5,8 @@ Each writes the ledger at its start and end.
 
 import asyncio
 import os
+import resource
+import signal
 import time
 from typing import Any
 
@@ -85,3 +87,30 @@ def first_try_hangs(self: Any) -> None:
     """Never end in the first attempt."""
     with recorded(self.request):
         time.sleep(0 if self.request.retries else 600)
+
+
+@app.task(name="support.die", bind=True)
+def die(self: Any, how: str) -> None:
+    """End the process that runs this: by a signal, by `exit`, past all handlers, or by SystemExit."""
+    with recorded(self.request):
+        if how == "exit":
+            os._exit(3)
+        if how == "SystemExit":
+            raise SystemExit(3)
+        os.kill(os.getpid(), signal.Signals[how])
+        time.sleep(60)
+
+
+@app.task(name="support.eat", bind=True)
+def eat(self: Any, megabytes: int) -> int:
+    """Take more memory than this process may have, which is this much more than it has."""
+    with recorded(self.request):
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        pages = int(open("/proc/self/statm").read().split()[0])  # noqa: PTH123, SIM115 - a line in a test
+        resource.setrlimit(
+            resource.RLIMIT_AS, (pages * resource.getpagesize() + megabytes * 2**20, before[1])
+        )
+        try:
+            return len(bytearray(2 * megabytes * 2**20))
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)

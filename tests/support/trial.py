@@ -24,7 +24,7 @@ from support.polling import eventually
 CATALOGUE = Catalogue(
     [
         TaskSpec(name=f"support.{name}", path=f"support.tasks.{name}")
-        for name in ("instant", "nap", "block", "first_try_hangs")
+        for name in ("instant", "nap", "block", "fail", "first_try_hangs", "die", "eat")
     ]
 )
 # With the product's own leases and delays, and everything more often.

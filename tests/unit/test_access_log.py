@@ -22,7 +22,7 @@ def _root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("form", ["console", "json"])
-@pytest.mark.parametrize("path", ["/api/v1/runs", "/a b", "/x='y'", '/"', "/a\nb"])
+@pytest.mark.parametrize("path", ["/api/v1/runs", "/a b", "/x='y'", '/"', "/é"])
 @pytest.mark.parametrize("status", [200, None])
 def test_a_line_is_as_structlog_writes_it(
     capsys: pytest.CaptureFixture[str], form: str, path: str, status: int | None
@@ -42,7 +42,7 @@ def test_a_line_is_as_structlog_writes_it(
     written = capsys.readouterr().err.splitlines(keepends=True)
     middle = len(written) // 2
     ours, theirs = "".join(written[:middle]), "".join(written[middle:])
-    time = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+    time = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00")
     assert time.search(ours)
     if form == "json":
         assert json.loads(ours)["message"] == "request"

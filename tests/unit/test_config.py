@@ -79,3 +79,26 @@ def test_what_makes_no_sense_together_names_its_field(timing: Any, given: dict[s
     with pytest.raises(TimingError) as caught:
         ExtraConfig.model_validate(given).plan(timing)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"grace": 0},
+        {"grace": 31 * 86_400},
+        {"grace": "soon"},
+        {"tags": ["two words"]},
+        {"tags": [""]},
+        {"tags": "a"},
+    ],
+)
+def test_what_is_no_grace_and_no_tag(given: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ExtraConfig.model_validate(given)
+
+
+def test_grace_and_tags_do_not_change_when_a_schedule_fires() -> None:
+    config = ExtraConfig.model_validate({"grace": 600, "tags": ["team:a", "nightly"]})
+    assert config.plan(HOURLY) == ExtraConfig().plan(HOURLY)
+    assert config.policies() == ExtraConfig().policies()
+    assert config.model_dump(exclude_unset=True) == {"grace": 600, "tags": ["team:a", "nightly"]}

@@ -50,6 +50,7 @@ def around(**more: Any) -> Surroundings:
 @pytest.mark.parametrize(
     ("run", "seen", "hop", "word"),
     [
+        (journey(), around(paused="moving house", listening=[]), "worker", "is paused: moving house"),
         (journey(), around(refused="OOM"), "broker", "OOM"),
         (journey(), around(length=None), "broker", "does not answer"),
         (journey(), around(listening=[]), "worker", "no living worker"),

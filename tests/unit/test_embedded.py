@@ -115,7 +115,7 @@ def test_the_configuration_starts_servers_first_and_stops_them_last(folder: Path
     settings = Settings(api=ApiSettings(port=8123, graceful_shutdown=7))
     postgres, redis = Postgres(folder / "100%", 1, SECRET), Redis(folder / "r", 2, SECRET)
     programs = [*server_programs(folder, postgres, redis), *service_programs(folder, settings)]
-    text = render(programs, folder, folder / "s.sock")
+    text = render(programs, folder, folder / "s.sock", settings.log)
     config = configparser.RawConfigParser()
     config.read_string(text)
     order = sorted(

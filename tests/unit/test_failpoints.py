@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import timeit
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +45,21 @@ def test_an_armed_point_kills_the_process_at_the_time_given() -> None:
         check=False,
     )
     assert (done.returncode, done.stdout.split()) == (-signal.SIGKILL, ["0", "1", "2"])
+
+
+def test_a_file_arms_a_process_that_runs_and_is_obeyed_once(tmp_path: Path) -> None:
+    file = tmp_path / "armed"
+    script = (
+        "import pathlib, sys\nfrom app.failpoints import reach\nfor n in range(5):\n print(n, flush=True)\n"
+        " reach('beat.fired')\n if n == 1: pathlib.Path(sys.argv[1]).write_text('beat.fired=kill')"
+    )
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(file)],
+            env=os.environ | {"UPBEAT_FAILPOINTS": f"@{file}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout.split()) == (-signal.SIGKILL, ["0", "1", "2"])
+        assert not file.exists()

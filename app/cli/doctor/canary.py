@@ -18,6 +18,7 @@ from app.cli.doctor.hops import Journey, Surroundings, arrived, not_fired, stopp
 from app.db.engines import async_engine, async_sessions
 from app.errors import Conflict, NotFound
 from app.scheduling import inspecting
+from app.scheduling.choosing import ScheduleFilter
 from app.scheduling.config import RunOptions, RunRequest, ScheduleCreate
 from app.scheduling.facade import Scheduler
 from app.scheduling.inspecting import KnownBeat, LivingWorker
@@ -57,6 +58,9 @@ class _Watched:
     def survey(self) -> Survey:
         return self._publisher.survey()
 
+    def discard(self, queues: Sequence[str]) -> int:
+        return self._publisher.discard(queues)
+
     def close(self) -> None:
         self._publisher.close()
 
@@ -95,6 +99,7 @@ async def _send(
         async with sessions() as session:
             workers = await session.run_sync(inspecting.workers)
             beats = await session.run_sync(inspecting.beats)
+            paused = {each.queue: each.paused for each in await session.run_sync(inspecting.queues)}
         late = any(row is None or row.state != RunState.SUCCEEDED for row in found.values())
         lengths, answering = await asyncio.to_thread(_ask_around, publisher) if late else ({}, set[str]())
         around = {
@@ -104,6 +109,7 @@ async def _send(
                 answering,
                 refused=publisher.refused,
                 length=lengths.get(queue),
+                paused=paused.get(queue),
                 patience=patience,
             )
             for queue in {*queues, BEAT_QUEUE}
@@ -163,6 +169,7 @@ def _surroundings(
     *,
     refused: str | None,
     length: int | None,
+    paused: str | None,
     patience: float,
 ) -> Surroundings:
     listening = [each for each in workers if queue in each.queues]
@@ -173,6 +180,7 @@ def _surroundings(
         [each.name for each in listening],
         answering,
         sum(each.running for each in listening),
+        paused,
     )
 
 
@@ -224,6 +232,8 @@ async def _clear(scheduler: Scheduler, flock: _Flock) -> None:
 
 async def _forget_earlier(scheduler: Scheduler) -> None:
     """Schedules of examinations that were killed; those of one that is under way are active."""
-    for each in (await scheduler.list_schedules(limit=100, search=SCHEDULE, state="completed")).items:
+    for each in (
+        await scheduler.list_schedules(limit=100, which=ScheduleFilter(search=SCHEDULE, state="completed"))
+    ).items:
         with suppress(NotFound):
             await scheduler.delete_schedule(each.row.id, actor=ACTOR)

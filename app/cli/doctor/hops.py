@@ -33,7 +33,7 @@ class Surroundings:
 
     ``refused`` is why the broker did not take a wake-up. ``length`` is how many messages lie in the queue, None if the
     broker does not say. ``listening`` are the workers that take from the queue by their leases, ``answering`` those
-    that answer over the broker, ``busy`` how many runs they execute.
+    that answer over the broker, ``busy`` how many runs they execute. ``paused`` is why the queue is paused, None when it is not.
     """
 
     patience: float
@@ -42,6 +42,7 @@ class Surroundings:
     listening: Collection[str]
     answering: Collection[str]
     busy: int
+    paused: str | None = None
 
 
 def arrived(check: str, journey: Journey) -> Finding:
@@ -94,6 +95,12 @@ def not_fired(check: str, patience: float, *, beats: int) -> Finding:
 
 def _not_started(check: str, journey: Journey, around: Surroundings) -> Finding:
     queue = journey.queue
+    if around.paused is not None:
+        return fail(
+            check,
+            f"hop worker: the queue {queue} is paused: {around.paused}",
+            f"When its reason is gone: `upbeat queues resume {queue}`.",
+        )
     if around.refused is not None or around.length is None:
         return fail(
             check,

@@ -8,6 +8,8 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import httpx
@@ -29,6 +31,7 @@ from app.outbound import OutboundPolicy
 MAX_BYTES: Final = 1_048_576
 CHECK_SECONDS: Final = 10.0
 EXCERPT: Final = 300
+LONGEST_NUMBER: Final = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +80,13 @@ class _Request:
     content: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    text: str
+    retry_after: float | None = None
+
+
 async def ask(endpoint: Endpoint, task: Task, policy: OutboundPolicy) -> Reply:
     """Send the request and read the answer, within the agent's time limit.
 
@@ -92,9 +102,9 @@ async def ask(endpoint: Endpoint, task: Task, policy: OutboundPolicy) -> Reply:
         "Idempotency-Key": task.key,
     }
     request = _Request("POST", url, headers, endpoint.time_limit, json.dumps(body).encode())
-    status, text = await _exchange(endpoint, request, policy)
-    _refuse_failure(endpoint, status, text)
-    return _chat_reply(status, text) if chat else _webhook_reply(status, text)
+    answer = await _exchange(endpoint, request, policy)
+    _refuse_failure(endpoint, answer)
+    return _chat_reply(answer) if chat else _webhook_reply(answer)
 
 
 async def check(endpoint: Endpoint, policy: OutboundPolicy) -> None:
@@ -103,10 +113,10 @@ async def check(endpoint: Endpoint, policy: OutboundPolicy) -> None:
         f"{endpoint.url.rstrip('/')}/models" if endpoint.kind == "chat" else endpoint.url
     )
     request = _Request("GET", url, _headers(endpoint, url), min(CHECK_SECONDS, endpoint.time_limit))
-    status, text = await _exchange(endpoint, request, policy)
+    answer = await _exchange(endpoint, request, policy)
     answers_at_all = endpoint.kind == "webhook" and endpoint.health_url is None
-    if not (answers_at_all and 300 <= status < 500 and status not in (401, 403)):
-        _refuse_failure(endpoint, status, text)
+    if not (answers_at_all and 300 <= answer.status < 500 and answer.status not in (401, 403)):
+        _refuse_failure(endpoint, answer)
 
 
 def _headers(endpoint: Endpoint, url: str) -> dict[str, str]:
@@ -136,7 +146,7 @@ def _webhook_body(endpoint: Endpoint, task: Task) -> dict[str, Any]:
     }
 
 
-async def _exchange(endpoint: Endpoint, request: _Request, policy: OutboundPolicy) -> tuple[int, str]:
+async def _exchange(endpoint: Endpoint, request: _Request, policy: OutboundPolicy) -> _Answer:
     connected = False
     try:
         async with (
@@ -147,7 +157,8 @@ async def _exchange(endpoint: Endpoint, request: _Request, policy: OutboundPolic
             ) as response,
         ):
             connected = True
-            return response.status_code, await _read(response)
+            asked = retry_after(response.headers.get("retry-after"), datetime.now(UTC))
+            return _Answer(response.status_code, await _read(response), asked)
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
         raise AgentUnreachable(
             f"{endpoint.name} cannot be connected to: {_words(error)}.", sent=False
@@ -178,10 +189,23 @@ async def _read(response: httpx.Response) -> str:
     return read.decode("utf-8", "replace")
 
 
-def _refuse_failure(endpoint: Endpoint, status: int, text: str) -> None:
+def retry_after(header: str | None, now: datetime) -> float | None:
+    """The seconds that a `Retry-After` header asks for (a number of them, or an HTTP date), from ``now`` on."""
+    text = (header or "").strip()
+    if text.isascii() and text.isdecimal():
+        return float(text[:LONGEST_NUMBER])
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds())
+
+
+def _refuse_failure(endpoint: Endpoint, answer: _Answer) -> None:
+    status = answer.status
     if 200 <= status < 300:
         return
-    excerpt = redact(text, endpoint.credential)[:EXCERPT].strip()
+    excerpt = redact(answer.text, endpoint.credential)[:EXCERPT].strip()
     said = f"{endpoint.name} answered {status}{f': {excerpt}' if excerpt else ''}"
     error: type[AgentError] = AgentRefused
     if status == 429:
@@ -192,11 +216,12 @@ def _refuse_failure(endpoint: Endpoint, status: int, text: str) -> None:
         error = AgentUnauthorized
     elif 300 <= status < 400:
         said = f"{endpoint.name} answered {status}, a redirect, which is not followed. Set the final address"
-    raise error(f"{said}.", answered=status)
+    raise error(f"{said}.", answered=status, retry_after=answer.retry_after)
 
 
-def _chat_reply(status: int, text: str) -> Reply:
-    document = _object(status, text)
+def _chat_reply(answer: _Answer) -> Reply:
+    status = answer.status
+    document = _object(status, answer.text)
     try:
         content = document["choices"][0]["message"]["content"]
     except (KeyError, IndexError, TypeError):
@@ -206,12 +231,12 @@ def _chat_reply(status: int, text: str) -> Reply:
     return Reply(status, str(content or ""), *_usage(document))
 
 
-def _webhook_reply(status: int, text: str) -> Reply:
+def _webhook_reply(answer: _Answer) -> Reply:
     try:
-        document = json.loads(text)
+        document = json.loads(answer.text)
     except ValueError:
         document = None
-    return Reply(status, text, *_usage(document if isinstance(document, dict) else {}))
+    return Reply(answer.status, answer.text, *_usage(document if isinstance(document, dict) else {}))
 
 
 def _object(status: int, text: str) -> dict[str, Any]:

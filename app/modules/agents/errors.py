@@ -1,4 +1,5 @@
-"""What may go wrong with an agent. `retryable` tells the run whether another attempt makes sense.
+"""What may go wrong with an agent. `retryable` tells the run whether another attempt makes sense, and `retry_after`
+not before how many seconds.
 
 AgentError
 ├── AgentUnreachable    no connection, or no answer within the time limit      retryable
@@ -25,9 +26,10 @@ class AgentError(UpbeatError):
     retryable: ClassVar[bool] = False
     ails: ClassVar[bool] = False
 
-    def __init__(self, detail: str, *, answered: int | None = None) -> None:
+    def __init__(self, detail: str, *, answered: int | None = None, retry_after: float | None = None) -> None:
         super().__init__(detail)
         self.answered = answered
+        self.retry_after = retry_after
 
 
 class AgentUnreachable(AgentError):

@@ -50,6 +50,7 @@ RUN_EXAMPLES: dict[str, Any] = {
 AGENT_EXAMPLE: dict[str, Any] = {
     "id": "0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b2",
     "name": "summariser",
+    "version": 1,
     "kind": "chat",
     "url": "https://models.example.com/v1",
     "health_url": None,

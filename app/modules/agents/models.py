@@ -21,6 +21,7 @@ class AgentRow(Base):
 
     id: Mapped[PrimaryId]
     name: Mapped[str] = mapped_column(unique=True)
+    version: Mapped[int] = mapped_column(server_default="1")
     kind: Mapped[str]
     url: Mapped[str]
     health_url: Mapped[str | None]

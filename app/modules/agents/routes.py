@@ -7,11 +7,12 @@ from uuid import UUID
 from fastapi import Body, Depends, Query, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.concurrency import IfMatch, etag, etag_header
 from app.api.dependencies import Caller, SchedulerOf, ServicesOf
 from app.api.guards import OPERATE, READ, guarded
-from app.api.idempotency import repeatable
+from app.api.idempotency import Answer, answer, repeatable
 from app.api.pagination import FilterText, PageQuery, encode
-from app.api.problems import ACTS_ON_ONE, READS, READS_ONE, WRITES, WRITES_ONE
+from app.api.problems import ACTS_ON_ONE, EDITS_ONE, READS, READS_ONE, REMOVES_ONE, WRITES, WRITES_ONE
 from app.api.routing import resource_router
 from app.api.runs import Run, run_location, run_made
 from app.modules.agents.blocking import EXECUTE
@@ -48,6 +49,7 @@ class Agent(BaseModel):
 
     id: UUID
     name: str
+    version: int = Field(description="Grows with each change of its configuration.")
     kind: Kind
     url: str
     health_url: str | None
@@ -129,7 +131,24 @@ class CallQuery(PageQuery):
     state: CallState | None = None
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, responses=WRITES, summary="Create an agent")
+def agent_made(view: AgentView) -> Answer:
+    """The answer to a creation."""
+    headers = {"Location": f"/api/v1/agents/{view.row.id}", "ETag": etag(view.row.version)}
+    return answer(status.HTTP_201_CREATED, Agent.of(view), headers)
+
+
+def _tagged(response: Response, view: AgentView) -> Agent:
+    response.headers["ETag"] = etag(view.row.version)
+    return Agent.of(view)
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    responses=WRITES | etag_header(201),
+    dependencies=[repeatable(agent_made)],
+    summary="Create an agent",
+)
 @guarded(OPERATE)
 async def create_agent(
     body: Annotated[AgentCreate, Body(openapi_examples=CREATE_EXAMPLES)],
@@ -139,7 +158,7 @@ async def create_agent(
     """Its credential, if it needs one, is set by a call of its own."""
     view = await agents.create(body)
     response.headers["Location"] = f"/api/v1/agents/{view.row.id}"
-    return Agent.of(view)
+    return _tagged(response, view)
 
 
 @router.get("", responses=READS, summary="List agents")
@@ -155,42 +174,48 @@ async def list_agents(query: Annotated[AgentQuery, Query()], agents: AgentsOf) -
     )
 
 
-@router.get("/{agent_id}", responses=READS_ONE, summary="Read an agent")
+@router.get("/{agent_id}", responses=READS_ONE | etag_header(200), summary="Read an agent")
 @guarded(READ)
-async def get_agent(agent_id: UUID, agents: AgentsOf) -> Agent:
+async def get_agent(agent_id: UUID, response: Response, agents: AgentsOf) -> Agent:
     """One agent with its health and what it has used today."""
-    return Agent.of(await agents.get(agent_id))
+    return _tagged(response, await agents.get(agent_id))
 
 
-@router.patch("/{agent_id}", responses=WRITES_ONE, summary="Change an agent")
+@router.patch("/{agent_id}", responses=EDITS_ONE | etag_header(200), summary="Change an agent")
 @guarded(OPERATE)
 async def update_agent(
     agent_id: UUID,
     body: Annotated[AgentUpdate, Body(openapi_examples=UPDATE_EXAMPLES)],
+    expected: IfMatch,
+    response: Response,
     agents: AgentsOf,
 ) -> Agent:
     """Only the fields that are given change. A new origin in `url` removes the credential."""
-    return Agent.of(await agents.update(agent_id, body))
+    return _tagged(response, await agents.update(agent_id, body, expected=expected))
 
 
 @router.delete(
-    "/{agent_id}", status_code=status.HTTP_204_NO_CONTENT, responses=ACTS_ON_ONE, summary="Delete an agent"
+    "/{agent_id}", status_code=status.HTTP_204_NO_CONTENT, responses=REMOVES_ONE, summary="Delete an agent"
 )
 @guarded(OPERATE)
-async def delete_agent(agent_id: UUID, agents: AgentsOf) -> None:
+async def delete_agent(agent_id: UUID, expected: IfMatch, agents: AgentsOf) -> None:
     """Refused while schedules name it. What was said stays until it is old."""
-    await agents.remove(agent_id)
+    await agents.remove(agent_id, expected=expected)
 
 
-@router.put("/{agent_id}/credential", responses=WRITES_ONE, summary="Set an agent's credential")
+@router.put(
+    "/{agent_id}/credential", responses=EDITS_ONE | etag_header(200), summary="Set an agent's credential"
+)
 @guarded(OPERATE)
 async def set_agent_credential(
     agent_id: UUID,
     body: Annotated[Credential, Body(openapi_examples=CREDENTIAL_EXAMPLES)],
+    expected: IfMatch,
+    response: Response,
     agents: AgentsOf,
 ) -> Agent:
     """Stored encrypted, sent to the agent's own address only, and never shown again."""
-    return Agent.of(await agents.set_credential(agent_id, body.credential))
+    return _tagged(response, await agents.set_credential(agent_id, body.credential, expected=expected))
 
 
 @router.get("/{agent_id}/calls", responses=READS_ONE, summary="List an agent's calls")

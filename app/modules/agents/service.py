@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
+from app.db.companions import produced
 from app.errors import Conflict, FieldError, InvalidInput
 from app.modules.agents import blocking, budget, calls, client, prompts
 from app.modules.agents.calls import Work
@@ -24,6 +25,7 @@ from app.modules.agents.errors import AgentError
 from app.modules.agents.models import AgentCallRow, AgentRow
 from app.modules.agents.records import MAX_ERROR, MAX_REPLY, keep
 from app.outbound import OutboundPolicy, OutboundRefused, check_url
+from app.scheduling import versions
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.ids import id_at, new_id
 from app.scheduling.schedules import database_time
@@ -132,11 +134,14 @@ class Agents:
                 query = query.where(column == value)
         return await self._unit(lambda session: [_view(session, row) for row in session.scalars(query).all()])
 
-    async def update(self, agent_id: UUID, body: AgentUpdate) -> AgentView:
+    async def update(
+        self, agent_id: UUID, body: AgentUpdate, *, expected: Collection[int] | None = None
+    ) -> AgentView:
         """Change what is given; schedules are paused or resumed if that changes whether it can work.
 
         Raises:
             NotFound: there is none with this id.
+            PreconditionFailed: it is at another version than the ``expected`` ones, here and below.
             InvalidInput: as for `create`.
             Conflict: the new name is taken, or schedules name the agent by the old one.
         """
@@ -145,6 +150,7 @@ class Agents:
 
         def work(session: Session) -> AgentView:
             row = calls.locked(session, agent_id)
+            versions.require(row.version, expected, "agent")
             _check_rename(session, row, changes.get("name"))
             if row.kind == "chat" and changes.get("model", row.model) is None:
                 raise InvalidInput(FieldError("model", "A chat agent needs a model."))
@@ -154,6 +160,7 @@ class Agents:
             for name, value in changes.items():
                 setattr(row, name, value)
             row.updated_at = database_time(session)
+            row.version += 1
             if {"daily_calls", "daily_tokens"} & set(changes):
                 row.exhausted_on = None
             session.flush()
@@ -162,7 +169,7 @@ class Agents:
 
         return await self._unit(work)
 
-    async def remove(self, agent_id: UUID) -> None:
+    async def remove(self, agent_id: UUID, *, expected: Collection[int] | None = None) -> None:
         """Delete an agent; what it said stays until it is old.
 
         Raises:
@@ -172,6 +179,7 @@ class Agents:
 
         def work(session: Session) -> None:
             row = calls.locked(session, agent_id)
+            versions.require(row.version, expected, "agent")
             if named := blocking.naming(session, row):
                 raise Conflict(_NAMED.format(", ".join(str(each) for each in named[:5])))
             blocking.release(session, self._catalogue, row)
@@ -179,7 +187,9 @@ class Agents:
 
         await self._unit(work)
 
-    async def set_credential(self, agent_id: UUID, credential: str | None) -> AgentView:
+    async def set_credential(
+        self, agent_id: UUID, credential: str | None, *, expected: Collection[int] | None = None
+    ) -> AgentView:
         """Store a credential, encrypted; None removes it.
 
         Raises:
@@ -193,6 +203,8 @@ class Agents:
 
         def work(session: Session) -> AgentView:
             row = calls.locked(session, agent_id)
+            versions.require(row.version, expected, "agent")
+            row.version += 1
             row.credential = sealed
             row.credential_set_at = None if sealed is None else database_time(session)
             session.flush()
@@ -341,7 +353,9 @@ class Agents:
 
     async def _unit(self, work: Callable[[Session], T]) -> T:
         async with self._sessions() as session, session.begin():
-            return await session.run_sync(work)
+            made = await session.run_sync(work)
+            produced(session, made)
+            return made
 
 
 def _view(session: Session, row: AgentRow) -> AgentView:

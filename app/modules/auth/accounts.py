@@ -3,6 +3,7 @@
 There is always an active administrator: who would take the last one away is refused, also when two try at once.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -18,6 +19,7 @@ from app.modules.auth.models import LoginSession, User
 from app.modules.auth.passwords import MAX_LENGTH, hash_password, verify_password
 from app.modules.auth.roles import Principal, Role
 from app.modules.auth.throttle import Throttle
+from app.scheduling import versions
 from app.scheduling.ids import new_id
 from app.settings import AuthSettings
 
@@ -103,11 +105,14 @@ async def get_user(sessions: Sessions, user_id: UUID) -> User:
     return user
 
 
-async def change_user(sessions: Sessions, user_id: UUID, change: UserChange) -> User:
+async def change_user(
+    sessions: Sessions, user_id: UUID, change: UserChange, *, expected: Collection[int] | None = None
+) -> User:
     """Change role, activity or password; a new password and a deactivation end the user's sessions.
 
     Raises:
         NotFound: there is none with this id.
+        PreconditionFailed: they are at another version than the ``expected`` ones.
         InvalidInput: the password will not do.
         Conflict: there would be no active administrator any more.
     """
@@ -119,27 +124,35 @@ async def change_user(sessions: Sessions, user_id: UUID, change: UserChange) -> 
         user = await session.get(User, user_id, with_for_update=True)
         if user is None:
             raise _no_user()
+        versions.require(user.version, expected, "user")
         demoted = change.role not in (None, Role.ADMIN)
         if (demoted or change.active is False) and admins == [user_id]:
             raise Conflict(LAST_ADMIN)
         user.role = change.role or user.role
         user.active = user.active if change.active is None else change.active
         user.password_hash = password_hash or user.password_hash
+        user.version += 1
         if password_hash is not None or not user.active:
             await end_sessions(session, user_id)
         await session.flush()
     return user
 
 
-async def delete_user(sessions: Sessions, user_id: UUID) -> None:
+async def delete_user(sessions: Sessions, user_id: UUID, *, expected: Collection[int] | None = None) -> None:
     """Remove a user with their sessions and keys; what they did stays in the audit.
 
     Raises:
         NotFound: there is none with this id.
+        PreconditionFailed: they are at another version than the ``expected`` ones.
         Conflict: there would be no active administrator any more.
     """
     async with changing(sessions) as session:
-        if await _locked_admins(session) == [user_id]:
+        admins = await _locked_admins(session)
+        user = await session.get(User, user_id, with_for_update=True)
+        if user is None:
+            raise _no_user()
+        versions.require(user.version, expected, "user")
+        if admins == [user_id]:
             raise Conflict(LAST_ADMIN)
         gone = await session.scalar(delete(User).where(User.id == user_id).returning(User.id))
         if gone is None:
@@ -174,7 +187,7 @@ async def change_password(
         done = await session.scalar(
             update(User)
             .where(User.id == owner.id, User.password_hash == user.password_hash)
-            .values(password_hash=password_hash)
+            .values(password_hash=password_hash, version=User.version + 1)
             .returning(User.id)
         )
         if done is None:

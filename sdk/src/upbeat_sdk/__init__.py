@@ -34,6 +34,7 @@ from upbeat_sdk._errors import (
     Unavailable,
     UnexpectedAnswer,
     UpbeatError,
+    WebhookRefused,
 )
 from upbeat_sdk._events import AsyncEventStream, Event, EventStream
 from upbeat_sdk._generated import bodies, models
@@ -41,6 +42,7 @@ from upbeat_sdk._generated.models import LogLine
 from upbeat_sdk._pages import AsyncPage, AsyncPages, Page
 from upbeat_sdk._runs import AsyncRun, Run
 from upbeat_sdk._version import __version__
+from upbeat_sdk._webhooks import WebhookEvent, sign_webhook, verify_webhook
 
 __all__ = [
     "AsyncEventStream",
@@ -77,7 +79,11 @@ __all__ = [
     "UnexpectedAnswer",
     "Upbeat",
     "UpbeatError",
+    "WebhookEvent",
+    "WebhookRefused",
     "__version__",
     "bodies",
     "models",
+    "sign_webhook",
+    "verify_webhook",
 ]

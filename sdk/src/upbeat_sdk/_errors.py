@@ -22,7 +22,8 @@ UpbeatError
 │   ├── RunLost                   its worker died
 │   ├── RunCancelled
 │   └── RunNotStarted             expired or skipped: `run.reason` says why
-└── ResultTimeout                 the run goes on; also a TimeoutError
+├── ResultTimeout                 the run goes on; also a TimeoutError
+└── WebhookRefused                a delivery that is not Upbeat's, was changed, or is too old
 """
 
 from typing import TYPE_CHECKING, Any
@@ -186,3 +187,7 @@ def _explained(run: "Run") -> str:
     error: dict[str, Any] = run.error or {}
     why = error.get("message") or run.reason
     return f"{run.state}: {why}" if why else run.state
+
+
+class WebhookRefused(UpbeatError):
+    """The delivery is not signed with the secret, or is too old or from the future: answer it with 400."""

@@ -1,17 +1,26 @@
 """Server-sent events: the parser, and the streams that read them from an open answer."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from json import loads
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import httpx
 
 from upbeat_sdk._call import Call
-from upbeat_sdk._errors import ConnectionFailed, TimedOut
+from upbeat_sdk._errors import ConnectionFailed, ProblemError, TimedOut, UnexpectedAnswer
+from upbeat_sdk._exchange import PASSING
 
 if TYPE_CHECKING:
     from upbeat_sdk._shell import AsyncShell, SyncShell
+
+LAST_EVENT_ID: Final = "Last-Event-ID"
+BROKEN: Final = (ConnectionFailed, ProblemError, UnexpectedAnswer)
+PAUSE: Final = 0.2
+LONGEST_PAUSE: Final = 5.0
+CUTS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +84,40 @@ class EventParser:
         return Event(name, "\n".join(data), self._id) if data else None
 
 
+class Resumption:
+    """Where a stream that was cut off goes on, and when: what both forms of `resumed` share."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._last: str | None = None
+        self._cuts = 0
+
+    def call(self) -> Call:
+        """The call that goes on after the last event."""
+        headers = (
+            self._call.headers if self._last is None else {**self._call.headers, LAST_EVENT_ID: self._last}
+        )
+        return replace(self._call, headers=headers)
+
+    def heard(self, events: list[Event]) -> list[Event]:
+        """The same events, remembered."""
+        for event in events:
+            self._cuts, self._last = 0, event.id or self._last
+        return events
+
+    def broke(self, error: ConnectionFailed | ProblemError | UnexpectedAnswer) -> float:
+        """Seconds until the next try.
+
+        Raises:
+            UpbeatError: the error, if trying again is of no use.
+        """
+        passing = isinstance(error, ConnectionFailed) or error.status in PASSING
+        self._cuts += 1
+        if not passing or self._cuts > CUTS:
+            raise error
+        return min(PAUSE * 2.0**self._cuts, LONGEST_PAUSE)
+
+
 class EventStream:
     """The events of one open answer: `with client.runs.stream_logs(run_id) as events: for event in events: …`."""
 
@@ -109,6 +152,25 @@ class EventStream:
         for batch in self.batches():
             yield from batch
 
+    def resumed(self) -> Iterator[Event]:
+        """The events without an end: opened here, and again where it broke off or was ended by the service.
+
+        An event `reset` says that something was left out, and that the resource has to be read again.
+
+        Raises:
+            UpbeatError: the service refuses it, or was away ten times in a row.
+        """
+        resumption = Resumption(self._call)
+        while True:
+            try:
+                with EventStream(self._shell, resumption.call(), self._silence) as stream:
+                    for batch in stream.batches():
+                        yield from resumption.heard(batch)
+                pause = PAUSE
+            except BROKEN as error:
+                pause = resumption.broke(error)
+            time.sleep(pause)
+
 
 class AsyncEventStream:
     """As `EventStream`, with `async with` and `async for`."""
@@ -140,6 +202,20 @@ class AsyncEventStream:
         async for batch in self.batches():
             for event in batch:
                 yield event
+
+    async def resumed(self) -> AsyncIterator[Event]:
+        """As `EventStream.resumed`."""
+        resumption = Resumption(self._call)
+        while True:
+            try:
+                async with AsyncEventStream(self._shell, resumption.call(), self._silence) as stream:
+                    async for batch in stream.batches():
+                        for event in resumption.heard(batch):
+                            yield event
+                pause = PAUSE
+            except BROKEN as error:
+                pause = resumption.broke(error)
+            await asyncio.sleep(pause)
 
 
 def _opened(response: httpx.Response | None) -> httpx.Response:

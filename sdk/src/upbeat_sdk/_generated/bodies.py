@@ -4,6 +4,13 @@ from datetime import date, datetime
 from typing import Any, Literal, NotRequired, TypedDict
 
 
+class Acknowledge(TypedDict):
+    """Somebody has seen an alert."""
+
+    note: NotRequired[str | None]
+    """For those who look next."""
+
+
 class AgentCreate(TypedDict):
     """A new agent. Its credential is set by a call of its own."""
 
@@ -226,6 +233,10 @@ class ExtraConfig(TypedDict):
     """Failed runs in a row that pause the schedule."""
     jitter: NotRequired[float | str | None]
     """Spreads ticks over so many seconds, or over a share of the period, never onto the next tick."""
+    grace: NotRequired[float | None]
+    """Counted from each tick's nominal time. When its run is not over by then (not decided, not started or still running), the schedule is late: an alert, and an event for webhooks."""
+    tags: NotRequired[list[str]]
+    """Labels, by which webhooks can choose schedules."""
     calendars: NotRequired[list[str]]
     """Names of calendars whose dates are skipped."""
 
@@ -254,11 +265,43 @@ class PauseRequest(TypedDict):
     """For whoever wonders; kept with author and time."""
 
 
+class PurgeRequest(TypedDict):
+    """What is purged, said twice."""
+
+    confirm: str
+    """The queue's name once more; not needed for a dry run."""
+    dry_run: NotRequired[bool]
+    """Count, and do nothing."""
+    limit: NotRequired[int]
+    """Runs at most."""
+
+
+class QueuePauseRequest(TypedDict):
+    """Why it is paused."""
+
+    note: str
+    """For whoever wonders; kept with author and time."""
+
+
 class ReplayRequest(TypedDict):
     """With which arguments; those of the old run when absent."""
 
     args: NotRequired[list[Any] | None]
     kwargs: NotRequired[dict[str, Any] | None]
+
+
+class ResizeRequest(TypedDict):
+    """How many slots more, or fewer."""
+
+    change: int
+    """More slots; fewer when negative."""
+
+
+class RestoreRequest(TypedDict):
+    """Why an earlier version comes back."""
+
+    reason: NotRequired[str | None]
+    """For whoever wonders; kept with the version."""
 
 
 class ResumeRequest(TypedDict):
@@ -268,6 +311,16 @@ class ResumeRequest(TypedDict):
     """Which of the ticks that passed meanwhile run now, within `catchup_window`."""
     dry_run: NotRequired[bool]
     """Say what would be done, and do nothing."""
+
+
+class RevokeRequest(TypedDict):
+    """Which of its runs to stop."""
+
+    run_id: str
+    force: NotRequired[bool]
+    """Do not wait for it to clean up (Celery's `terminate`)."""
+    reason: NotRequired[str | None]
+    """For whoever wonders."""
 
 
 class RunAgent(TypedDict):
@@ -322,6 +375,40 @@ class RunRequest(TypedDict):
     """Seconds until it may start."""
 
 
+class ScheduleBulkFilter(TypedDict):
+    """Which schedules; at least one field, so that nothing happens to all of them by mistake."""
+
+    search: NotRequired[str | None]
+    """Part of the name or of the task's."""
+    state: NotRequired[Literal["active", "paused", "disabled", "invalid", "completed"] | None]
+    owner: NotRequired[Literal["people", "code", "file"] | None]
+    """Where it is declared, if at all."""
+    task: NotRequired[str | None]
+    """Registered name."""
+    task_type: NotRequired[Literal["system", "business", "agent"] | None]
+    queue: NotRequired[Literal["system", "priority_high", "priority_low", "celery"] | None]
+    """The one that it names itself."""
+    ids: NotRequired[list[str]]
+
+
+class ScheduleBulkRequest(TypedDict):
+    """What to do, and to which schedules."""
+
+    action: Literal["enable", "disable", "pause", "resume", "run", "delete"]
+    """What is done to each."""
+    filter: ScheduleBulkFilter
+    note: NotRequired[str | None]
+    """Why they are paused; `pause` needs it."""
+    reason: NotRequired[str | None]
+    """Why they are enabled, disabled or deleted; kept with the version."""
+    dry_run: NotRequired[bool]
+    """Say what would be done, and do nothing."""
+    limit: NotRequired[int]
+    """Schedules at most, the oldest first."""
+    cursor: NotRequired[str | None]
+    """`next_cursor` of the answer before, to go on with the rest."""
+
+
 class ScheduleCreate(TypedDict):
     """A new schedule."""
 
@@ -360,6 +447,21 @@ class ScheduleDraft(TypedDict):
     task_extra_config: NotRequired[ExtraConfig]
 
 
+class ScheduleImport(TypedDict):
+    """Schedules to create and update."""
+
+    schedules: NotRequired[dict[str, dict[str, Any]] | None]
+    """As they are exported. Either this or `yaml`."""
+    yaml: NotRequired[str | None]
+    """The same as a YAML document."""
+    dry_run: NotRequired[bool]
+    """Say what would be done, and do nothing."""
+    skip_conflicts: NotRequired[bool]
+    """Import the others when entries are in conflict; else nothing is imported (409)."""
+    reason: NotRequired[str | None]
+    """Kept with the versions of what is updated."""
+
+
 class ScheduleUpdate(TypedDict):
     """A change of a schedule: only what is given changes."""
 
@@ -379,6 +481,8 @@ class ScheduleUpdate(TypedDict):
     task_args: NotRequired[list[Any] | None]
     task_kwargs: NotRequired[dict[str, Any] | None]
     task_extra_config: NotRequired[ExtraConfig | None]
+    reason: NotRequired[str | None]
+    """Why, for whoever wonders; kept with the version."""
 
 
 class SimulationRequest(TypedDict):
@@ -413,6 +517,67 @@ class UserUpdate(TypedDict):
     """`false` ends the user's sessions and stops their keys."""
     password: NotRequired[str | None]
     """A reset; it ends the user's sessions."""
+
+
+class WebhookCreate(TypedDict):
+    """A new webhook."""
+
+    name: str
+    url: str
+    """Public, or allowed by `UPBEAT_OUTBOUND_ALLOW`; redirects are not followed."""
+    description: NotRequired[str | None]
+    enabled: NotRequired[bool]
+    event_types: list[
+        Literal[
+            "run.failed",
+            "schedule.late",
+            "schedule.missed",
+            "schedule.recovered",
+            "schedule.paused",
+            "schedule.invalid",
+            "beat.silent",
+            "beat.recovered",
+            "queue.unconsumed",
+            "queue.recovered",
+        ]
+    ]
+    """What it is told."""
+    schedule_ids: NotRequired[list[str] | None]
+    """Only of these. With any of the three filters, events that concern no schedule and no task are left out."""
+    tasks: NotRequired[list[str] | None]
+    """Only of tasks with these registered names."""
+    tags: NotRequired[list[str] | None]
+    """Only of schedules with one of these tags."""
+
+
+class WebhookUpdate(TypedDict):
+    """A change of a webhook: only what is given changes; null empties a field that may be empty."""
+
+    name: NotRequired[str | None]
+    url: NotRequired[str | None]
+    description: NotRequired[str | None]
+    enabled: NotRequired[bool | None]
+    """Disabling gives up what is still on its way."""
+    event_types: NotRequired[
+        list[
+            Literal[
+                "run.failed",
+                "schedule.late",
+                "schedule.missed",
+                "schedule.recovered",
+                "schedule.paused",
+                "schedule.invalid",
+                "beat.silent",
+                "beat.recovered",
+                "queue.unconsumed",
+                "queue.recovered",
+            ]
+        ]
+        | None
+    ]
+    schedule_ids: NotRequired[list[str] | None]
+    tasks: NotRequired[list[str] | None]
+    tags: NotRequired[list[str] | None]
 
 
 class CalendarCreate(TypedDict):

@@ -22,6 +22,8 @@ class Agent(Model):
 
     id: UUID
     name: str
+    version: int
+    """Grows with each change of its configuration."""
     kind: Literal["chat", "webhook"] | str
     url: str
     health_url: str | None
@@ -74,6 +76,40 @@ class AgentCall(Model):
     duration: float | None
     """Seconds."""
     called_at: datetime
+
+
+class Alert(Model):
+    """Something that is wrong, or was until `closed_at`."""
+
+    id: UUID
+    kind: (
+        Literal[
+            "run_failed",
+            "schedule_late",
+            "schedule_missed",
+            "schedule_paused",
+            "schedule_invalid",
+            "beat_silent",
+            "queue_unconsumed",
+        ]
+        | str
+    )
+    """Failed, late and missed are closed by the schedule's next success, the others when the condition is over; all of a schedule when it is disabled or deleted."""
+    subject: str
+    """A schedule's id, a queue's name, or `beats`."""
+    schedule_id: UUID | None
+    run_id: UUID | None
+    """The newest run that it tells of."""
+    message: str
+    count: int
+    """How often it was seen while it was open."""
+    opened_at: datetime
+    last_at: datetime
+    """When it was seen last."""
+    acknowledged_at: datetime | None
+    acknowledged_by: str | None
+    note: str | None
+    closed_at: datetime | None
 
 
 class ApiKey(Model):
@@ -168,6 +204,13 @@ class BrowserSession(Model):
     expires_at: datetime
 
 
+class BulkRefusal(Model):
+    """A schedule that was left alone."""
+
+    id: UUID
+    why: str
+
+
 class Check(Model):
     """One part."""
 
@@ -240,6 +283,14 @@ class ExplainedRun(Model):
     worker: str | None
 
 
+class FieldChange(Model):
+    """One field from one version to another."""
+
+    field: str
+    before: Any
+    after: Any
+
+
 class HolidaySource(Model):
     """Whose public holidays are excluded."""
 
@@ -250,6 +301,14 @@ class HolidaySource(Model):
     """ISO 3166-1 code of two letters."""
     subdivision: str | None = None
     """ISO 3166-2 code within the country."""
+
+
+class ImportedChange(Model):
+    """One field of a schedule that an import changes."""
+
+    field: str
+    before: Any
+    after: Any
 
 
 class LateOutcome(Model):
@@ -317,6 +376,7 @@ class MissedTicks(Model):
             "upstream_failed",
             "concurrency_limit",
             "rate_limit",
+            "queue_paused",
             "worker_lost",
             "hard_limit",
             "task_replaced",
@@ -344,6 +404,44 @@ class NewApiKey(Model):
     revoked_at: datetime | None
     secret: str
     """Send it as `Authorization: Bearer …`. It is shown only now."""
+
+
+class NewWebhook(Model):
+    """A webhook whose secret was made now."""
+
+    id: UUID
+    name: str
+    url: str
+    description: str | None
+    enabled: bool
+    event_types: list[
+        Literal[
+            "run.failed",
+            "schedule.late",
+            "schedule.missed",
+            "schedule.recovered",
+            "schedule.paused",
+            "schedule.invalid",
+            "beat.silent",
+            "beat.recovered",
+            "queue.unconsumed",
+            "queue.recovered",
+        ]
+        | str
+    ]
+    schedule_ids: list[UUID] | None
+    """Null for all."""
+    tasks: list[str] | None
+    """Null for all."""
+    tags: list[str] | None
+    """Null for all."""
+    secret_set_at: datetime
+    previous_secret_until: datetime | None
+    """Until then the secret before signs, too."""
+    created_at: datetime
+    updated_at: datetime
+    secret: str
+    """Receivers check signatures with it. It is shown only now."""
 
 
 class PreviewedTick(Model):
@@ -376,11 +474,42 @@ class ProblemField(Model):
     """What is wrong, and what would be right."""
 
 
+class QueueConsumer(Model):
+    """A living worker that takes from the queue."""
+
+    id: UUID
+    name: str
+    state: str
+    concurrency: int | None
+
+
+class QueuePurged(Model):
+    """What was purged, or would be."""
+
+    queue: str
+    dry_run: bool
+    matched: int
+    """Runs that waited, up to the limit."""
+    cancelled: int
+    """Runs that were cancelled, with the reason `purged`."""
+    more: bool
+    """There are more; call again."""
+    messages: int | None
+    """Wake-ups that were dropped; null when there are more, or the broker did not answer."""
+
+
 class ReadinessReport(Model):
     """Every part by name: `database`, `migrations`, `redis`, `beat`."""
 
     status: Literal["ready", "not_ready"] | str
     checks: dict[str, Check]
+
+
+class ReservedMessage(Model):
+    """A wake-up that a worker has taken, and not started yet."""
+
+    run_id: str
+    task: str
 
 
 class Run(Model):
@@ -437,6 +566,64 @@ class RunAttempts(Model):
     late: list[LateOutcome]
 
 
+class RunWhy(Model):
+    """What became of a run, or what it waits for."""
+
+    state: (
+        Literal[
+            "queued", "running", "succeeded", "failed", "timed_out", "lost", "cancelled", "expired", "skipped"
+        ]
+        | str
+    )
+    """Where a run stands; all but the first two are terminal."""
+    reason: str | None
+    """The reason code; of a run that waits, why it does."""
+    explanation: str
+    """In a sentence."""
+
+
+class ScheduleBulkDone(Model):
+    """What was done, or would be."""
+
+    dry_run: bool
+    action: Literal["enable", "disable", "pause", "resume", "run", "delete"] | str
+    """What is done to each."""
+    matched: int
+    """Schedules that the filter finds, up to the limit."""
+    changed: int
+    unchanged: int
+    """Were as they were to be."""
+    refused: int
+    """Could not be changed, and were left alone."""
+    refusals: list[BulkRefusal]
+    """The first hundred of these, and why."""
+    next_cursor: str | None
+    """Pass it as `cursor` to go on; null when all were looked at."""
+
+
+class ScheduleDifference(Model):
+    """What differs from one version to another."""
+
+    before: int | None
+    """Null when there is none before."""
+    after: int
+    action: str
+    author: str
+    reason: str | None
+    changed_at: datetime
+    changes: list[FieldChange]
+    """By field."""
+
+
+class ScheduleExport(Model):
+    """Schedules by name, as `POST /scheduled-tasks/import` takes them."""
+
+    schedules: dict[str, dict[str, Any]]
+    """The key is the name; where two schedules share it, the id, and `task_name` is said."""
+    next_cursor: str | None
+    """Pass it as `cursor`; null on the last document."""
+
+
 class SchedulePreview(Model):
     """The next ticks of a schedule, and the schedule in words."""
 
@@ -452,6 +639,8 @@ class ScheduleVersion(Model):
     version: int
     action: str
     author: str
+    reason: str | None
+    """Why, as its author said."""
     changed_at: datetime
     config: dict[str, Any]
 
@@ -537,6 +726,7 @@ class SimulatedTick(Model):
             "upstream_failed",
             "concurrency_limit",
             "rate_limit",
+            "queue_paused",
             "worker_lost",
             "hard_limit",
             "task_replaced",
@@ -551,29 +741,38 @@ class SimulatedTick(Model):
     """Seconds between due_at and its start: its turn came no earlier."""
 
 
-class Task(Model):
-    """A registered task. Limits are seconds."""
+class Spread(Model):
+    """Seconds below which half, 95 % and 99 % lie; estimated from classes, each up to 1.58 times its lower limit."""
 
-    name: str
-    path: str
-    """Dotted path of its function."""
-    aliases: list[str]
-    """Further names that `task_path` may use."""
-    description: str
-    schedulable: bool
-    queue: str
-    soft_time_limit: float | None
-    time_limit: float | None
-    max_attempts: int
-    on_worker_lost: str
-    concurrency_key: str | None
-    """What shares the limits below; null is its name."""
-    concurrency_limit: int | None
-    rate_limit: str | None
-    parameters: dict[str, Any] | None
-    """JSON schema (2020-12) of the object of its keyword arguments, for a call that gives none by position. Null: anything is taken."""
-    positional_parameters: dict[str, Any] | None
-    """JSON schema (2020-12) of the array of its positional arguments."""
+    count: int
+    """How many were measured."""
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+class TaskStatistics(Model):
+    """The runs of one task."""
+
+    total: int
+    """All runs, whatever their state."""
+    states: dict[
+        Literal[
+            "queued", "running", "succeeded", "failed", "timed_out", "lost", "cancelled", "expired", "skipped"
+        ]
+        | str,
+        int,
+    ]
+    """How many are in each state now; those with none are absent."""
+    failures: int
+    """Failed, timed out or lost."""
+    failure_rate: float | None
+    """The share of failures among failures and successes; null when there is neither."""
+    lateness: Spread
+    """From when a run was due to its start, of those that started."""
+    duration: Spread
+    """From start to end, of those that ended."""
+    task: str
 
 
 class Tick(Model):
@@ -603,6 +802,7 @@ class Tick(Model):
             "upstream_failed",
             "concurrency_limit",
             "rate_limit",
+            "queue_paused",
             "worker_lost",
             "hard_limit",
             "task_replaced",
@@ -621,8 +821,69 @@ class User(Model):
     role: Literal["viewer", "operator", "admin"] | str
     """What a user may do; each includes the ones before."""
     active: bool
+    version: int
+    """Grows with each change; a login is none."""
     created_at: datetime
     last_login_at: datetime | None
+
+
+class Webhook(Model):
+    """An address that is told of events. Its secret is never shown again."""
+
+    id: UUID
+    name: str
+    url: str
+    description: str | None
+    enabled: bool
+    event_types: list[
+        Literal[
+            "run.failed",
+            "schedule.late",
+            "schedule.missed",
+            "schedule.recovered",
+            "schedule.paused",
+            "schedule.invalid",
+            "beat.silent",
+            "beat.recovered",
+            "queue.unconsumed",
+            "queue.recovered",
+        ]
+        | str
+    ]
+    schedule_ids: list[UUID] | None
+    """Null for all."""
+    tasks: list[str] | None
+    """Null for all."""
+    tags: list[str] | None
+    """Null for all."""
+    secret_set_at: datetime
+    previous_secret_until: datetime | None
+    """Until then the secret before signs, too."""
+    created_at: datetime
+    updated_at: datetime
+
+
+class WebhookDelivery(Model):
+    """An event on its way to a webhook, and what came of it."""
+
+    id: UUID
+    """`webhook-id` of every attempt."""
+    webhook_id: UUID
+    type: str
+    """Of the event; `webhook.test` was sent on request."""
+    state: Literal["pending", "delivered", "failed"] | str
+    """`failed` is not tried again by itself."""
+    attempts: int
+    status: int | None
+    """The HTTP status that was answered last."""
+    error: str | None
+    """Why the last attempt was in vain."""
+    duration: float | None
+    """Of the last attempt, in seconds."""
+    created_at: datetime
+    last_attempt_at: datetime | None
+    next_attempt_at: datetime | None
+    delivered_at: datetime | None
 
 
 class Why(Model):
@@ -690,6 +951,25 @@ class Worker(Model):
     active_runs: int
     started_at: datetime
     stopped_at: datetime | None
+    drain_requested_at: datetime | None
+    """When somebody asked it to end."""
+    concurrency_wanted: int | None
+    """The slots that it is asked to have; null when it has."""
+    wish_refused: str | None
+    """Why it did not do what it was asked for last."""
+
+
+class WorkerActivity(Model):
+    """What a worker does now."""
+
+    active: list[Run]
+    """Its runs, the longest first, 200 at most."""
+    reserved: list[ReservedMessage] | None
+    """Wake-ups that it has taken and not started: none as a rule, for workers take nothing ahead. Null when it did not answer."""
+    answered: bool
+    """Whether it answered over Celery's remote control."""
+    silence: str | None
+    """Why there is no answer."""
 
 
 class Calendar(Model):
@@ -727,6 +1007,43 @@ class DriftCheck(Model):
     """Pass it as `cursor` to check the rest; null at the end."""
 
 
+class ImportStep(Model):
+    """What becomes of one entry."""
+
+    key: str
+    action: Literal["create", "update", "unchanged", "conflict"] | str
+    """What importing does to one entry."""
+    id: UUID | None
+    """Null for a conflict, and for what a dry run would create."""
+    changes: list[ImportedChange]
+    problem: str | None
+    """Why it is in conflict."""
+
+
+class IntervalStatistics(Model):
+    """The runs of one interval."""
+
+    total: int
+    """All runs, whatever their state."""
+    states: dict[
+        Literal[
+            "queued", "running", "succeeded", "failed", "timed_out", "lost", "cancelled", "expired", "skipped"
+        ]
+        | str,
+        int,
+    ]
+    """How many are in each state now; those with none are absent."""
+    failures: int
+    """Failed, timed out or lost."""
+    failure_rate: float | None
+    """The share of failures among failures and successes; null when there is neither."""
+    lateness: Spread
+    """From when a run was due to its start, of those that started."""
+    duration: Spread
+    """From start to end, of those that ended."""
+    start: datetime
+
+
 class Problem(Model):
     """Problem details, RFC 9457."""
 
@@ -744,6 +1061,31 @@ class Problem(Model):
     """The wrong fields of an invalid input."""
 
 
+class Queue(Model):
+    """A queue, as PostgreSQL knows it."""
+
+    name: str
+    depth: int
+    """Runs that are due and wait for a worker."""
+    oldest_age: float | None
+    """Seconds since the first of them was due; null when none waits."""
+    held: int
+    """Runs that wait for a concurrency or rate limit."""
+    delayed: int
+    """Runs that are due later."""
+    blocked: int
+    """Runs that wait for the end of another one."""
+    running: int
+    messages: int | None
+    """Wake-ups in the broker, which may be fewer or more; null when it does not answer."""
+    consumers: list[QueueConsumer]
+    """Who takes from it now; nobody while it is paused. Depth without consumers means that work waits for a worker that is not there."""
+    paused: bool
+    paused_at: datetime | None
+    paused_by: str | None
+    pause_note: str | None
+
+
 class Resumed(Model):
     """What resuming did, or would do."""
 
@@ -758,6 +1100,38 @@ class Resumed(Model):
     scheduled_task: ScheduledTask
 
 
+class RunStatistics(Model):
+    """Runs, and what became of them."""
+
+    total: int
+    """All runs, whatever their state."""
+    states: dict[
+        Literal[
+            "queued", "running", "succeeded", "failed", "timed_out", "lost", "cancelled", "expired", "skipped"
+        ]
+        | str,
+        int,
+    ]
+    """How many are in each state now; those with none are absent."""
+    failures: int
+    """Failed, timed out or lost."""
+    failure_rate: float | None
+    """The share of failures among failures and successes; null when there is neither."""
+    lateness: Spread
+    """From when a run was due to its start, of those that started."""
+    duration: Spread
+    """From start to end, of those that ended."""
+
+
+class ScheduleImported(Model):
+    """What an import did, or would do."""
+
+    dry_run: bool
+    counts: dict[Literal["create", "update", "unchanged", "conflict"] | str, int]
+    items: list[ImportStep]
+    """One for each entry, in their order."""
+
+
 class ScheduleSimulation(Model):
     """What a schedule would do in a period."""
 
@@ -769,3 +1143,50 @@ class ScheduleSimulation(Model):
     complete: bool
     """False when `limit` cut the period short."""
     items: list[SimulatedTick]
+
+
+class StatisticsByTask(Model):
+    """Tasks that had runs in the range, by name."""
+
+    since: datetime
+    until: datetime
+    items: list[TaskStatistics]
+
+
+class StatisticsSeries(Model):
+    """Every interval of the range, from the earliest on, also those without runs."""
+
+    since: datetime
+    until: datetime
+    interval: int
+    """Seconds. Intervals are counted from midnight, UTC."""
+    items: list[IntervalStatistics]
+    all: RunStatistics
+    """All intervals together."""
+
+
+class Task(Model):
+    """A registered task. Limits are seconds."""
+
+    name: str
+    path: str
+    """Dotted path of its function."""
+    aliases: list[str]
+    """Further names that `task_path` may use."""
+    description: str
+    schedulable: bool
+    queue: str
+    soft_time_limit: float | None
+    time_limit: float | None
+    max_attempts: int
+    on_worker_lost: str
+    concurrency_key: str | None
+    """What shares the limits below; null is its name."""
+    concurrency_limit: int | None
+    rate_limit: str | None
+    parameters: dict[str, Any] | None
+    """JSON schema (2020-12) of the object of its keyword arguments, for a call that gives none by position. Null: anything is taken."""
+    positional_parameters: dict[str, Any] | None
+    """JSON schema (2020-12) of the array of its positional arguments."""
+    statistics: RunStatistics | None = None
+    """Of the last 24 hours, when they are asked for; `GET /statistics/runs` has other ranges."""

@@ -5,7 +5,7 @@ from upbeat_sdk._operation import Operation
 
 OPERATIONS: dict[str, Operation] = {
     "list_agents": Operation("agents", "list", "GET", "/api/v1/agents", 200),
-    "create_agent": Operation("agents", "create", "POST", "/api/v1/agents", 201),
+    "create_agent": Operation("agents", "create", "POST", "/api/v1/agents", 201, keyed=True),
     "get_agent": Operation("agents", "get", "GET", "/api/v1/agents/{agent_id}", 200),
     "update_agent": Operation("agents", "update", "PATCH", "/api/v1/agents/{agent_id}", 200),
     "delete_agent": Operation("agents", "delete", "DELETE", "/api/v1/agents/{agent_id}", 204),
@@ -15,8 +15,13 @@ OPERATIONS: dict[str, Operation] = {
     "list_agent_calls": Operation("agents", "list_calls", "GET", "/api/v1/agents/{agent_id}/calls", 200),
     "check_agent": Operation("agents", "check", "POST", "/api/v1/agents/{agent_id}/check", 200),
     "run_agent": Operation("agents", "run", "POST", "/api/v1/agents/{agent_id}/run", 202, keyed=True),
+    "list_alerts": Operation("alerts", "list", "GET", "/api/v1/alerts", 200),
+    "get_alert": Operation("alerts", "get", "GET", "/api/v1/alerts/{alert_id}", 200),
+    "acknowledge_alert": Operation(
+        "alerts", "acknowledge", "POST", "/api/v1/alerts/{alert_id}/acknowledge", 200
+    ),
     "list_api_keys": Operation("api_keys", "list", "GET", "/api/v1/api-keys", 200),
-    "create_api_key": Operation("api_keys", "create", "POST", "/api/v1/api-keys", 201),
+    "create_api_key": Operation("api_keys", "create", "POST", "/api/v1/api-keys", 201, keyed=True),
     "get_api_key": Operation("api_keys", "get", "GET", "/api/v1/api-keys/{key_id}", 200),
     "revoke_api_key": Operation("api_keys", "revoke", "DELETE", "/api/v1/api-keys/{key_id}", 204),
     "list_audit_entries": Operation("audit", "list", "GET", "/api/v1/audit", 200),
@@ -31,7 +36,7 @@ OPERATIONS: dict[str, Operation] = {
     "list_beats": Operation("beats", "list", "GET", "/api/v1/beats", 200),
     "get_beat": Operation("beats", "get", "GET", "/api/v1/beats/{beat_id}", 200),
     "list_calendars": Operation("calendars", "list", "GET", "/api/v1/calendars", 200),
-    "create_calendar": Operation("calendars", "create", "POST", "/api/v1/calendars", 201),
+    "create_calendar": Operation("calendars", "create", "POST", "/api/v1/calendars", 201, keyed=True),
     "get_calendar": Operation("calendars", "get", "GET", "/api/v1/calendars/{name}", 200),
     "update_calendar": Operation("calendars", "update", "PATCH", "/api/v1/calendars/{name}", 200),
     "delete_calendar": Operation("calendars", "delete", "DELETE", "/api/v1/calendars/{name}", 204),
@@ -39,15 +44,34 @@ OPERATIONS: dict[str, Operation] = {
     "livez": Operation("health", "live", "GET", "/livez", 200),
     "readyz": Operation("health", "ready", "GET", "/readyz", 200),
     "get_metrics": Operation("health", "metrics", "GET", "/metrics", 200),
+    "stream_queues": Operation("queues", "stream", "GET", "/api/v1/queues/stream", 200),
+    "list_queues": Operation("queues", "list", "GET", "/api/v1/queues", 200),
+    "get_queue": Operation("queues", "get", "GET", "/api/v1/queues/{name}", 200),
+    "pause_queue": Operation("queues", "pause", "POST", "/api/v1/queues/{name}/pause", 200),
+    "resume_queue": Operation("queues", "resume", "POST", "/api/v1/queues/{name}/resume", 200),
+    "purge_queue": Operation("queues", "purge", "POST", "/api/v1/queues/{name}/purge", 200, keyed=True),
+    "stream_runs": Operation("runs", "stream", "GET", "/api/v1/runs/stream", 200),
     "list_runs": Operation("runs", "list", "GET", "/api/v1/runs", 200),
     "get_run": Operation("runs", "get", "GET", "/api/v1/runs/{run_id}", 200),
     "get_run_logs": Operation("runs", "logs", "GET", "/api/v1/runs/{run_id}/logs", 200),
     "stream_run_logs": Operation("runs", "stream_logs", "GET", "/api/v1/runs/{run_id}/logs/stream", 200),
-    "cancel_runs": Operation("runs", "cancel_many", "POST", "/api/v1/runs/cancel", 200),
-    "replay_runs": Operation("runs", "replay_many", "POST", "/api/v1/runs/replay", 200),
+    "explain_run": Operation("runs", "why", "GET", "/api/v1/runs/{run_id}/why", 200),
+    "cancel_runs": Operation("runs", "cancel_many", "POST", "/api/v1/runs/cancel", 200, keyed=True),
+    "replay_runs": Operation("runs", "replay_many", "POST", "/api/v1/runs/replay", 200, keyed=True),
     "cancel_run": Operation("runs", "cancel", "POST", "/api/v1/runs/{run_id}/cancel", 202),
     "replay_run": Operation("runs", "replay", "POST", "/api/v1/runs/{run_id}/replay", 202, keyed=True),
     "get_attempts": Operation("runs", "attempts", "GET", "/api/v1/runs/{run_id}/attempts", 200),
+    "act_on_scheduled_tasks": Operation(
+        "schedules", "act_on_many", "POST", "/api/v1/scheduled-tasks/bulk", 200, keyed=True
+    ),
+    "export_scheduled_tasks": Operation("schedules", "export", "GET", "/api/v1/scheduled-tasks/export", 200),
+    "export_scheduled_tasks_as_yaml": Operation(
+        "schedules", "export_yaml", "GET", "/api/v1/scheduled-tasks/export/yaml", 200
+    ),
+    "import_scheduled_tasks": Operation(
+        "schedules", "import_", "POST", "/api/v1/scheduled-tasks/import", 200, keyed=True
+    ),
+    "stream_scheduled_tasks": Operation("schedules", "stream", "GET", "/api/v1/scheduled-tasks/stream", 200),
     "list_scheduled_tasks": Operation("schedules", "list", "GET", "/api/v1/scheduled-tasks", 200),
     "create_scheduled_task": Operation(
         "schedules", "create", "POST", "/api/v1/scheduled-tasks", 201, keyed=True
@@ -83,6 +107,15 @@ OPERATIONS: dict[str, Operation] = {
     "list_scheduled_task_versions": Operation(
         "schedules", "list_versions", "GET", "/api/v1/scheduled-tasks/{schedule_id}/history", 200
     ),
+    "get_scheduled_task_version": Operation(
+        "schedules", "version", "GET", "/api/v1/scheduled-tasks/{schedule_id}/history/{version}", 200
+    ),
+    "diff_scheduled_task_version": Operation(
+        "schedules", "diff", "GET", "/api/v1/scheduled-tasks/{schedule_id}/history/{version}/diff", 200
+    ),
+    "restore_scheduled_task_version": Operation(
+        "schedules", "restore", "POST", "/api/v1/scheduled-tasks/{schedule_id}/history/{version}/restore", 200
+    ),
     "check_scheduled_tasks": Operation("schedules", "check", "POST", "/api/v1/scheduled-tasks/check", 200),
     "preview_scheduled_task": Operation(
         "schedules", "preview", "GET", "/api/v1/scheduled-tasks/{schedule_id}/preview", 200
@@ -93,14 +126,43 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "list_sessions": Operation("sessions", "list", "GET", "/api/v1/sessions", 200),
     "revoke_session": Operation("sessions", "revoke", "DELETE", "/api/v1/sessions/{session_id}", 204),
+    "get_run_statistics": Operation("statistics", "runs", "GET", "/api/v1/statistics/runs", 200),
+    "get_task_statistics": Operation("statistics", "tasks", "GET", "/api/v1/statistics/tasks", 200),
     "list_tasks": Operation("tasks", "list", "GET", "/api/v1/tasks", 200),
     "get_task": Operation("tasks", "get", "GET", "/api/v1/tasks/{name}", 200),
     "run_task": Operation("tasks", "run", "POST", "/api/v1/tasks/{name}/runs", 202, keyed=True),
     "list_users": Operation("users", "list", "GET", "/api/v1/users", 200),
-    "create_user": Operation("users", "create", "POST", "/api/v1/users", 201),
+    "create_user": Operation("users", "create", "POST", "/api/v1/users", 201, keyed=True),
     "get_user": Operation("users", "get", "GET", "/api/v1/users/{user_id}", 200),
     "update_user": Operation("users", "update", "PATCH", "/api/v1/users/{user_id}", 200),
     "delete_user": Operation("users", "delete", "DELETE", "/api/v1/users/{user_id}", 204),
+    "list_webhooks": Operation("webhooks", "list", "GET", "/api/v1/webhooks", 200),
+    "create_webhook": Operation("webhooks", "create", "POST", "/api/v1/webhooks", 201),
+    "get_webhook": Operation("webhooks", "get", "GET", "/api/v1/webhooks/{webhook_id}", 200),
+    "update_webhook": Operation("webhooks", "update", "PATCH", "/api/v1/webhooks/{webhook_id}", 200),
+    "delete_webhook": Operation("webhooks", "delete", "DELETE", "/api/v1/webhooks/{webhook_id}", 204),
+    "rotate_webhook_secret": Operation(
+        "webhooks", "rotate_secret", "POST", "/api/v1/webhooks/{webhook_id}/rotate-secret", 200
+    ),
+    "test_webhook": Operation("webhooks", "test", "POST", "/api/v1/webhooks/{webhook_id}/test", 202),
+    "list_webhook_deliveries": Operation(
+        "webhooks", "list_deliveries", "GET", "/api/v1/webhooks/{webhook_id}/deliveries", 200
+    ),
+    "redeliver_webhook_delivery": Operation(
+        "webhooks",
+        "redeliver",
+        "POST",
+        "/api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver",
+        202,
+    ),
     "list_workers": Operation("workers", "list", "GET", "/api/v1/workers", 200),
     "get_worker": Operation("workers", "get", "GET", "/api/v1/workers/{worker_id}", 200),
+    "get_worker_activity": Operation(
+        "workers", "activity", "GET", "/api/v1/workers/{worker_id}/activity", 200
+    ),
+    "drain_worker": Operation("workers", "drain", "POST", "/api/v1/workers/{worker_id}/drain", 202),
+    "resize_worker": Operation(
+        "workers", "resize", "POST", "/api/v1/workers/{worker_id}/resize", 202, keyed=True
+    ),
+    "revoke_worker_run": Operation("workers", "revoke", "POST", "/api/v1/workers/{worker_id}/revoke", 202),
 }

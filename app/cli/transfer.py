@@ -1,0 +1,144 @@
+"""`upbeat schedules export|import|act`: many schedules at once, over the SDK."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.arguments import given
+from app.cli.client import connected
+from app.cli.schedule_verbs import DryRun, schedules
+from app.cli.schedules import Json
+from app.cli.tables import print_json, show
+from app.errors import FieldError, InvalidInput
+from app.scheduling import schedule_file, transfer
+
+__all__ = ["schedules"]
+
+BATCH = 500
+CHANGES = 2
+
+Search = Annotated[str | None, typer.Option(help="Part of a name or a task.")]
+State = Annotated[str | None, typer.Option(help="active, paused, disabled, invalid, completed.")]
+Task = Annotated[str | None, typer.Option(help="A task's registered name.")]
+Queue = Annotated[str | None, typer.Option(help="The queue that they name themselves.")]
+
+
+@schedules.command("export")
+def export_schedules(
+    file: Annotated[Path | None, typer.Argument(help="Where to; standard output without.")] = None,
+    *,
+    search: Search = None,
+    state: State = None,
+    task: Task = None,
+    queue: Queue = None,
+    as_json: Json = False,
+) -> None:
+    """Write people's schedules as YAML, as `import` and UPBEAT_SCHEDULES_FILE take them."""
+    which: dict[str, Any] = given(search=search, state=state, task=task, queue=queue)
+    entries: dict[str, Any] = {}
+    with connected() as client:
+        page = client.schedules.export(**which)
+        entries |= page.schedules
+        while page.next_cursor is not None:
+            page = client.schedules.export(cursor=page.next_cursor, **which)
+            entries |= page.schedules
+    document = {"schedules": entries}
+    text = json.dumps(document, ensure_ascii=False, indent=2) + "\n" if as_json else transfer.dumped(entries)
+    if file is None:
+        sys.stdout.write(text)
+    else:
+        file.write_text(text, encoding="utf-8")
+        print(f"{len(entries)} schedules are in {file}.")
+
+
+@schedules.command("import")
+def import_schedules(
+    file: Annotated[Path, typer.Argument(help="YAML or JSON, as `export` writes it; - is standard input.")],
+    *,
+    dry_run: DryRun = False,
+    skip_conflicts: Annotated[
+        bool, typer.Option("--skip-conflicts", help="Import the others; else nothing is imported.")
+    ] = False,
+    reason: Annotated[str | None, typer.Option(help="Why, kept with each version.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Create and update schedules by name; what is not in the file stays.
+
+    Up to 500 at a time are imported all or none. Exit status 2 of --dry-run: something would change.
+    """
+    entries = _entries(file)
+    steps: list[dict[str, Any]] = []
+    with connected() as client:
+        for start in range(0, len(entries), BATCH):
+            part = dict(entries[start : start + BATCH])
+            body: dict[str, Any] = given(reason=reason) | {
+                "schedules": part,
+                "dry_run": dry_run,
+                "skip_conflicts": skip_conflicts,
+            }
+            steps += [each.model_dump() for each in client.schedules.import_(**body).items]
+    rows = [step | {"fields": ", ".join(each["field"] for each in step["changes"])} for step in steps]
+    columns = {"action": "action", "key": "schedule", "fields": "changes", "problem": "problem"}
+    if as_json:
+        print_json(steps)
+    else:
+        show(rows, columns, as_json=False, empty="The file has no schedules.")
+    if dry_run and any(step["action"] in ("create", "update") for step in steps):
+        raise typer.Exit(CHANGES)
+
+
+@schedules.command("act")
+def act_on_schedules(
+    action: Annotated[str, typer.Argument(help="enable, disable, pause, resume, run or delete.")],
+    *,
+    search: Search = None,
+    state: State = None,
+    task: Task = None,
+    queue: Queue = None,
+    note: Annotated[str | None, typer.Option(help="Why they are paused.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why, kept with each version.")] = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Do something to all schedules that the options find; at least one of them is needed."""
+    body: dict[str, Any] = given(note=note, reason=reason) | {
+        "action": action,
+        "filter": given(search=search, state=state, task=task, queue=queue),
+        "dry_run": dry_run,
+    }
+    parts = []
+    with connected() as client:
+        done = client.schedules.act_on_many(**body)
+        parts.append(done)
+        while done.next_cursor is not None:
+            done = client.schedules.act_on_many(**body, cursor=done.next_cursor)
+            parts.append(done)
+    if as_json:
+        print_json([part.model_dump() for part in parts])
+        return
+    changed, refused = (sum(getattr(part, name) for part in parts) for name in ("changed", "refused"))
+    would = "would be " if dry_run else ""
+    print(
+        f"{changed} {would}changed, {sum(part.unchanged for part in parts)} as they were to be, {refused} refused."
+    )
+    refusals = [each.model_dump() for part in parts for each in part.refusals]
+    if refusals:
+        show(refusals, {"id": "id", "why": "why"}, as_json=False, empty="")
+
+
+def _entries(file: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Key and fields of each entry, in the order of the file.
+
+    Raises:
+        InvalidInput: it cannot be read.
+    """
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(FieldError(str(file), f"cannot be read: {error}")) from None
+    # JSON is YAML.
+    document = schedule_file.load(text, str(file))
+    return [(key, fields) for key, fields, _ in schedule_file.entries(document, str(file))]

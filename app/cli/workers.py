@@ -1,0 +1,97 @@
+"""`upbeat workers`, over the SDK."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+
+from app.cli.client import LIMIT, connected
+from app.cli.runs import Limit, first
+from app.cli.schedules import Json
+from app.cli.tables import print_json, show
+from app.errors import Conflict, NotFound
+
+workers = typer.Typer(help="The workers: list, drain, resize.")
+
+Which = Annotated[str, typer.Argument(metavar="WORKER", help="Its id, or its name.")]
+
+
+@workers.callback(invoke_without_command=True)
+def list_workers(
+    context: typer.Context,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Also those that have ended, for a week.")] = False,
+    limit: Limit = LIMIT,
+    as_json: Json = False,
+) -> None:
+    """List the workers that hold a lease."""
+    if context.invoked_subcommand is not None:
+        return
+    columns = {
+        "name": "worker", "state": "state", "pool": "pool", "concurrency": "slots", "active_runs": "running",
+        "queues": "queues", "started_at": "since",
+    }  # fmt: skip
+    with connected() as client:
+        found = client.workers.list(alive=None if every else True)
+        show(first(found, limit), columns, as_json=as_json, empty="No worker is alive.")
+
+
+@workers.command()
+def drain(which: Which, *, as_json: Json = False) -> None:
+    """Let it take nothing any more, and end when its runs have ended."""
+    with connected() as client:
+        _told(client.workers.drain(worker_id(client, which)), as_json=as_json)
+
+
+@workers.command()
+def resize(
+    which: Which,
+    change: Annotated[int, typer.Option("--by", help="More slots; fewer when negative: --by=-2.")],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Give it more slots, or fewer."""
+    with connected() as client:
+        _told(client.workers.resize(worker_id(client, which), change=change), as_json=as_json)
+
+
+@workers.command()
+def activity(which: Which, *, as_json: Json = False) -> None:
+    """Show what it does now."""
+    columns = {"id": "run", "task": "task", "queue": "queue", "attempt": "attempt", "started_at": "since"}
+    with connected() as client:
+        found = client.workers.activity(worker_id(client, which))
+    if as_json:
+        print_json(found.model_dump())
+        return
+    show([each.model_dump() for each in found.active], columns, as_json=False, empty="It executes nothing.")
+    print(found.silence or "It answers.")
+
+
+def worker_id(client: Any, given: str) -> str:
+    """The id of the living worker that has this id or this name.
+
+    Raises:
+        NotFound: no living worker has this name.
+        Conflict: several have.
+    """
+    try:
+        return str(UUID(given))
+    except ValueError:
+        found = [each.id for each in client.workers.list(alive=True, search=given) if each.name == given]
+    if not found:
+        raise NotFound(f"No living worker is called {given}. `upbeat workers` has them all.")
+    if len(found) > 1:
+        raise Conflict(
+            f"Several workers are called {given}; name one by its id: {', '.join(map(str, found))}"
+        )
+    return str(found[0])
+
+
+def _told(worker: Any, *, as_json: bool) -> None:
+    if as_json:
+        print_json(worker.model_dump())
+        return
+    asked = "; it is asked to drain" if worker.drain_requested_at else ""
+    slots = worker.concurrency if worker.concurrency_wanted is None else worker.concurrency_wanted
+    print(f"{worker.name} is {worker.state}{asked}. Slots: {slots}")

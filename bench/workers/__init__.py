@@ -1,0 +1,1 @@
+"""What the workers of the comparison execute; each is run in its own environment."""

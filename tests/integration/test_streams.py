@@ -1,0 +1,381 @@
+"""Live streams of runs, scheduled tasks and queues, over HTTP, of a real service with a real worker and beat."""
+
+import asyncio
+import json
+import signal
+import socket
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import psycopg
+import pytest
+from fastapi import FastAPI
+
+from app.api import events, streams
+from app.api import feed as feeds
+from app.api.feed import Feed, Reset, Topic
+from app.modules.auth import service
+from app.scheduling.changes import RunChange
+from app.scheduling.ids import EPOCH, new_id
+from app.settings import Settings
+from support.api import ADMIN, serving
+from support.polling import eventually_async
+from support.servers import Database
+from support.stack import Api, Stack
+from upbeat_sdk import AsyncUpbeat
+
+RUNS, SCHEDULES, QUEUES = (f"/api/v1/{name}/stream" for name in ("runs", "scheduled-tasks", "queues"))
+TASK = "scheduled_task.test_task"
+
+
+@pytest.fixture(scope="module")
+def api(shared_stack: Stack) -> Api:
+    shared_stack.worker("-P", "threads", "-c", "4")
+    shared_stack.beat()
+    return shared_stack.api()
+
+
+@pytest.fixture(scope="module")
+async def client(api: Api, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(settings) as app:
+        await service.ensure_admin(app.state.services.sessions, *ADMIN)
+    async with logged_in(api) as connection:
+        yield connection
+
+
+def logged_in(api: Api) -> httpx.AsyncClient:
+    with httpx.Client(base_url=api.url, timeout=20) as connection:
+        answer = connection.post("/api/v1/auth/login", data={"username": ADMIN[0], "password": ADMIN[1]})
+    headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+    limits = httpx.Limits(max_connections=200)
+    return httpx.AsyncClient(base_url=api.url, timeout=20, headers=headers, limits=limits)
+
+
+class Stream:
+    """A client of a stream, which reads in the background."""
+
+    def __init__(self, client: httpx.AsyncClient, path: str, after: str | None = None, **query: Any) -> None:
+        self.events: list[tuple[str, Any]] = []
+        self.comments = 0
+        self.id: str | None = None
+        headers = {} if after is None else {"Last-Event-ID": after}
+        self.task = asyncio.create_task(self._read(client, path, headers, query))
+
+    async def _read(
+        self, client: httpx.AsyncClient, path: str, headers: dict[str, str], query: dict[str, Any]
+    ) -> None:
+        async with client.stream("GET", path, headers=headers, params=query) as answer:
+            assert answer.status_code == 200, await answer.aread()
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            event: dict[str, str] = {}
+            async for line in answer.aiter_lines():
+                name, _, value = line.partition(": ")
+                self.comments += line.startswith(":")
+                if line:
+                    event[name] = value
+                    continue
+                if "event" in event:
+                    self.id = event.get("id", self.id)
+                    self.events.append((event["event"], json.loads(event["data"])))
+                event = {}
+
+    def of(self, kind: str) -> list[Any]:
+        return [data for name, data in self.events if name == kind]
+
+    async def has(self, kind: str, number: int = 1) -> list[Any]:
+        async def enough() -> bool:
+            if self.task.done():
+                self.task.result()
+            return len(self.of(kind)) >= number
+
+        await eventually_async(enough, 15, f"{number} {kind} among {self.events}")
+        return self.of(kind)
+
+    async def until(self, run: str, state: str) -> list[str]:
+        """The states that were told of a run, when it is in this one."""
+
+        async def there() -> list[str] | None:
+            states = [each["state"] for each in self.of("run") if each["id"] == run]
+            return states if states and states[-1] == state else None
+
+        found = await eventually_async(there, 15, f"{run} {state} among {self.events}")
+        assert found is not None
+        return found
+
+    async def close(self) -> None:
+        self.task.cancel()
+        await asyncio.wait({self.task})
+
+
+async def ready(client: httpx.AsyncClient, path: str, after: str | None = None, **query: Any) -> Stream:
+    stream = Stream(client, path, after, **query)
+    await stream.has("ready")
+    return stream
+
+
+async def submit(client: httpx.AsyncClient, **body: Any) -> str:
+    answer = await client.post(f"/api/v1/tasks/{TASK}/runs", json=body)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
+async def test_runs_are_told_as_they_change(client: httpx.AsyncClient) -> None:
+    everything = await ready(client, RUNS)
+    failed = await ready(client, RUNS, state=["failed", "cancelled"])
+    low = await ready(client, RUNS, queue="priority_low", task=TASK)
+    slow = await submit(client, kwargs={"seconds": 1.0})
+    later = await submit(client, countdown=3600, options={"queue": "priority_low"})
+    assert await everything.until(slow, "succeeded") in (
+        ["queued", "running", "succeeded"],
+        ["running", "succeeded"],
+    )
+    await everything.until(later, "queued")
+    await client.post(f"/api/v1/runs/{later}/cancel", json={})
+    assert await everything.until(later, "cancelled") == ["queued", "cancelled"]
+    assert await low.until(later, "cancelled") == ["queued", "cancelled"]
+    (event,) = await failed.has("run")
+    assert (event["id"], event["state"], event["reason"]) == (later, "cancelled", "cancelled_by_user")
+    assert {each["id"] for each in low.of("run")} == {later}
+    document = (await client.get("/openapi.json")).json()
+    described = document["paths"][RUNS]["get"]["responses"]["200"]["content"]["text/event-stream"]
+    assert described["x-event-data"]["run"] == {"$ref": "#/components/schemas/RunEvent"}
+    assert set(event) == set(document["components"]["schemas"]["RunEvent"]["properties"])
+    for stream in (everything, failed, low):
+        await stream.close()
+
+
+async def test_what_was_missed_is_told_after_a_reconnection(
+    client: httpx.AsyncClient, database: Database
+) -> None:
+    before = await ready(client, RUNS)
+    known = await submit(client)
+    await before.until(known, "succeeded")
+    place = before.id
+    await before.close()
+    missed = await submit(client)
+
+    async def ended() -> bool:
+        return bool((await client.get(f"/api/v1/runs/{missed}")).json()["finished_at"])
+
+    await eventually_async(ended)
+    after = await ready(client, RUNS, place)
+    assert missed in {each["id"] for each in after.of("run")}
+    assert [kind for kind, _ in after.events][-1] == "ready"
+    assert after.id is not None
+    assert place is not None
+    assert int(after.id) > int(place)
+    await after.close()
+
+
+async def test_who_was_away_for_too_long_is_told_so(client: httpx.AsyncClient) -> None:
+    long_ago = (datetime.now(UTC) - feeds.REPLAYED - timedelta(minutes=1) - EPOCH) // timedelta(
+        microseconds=1
+    )
+    stream = await ready(client, RUNS, str(long_ago))
+    assert [kind for kind, _ in stream.events] == ["reset", "ready"]
+    assert stream.of("reset") == [{"reason": "too_old"}]
+    await stream.close()
+
+
+@pytest.mark.parametrize("given", ["x", "-1", "9" * 17, "1" * 30, "²"])
+async def test_a_place_that_was_never_given(client: httpx.AsyncClient, given: str) -> None:
+    answer = await client.get(RUNS, headers={b"Last-Event-ID": given.encode()})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "Last-Event-ID")
+
+
+@pytest.mark.parametrize(
+    "path", [f"{RUNS}?state=lazy", f"{RUNS}?colour=red", f"{SCHEDULES}?kind=x", f"{QUEUES}?queue=x"]
+)
+async def test_a_question_that_makes_no_sense(client: httpx.AsyncClient, path: str) -> None:
+    assert (await client.get(path)).status_code == 422
+    assert (await client.get(path, headers={"Authorization": ""})).status_code == 401
+
+
+async def test_schedules_are_told_with_their_ticks(client: httpx.AsyncClient) -> None:
+    everything = await ready(client, SCHEDULES)
+    fired = await ready(client, SCHEDULES, kind=["fired"])
+    body = {
+        "task_name": "s",
+        "task_path": TASK,
+        "schedule": {"type": "interval", "every": 1, "unit": "seconds"},
+    }
+    created = (await client.post("/api/v1/scheduled-tasks", json=body)).json()
+    one = f"/api/v1/scheduled-tasks/{created['id']}"
+    ticks = await fired.has("fired", 2)
+    assert {each["schedule_id"] for each in ticks} == {created["id"]}
+    assert ticks[0]["run"]["scheduled_for"] != ticks[1]["run"]["scheduled_for"]
+    await client.patch(one, json={"description": "d"}, headers={"If-Match": "*"})
+    await client.post(f"{one}/pause", json={"note": "enough"})
+    await client.delete(one, headers={"If-Match": "*"})
+    await everything.has("deleted")
+    kinds = [kind for kind, _ in everything.events if kind not in ("fired", "ready")]
+    assert kinds == ["created", "changed", "paused", "deleted"]
+    assert everything.of("paused")[0] == {
+        "schedule_id": created["id"],
+        "version": 3,
+        "action": "pause",
+        "author": "admin",
+        "changed_at": everything.of("paused")[0]["changed_at"],
+        "task_name": "s",
+        "task": TASK,
+        "state": "paused",
+    }
+    assert {kind for kind, _ in fired.events} == {"ready", "fired"}
+    for stream in (everything, fired):
+        await stream.close()
+
+
+async def test_queues_are_told_with_their_depth(client: httpx.AsyncClient) -> None:
+    first = await submit(client, countdown=3600, options={"queue": "priority_high"})
+    stream = await ready(client, QUEUES, queue="priority_high")
+    (event,) = stream.of("queue")
+    assert (event["queue"], event["delayed"], event["queued"], event["oldest"]) == (
+        "priority_high",
+        1,
+        0,
+        None,
+    )
+    second = await submit(client, countdown=3600, options={"queue": "priority_high"})
+    assert (await stream.has("queue", 2))[-1]["delayed"] == 2
+    for run in (first, second):
+        await client.post(f"/api/v1/runs/{run}/cancel", json={})
+
+    async def empty() -> bool:
+        return bool(stream.of("queue")[-1]["delayed"] == 0)
+
+    await eventually_async(empty)
+    await stream.close()
+
+
+async def test_many_clients_are_one_reader_of_the_database(
+    client: httpx.AsyncClient, database: Database
+) -> None:
+    listening = [await ready(client, RUNS) for _ in range(50)]
+    run = await submit(client)
+    for stream in listening:
+        await stream.until(run, "succeeded")
+    with psycopg.connect(database.url) as connection:
+        used = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'upbeat-api' AND query LIKE '%finished_at >%'"
+        ).fetchone()
+    # A connection of the pool that was used last for a look; never one for each client.
+    assert used is not None
+    assert used[0] <= 3
+    for stream in listening:
+        await stream.close()
+
+
+async def test_streams_end_with_the_service_and_go_on_with_the_next(
+    api: Api, client: httpx.AsyncClient, shared_stack: Stack
+) -> None:
+    other = shared_stack.api("--timeout-graceful-shutdown", "30")
+    place, heard = urlsplit(other.url), set[str]()
+
+    async def listen() -> None:
+        async with AsyncUpbeat(other.url, username=ADMIN[0], password=ADMIN[1]) as sdk:
+            async for event in sdk.runs.stream().resumed():
+                heard.add(event.json().get("id", event.name))
+
+    listening = asyncio.create_task(listen())
+    await eventually_async(lambda: _holds("ready" in heard), 15)
+    async with logged_in(other) as connection:
+        token = connection.headers["Authorization"]
+        with socket.create_connection((place.hostname or "", place.port or 0)) as unread:
+            request = f"GET {RUNS} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n\r\n"
+            unread.sendall(request.encode())
+            assert unread.recv(12) == b"HTTP/1.1 200"
+            opened = [await ready(connection, path) for path in (RUNS, SCHEDULES, QUEUES)]
+            other.process.signal_main(signal.SIGTERM)
+            await asyncio.wait_for(asyncio.gather(*(stream.task for stream in opened)), 10)
+            assert all(stream.events[-1] == ("end", {"reason": "closing"}) for stream in opened)
+            await asyncio.to_thread(other.process.wait, 10)
+    missed = await submit(client)
+    command = [str(part) for part in other.process.popen.args]  # type: ignore[union-attr]
+    shared_stack.processes.start("again", command, shared_stack.environment)
+    await eventually_async(lambda: _holds(missed in heard or listening.done()), 30)
+    assert missed in heard
+    listening.cancel()
+    await asyncio.wait({listening})
+
+
+async def _holds(value: bool) -> bool:  # noqa: FBT001
+    return value
+
+
+@pytest.fixture(scope="module")
+async def app(settings: Settings) -> AsyncIterator[FastAPI]:
+    async with serving(settings) as application:
+        yield application
+
+
+def change(state: str = "queued") -> RunChange:
+    now = datetime.now(UTC)
+    return RunChange(
+        new_id(), state, None, "submit", 1, "a.b", "celery", None, None, now, None, None, None, now
+    )
+
+
+async def test_a_client_that_does_not_read_is_let_go_and_the_others_are_not(app: FastAPI) -> None:
+    feed: Feed = app.state.services.feed
+    now = datetime.now(UTC)
+    with (
+        feed.reading(Topic.RUNS, lambda _: True, now) as stuck,
+        feed.reading(Topic.RUNS, lambda _: True, now) as good,
+    ):
+        read = 0
+        for _ in range(feeds.MAX_PENDING + 1):
+            feed._give(Topic.RUNS, now, [change()])
+            read += len(await good.next(0))
+        assert (stuck.slow, good.slow, read) == (True, False, feeds.MAX_PENDING + 1)
+        assert not stuck._line
+        feed._give(Topic.RUNS, now, [change()])
+        assert await stuck.next(0) == ()
+        assert streams._ending(feed, stuck, 1e12) == "too_slow"
+        assert streams._ending(feed, good, 1e12) is None
+
+
+async def test_more_than_is_told_one_by_one(
+    app: FastAPI, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed: Feed = app.state.services.feed
+    begun = await feed.now()
+    with feed.reading(Topic.RUNS, lambda _: True, begun) as reader:
+        await eventually_async(lambda: _holds(feed._until is not None), 10)
+        with psycopg.connect(database.url) as connection:
+            connection.execute(
+                """INSERT INTO celery_task_runs (id, state, origin, task, queue, due_at, args, kwargs, options)
+                SELECT (lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0')
+                        || '7000' || 'a' || lpad(to_hex(n), 15, '0'))::uuid,
+                       'queued', 'submit', 'a.b', 'celery', now(), '[]', '{}', '{}'
+                FROM generate_series(1, 2500) n"""
+            )
+        found: list[Any] = []
+
+        async def told() -> bool:
+            found.extend(await reader.next(0.1))
+            return Reset.TOO_MANY in found or reader.slow
+
+        await eventually_async(told, 15)
+    assert await feed.replay(Topic.RUNS, begun, lambda _: True) == [Reset.TOO_MANY]
+    with psycopg.connect(database.url) as connection:
+        connection.execute("DELETE FROM celery_task_runs WHERE task = 'a.b'")
+
+
+async def test_a_stream_ends_with_its_session(
+    settings: Settings, app: FastAPI, monkeypatch: pytest.MonkeyPatch, client: httpx.AsyncClient
+) -> None:
+    """In this process, whose clock of checks is shortened: httpx's transport for applications gives whole answers."""
+    monkeypatch.setattr(streams, "AUTHORIZED_FOR", 0.0)
+    monkeypatch.setattr(events, "KEEP_ALIVE", 0.05)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://upbeat.test") as inside:
+        answer = await inside.post("/api/v1/auth/login", data={"username": ADMIN[0], "password": ADMIN[1]})
+        bearer = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+        stream = asyncio.create_task(inside.get(RUNS, headers=bearer))
+        await eventually_async(lambda: _holds(bool(app.state.services.feed._clients)), 10)
+        assert (await inside.post("/api/v1/auth/logout", headers=bearer)).status_code in (200, 204)
+        text = (await asyncio.wait_for(stream, 10)).text
+    assert text.rstrip().endswith('data: {"reason": "unauthorized"}')
+    assert ": still here" in text

@@ -41,7 +41,7 @@ class Storm:
         target = math.inf if injections is None else len(self.done) + injections
         while time.monotonic() < end and len(self.done) < target:
             self._one()
-            self._wait(self.subject.chance.expovariate(1 / self.pause))
+            self._wait(min(self.subject.chance.expovariate(1 / self.pause), end - time.monotonic()))
 
     def counts(self) -> dict[str, int]:
         """How often each kind was done."""

@@ -26,6 +26,7 @@ from app.settings import RateSettings
 PREFIX: Final = "upbeat:rate"
 LEFT_ALONE: Final = 5.0
 COUNT_EVERY: Final = 0.01
+LARGE: Final = 1_000
 MOST_KNOWN: Final = 10_000
 
 log = structlog.get_logger(__name__)
@@ -75,11 +76,11 @@ class Limiter:
     def _count_later(self, counter: Counter, amount: int) -> int | None:
         """While a caller is far from the limit: what is used by now, without asking; it is counted a moment later.
 
-        None when it must be asked for, as at first, and always from half of the limit on.
+        None when it must be asked for: at first, from half of the limit on, and always of a small limit.
         """
         key = counter[0]
         used = self._known.get(key)
-        if used is None or 2 * used >= amount:
+        if used is None or amount < LARGE or 2 * used >= amount:
             return None
         if not self._later:
             asyncio.get_running_loop().call_later(COUNT_EVERY, self._count_now)

@@ -112,7 +112,7 @@ async def object_for(client: httpx.AsyncClient, app: FastAPI, example: Example) 
         found = (await client.get("/api/v1/users", params={"search": user})).json()["items"]
         return str(next(each["id"] for each in found if each["username"] == user))
     resource = example.path.split("/")[3]
-    named = {"tasks": TASK, "queues": example.value.get("confirm", "priority_low")}
+    named = {"tasks": TASK, "queues": example.value.get("confirm") or "priority_low"}
     made = {
         "agents": {
             "name": f"{name} {example.name}",

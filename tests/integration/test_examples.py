@@ -112,8 +112,8 @@ async def object_for(client: httpx.AsyncClient, app: FastAPI, example: Example) 
         found = (await client.get("/api/v1/users", params={"search": user})).json()["items"]
         return str(next(each["id"] for each in found if each["username"] == user))
     resource = example.path.split("/")[3]
-    named = {"tasks": TASK, "queues": example.value.get("confirm", "priority_low")}
-    made = {
+    named = {"tasks": TASK, "queues": example.value.get("confirm") or "priority_low"}
+    bodies: dict[str, dict[str, Any]] = {
         "agents": {
             "name": f"{name} {example.name}",
             "kind": "webhook",
@@ -128,8 +128,8 @@ async def object_for(client: httpx.AsyncClient, app: FastAPI, example: Example) 
     }
     if resource in named:
         return str(named[resource])
-    if resource in made:
-        return await _made(client, resource, made[resource], "name" if resource == "calendars" else "id")
+    if resource in bodies:
+        return await _made(client, resource, bodies[resource], "name" if resource == "calendars" else "id")
     raise AssertionError(f"{example.path}: say here how to make an object for this path")
 
 

@@ -47,6 +47,8 @@ def sync_engine(settings: DatabaseSettings, *, name: str, pool_size: int = 2) ->
         settings.product_url().set(drivername="postgresql+psycopg"),
         hide_parameters=True,
         pool_size=pool_size,
+        # The connection of the last statement: it is warm, and what a thread committed it committed there.
+        pool_use_lifo=True,
         max_overflow=2,
         pool_pre_ping=False,
         pool_recycle=1800,

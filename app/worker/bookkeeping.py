@@ -72,10 +72,17 @@ def transact(work: Callable[[Session], T], *, patience: float = 0.0) -> T:
 
 
 def single(
-    statement: TextClause, values: Mapping[str, Any], *, patience: float = 0.0
+    statement: TextClause,
+    values: Mapping[str, Any],
+    *,
+    patience: float = 0.0,
+    committed: Callable[[int], object] | None = None,
 ) -> tuple[Any, ...] | None:
-    """As `transact`, of one statement in one round trip; answers its first row, or None."""
-    return _patiently(lambda: execute_alone(_engine.get(), statement, values), patience)
+    """As `transact`, of one statement in one round trip; answers its first row, or None.
+
+    ``committed`` is told the connection that answered one.
+    """
+    return _patiently(lambda: execute_alone(_engine.get(), statement, values, committed=committed), patience)
 
 
 def _patiently(once: Callable[[], T], patience: float) -> T:

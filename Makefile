@@ -1,6 +1,6 @@
 # Everything starts here: `make up` and `make test` need Python 3.11 or newer, and nothing else.
 .DEFAULT_GOAL := help
-.PHONY: help up test check faults bench lock install audit sdk docs wheels wheel-check
+.PHONY: help up test check browser api-fuzz faults soak fuzz bench model lock install audit sdk docs wheels wheel-check
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,6 +10,7 @@ UV_VERSION := 0.13.9
 # Two processes, each with servers of its own; a file's tests stay together. PARALLEL= for one.
 PARALLEL ?= -n 2 --dist loadfile
 RUN := $(BIN)/python
+REQUESTS ?= 10000
 # What speaks to the database in SQL of its own, on the older server too.
 ON_POSTGRES_16 := $(foreach part,schema dispatch runs overlap pausing plans history,tests/integration/test_$(part).py)
 
@@ -17,9 +18,14 @@ help:
 	@echo 'make up      start everything in the foreground; Ctrl-C stops it'
 	@echo 'make test    run the tests; ARGS=tests/unit chooses, UPBEAT_TEST_POSTGRES=16 the older server'
 	@echo 'make check   what CI runs: lint, types, tests with coverage'
-	@echo 'make faults  every fault with the real leases (15 minutes); UPBEAT_TEST_SEED repeats one'
+	@echo 'make browser Swagger UI in a real browser; UPBEAT_TEST_BROWSER names a Chromium'
+	@echo 'make api-fuzz REQUESTS=10000  schemathesis against the stack, as each kind of caller; UPBEAT_TEST_SEED repeats'
+	@echo 'make faults  every fault with the real leases (25 minutes); UPBEAT_TEST_SEED repeats one'
+	@echo 'make soak    all kinds of fault at random under load, with plots; MINUTES=30'
+	@echo 'make fuzz    what strangers send, at length; EXAMPLES=5000'
 	@echo 'make bench   measure, beside the peers (20 minutes; ARGS=--quick 4); ONLY=engine is a part'
 	@echo 'make sdk     write the generated part of sdk/ from openapi.json'
+	@echo 'make model   what more beats and workers than this machine has would do; writes docs/model.md'
 	@echo 'make docs    the site of docs/, with the reference, in build/site'
 	@echo 'make wheels  upbeat and upbeat-sdk, in dist/; make wheel-check installs them in an empty environment'
 	@echo 'make lock    compile requirements/ from pyproject.toml and bench.in'
@@ -37,14 +43,37 @@ check: $(VENV)/.installed-dev
 	$(BIN)/coverage erase
 	$(MAKE) test RUN='$(BIN)/coverage run'
 	UPBEAT_TEST_POSTGRES=16 $(MAKE) test RUN='$(BIN)/coverage run' PARALLEL= ARGS='-q $(ON_POSTGRES_16)'
+	$(MAKE) browser
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# A Chromium of the system: what is there, else Debian's, where we may install it. The tests say it when there is none.
+browser: $(VENV)/.installed-dev
+	@test -n "$(UPBEAT_TEST_BROWSER)" || command -v chromium chromium-browser google-chrome >/dev/null \
+	    || test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null \
+	    || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; }
+	$(RUN) -m pytest -m browser tests/browser $(ARGS)
+
+api-fuzz: $(VENV)/.installed-dev
+	@UPBEAT_TEST_API_REQUESTS=$(REQUESTS) $(BIN)/python -m pytest -q -s --timeout 3600 tests/fuzz $(ARGS)
 
 faults: $(VENV)/.installed-dev
 	@UPBEAT_TEST_FAULTS=full $(BIN)/python -m pytest $(PARALLEL) --timeout 900 tests/faults tests/integration/test_proxy.py $(ARGS)
 
+MINUTES ?= 30
+soak: $(VENV)/.installed-dev
+	@$(BIN)/python -m bench.soak --minutes $(MINUTES) $(ARGS)
+
+EXAMPLES ?= 5000
+fuzz: $(VENV)/.installed-dev
+	@UPBEAT_TEST_FUZZ=$(EXAMPLES) $(BIN)/python -m pytest --timeout 3600 tests/unit/test_fuzz.py tests/integration/test_fuzz.py $(ARGS)
+
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(ARGS)
+	@$(BIN)/python -m bench.page
+
+model: $(VENV)/.installed-dev
+	@$(BIN)/python -m bench.model $(ARGS)
 
 # After a change of openapi.json; a test says when it is due.
 sdk: $(VENV)/.installed-dev
@@ -66,7 +95,7 @@ wheel-check: wheels
 	@build/empty/bin/pip install $(PIP_FLAGS) -r requirements/server.txt
 	@build/empty/bin/pip install --no-deps --no-index --quiet dist/*.whl
 	@build/empty/bin/pip check
-	@cd build/empty && env -u PYTHONPATH bin/python -m compileall -q lib >/dev/null; bin/upbeat --help >/dev/null
+	@cd build/empty && env -u PYTHONPATH bin/upbeat --help >/dev/null
 	@cd build/empty && env -u PYTHONPATH bin/python -c 'import importlib, pkgutil, app, upbeat_sdk; \
 	    print(len([importlib.import_module(m.name) for p in (app, upbeat_sdk) for m in pkgutil.walk_packages(p.__path__, p.__name__ + ".") \
 	    if not m.name.endswith(("__main__", "telemetry"))]), "modules can be imported")'

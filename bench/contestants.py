@@ -96,7 +96,7 @@ class Contestant:
 
     name: str
     environment: dict[str, str]
-    broker: "redis.Redis[bytes]"
+    broker: redis.Redis
     startup: float = 1.0
     arming: float = 1.0
 

@@ -49,15 +49,20 @@ class StrictRequest(Request):
 class StrictRoute(APIRoute):
     """A route whose JSON body is a `StrictRequest`'s.
 
-    The framework reads the body before it asks who the caller is; one who may not call the route
-    is told that first, whatever the body was.
+    The framework reads the body before it asks who the caller is. Here that is asked first: who may not call the
+    route is told that, whatever the body was, and no work is spent on it.
     """
 
     authorize: Callable[[Request], Awaitable[None]] | None = None
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler of `APIRoute`, with the body read before."""
-        handle = super().get_route_handler()
+        return self.reading(super().get_route_handler())
+
+    def reading(
+        self, handle: Callable[[Request], Coroutine[Any, Any, Response]]
+    ) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """``handle``, with the body read before."""
         expected: TypeAdapter[Any] = TypeAdapter(
             (self.body_field and self.body_field.field_info.annotation) or Any
         )
@@ -65,15 +70,12 @@ class StrictRoute(APIRoute):
         async def strict(request: Request) -> Response:
             if self.body_field is None:
                 return await handle(request)
+            if self.authorize is not None:
+                await type(self).authorize(request)  # type: ignore[misc]
             request = StrictRequest(request.scope, request.receive)
-            try:
-                if body := await request.body():
-                    await request.json()
-                    _check_types(expected, body)
-            except (UnsupportedMediaType, MalformedBody, InvalidInput, RequestValidationError):
-                if self.authorize is not None:
-                    await type(self).authorize(request)  # type: ignore[misc]
-                raise
+            if body := await request.body():
+                await request.json()
+                _check_types(expected, body)
             return await handle(request)
 
         return strict

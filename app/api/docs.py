@@ -17,7 +17,7 @@ _INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 # The password flow has no client here, and fields that must stay empty only raise questions.
 _STYLE = """<style>
-.auth-container .wrapper:has(#password_type), .auth-container :has(> #client_id_password),
+.auth-container .wrapper:has(> section > #password_type), .auth-container :has(> #client_id_password),
 .auth-container :has(> #client_secret_password), .auth-container label[for^="client_"] { display: none }
 </style></head>"""
 

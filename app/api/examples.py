@@ -103,6 +103,36 @@ RUN_REQUEST_EXAMPLES: dict[str, Example] = {
     },
 }
 
+CANCEL_EXAMPLES: dict[str, Example] = {
+    "politely": {"summary": "Let it clean up", "value": {"reason": "Started with the wrong month."}},
+    "at_once": {"summary": "At once", "value": {"force": True}},
+}
+
+REPLAY_EXAMPLES: dict[str, Example] = {
+    "same": {"summary": "As it was", "value": {}},
+    "other": {"summary": "With other arguments", "value": {"args": [], "kwargs": {"message": "Once more."}}},
+}
+
+BULK_CANCEL_EXAMPLES: dict[str, Example] = {
+    "count": {"summary": "How many wait here?", "value": {"queue": "priority_low", "dry_run": True}},
+    "queue": {
+        "summary": "All that wait in a queue",
+        "value": {"queue": "priority_low", "states": ["queued"], "reason": "The report is not needed."},
+    },
+}
+
+BULK_REPLAY_EXAMPLES: dict[str, Example] = {
+    "failed": {
+        "summary": "What failed on a day because a host was away",
+        "value": {
+            "exception": "ConnectError",
+            "since": "2026-03-01T00:00:00Z",
+            "until": "2026-03-02T00:00:00Z",
+            "limit": 100,
+        },
+    }
+}
+
 SCHEDULE_EXAMPLE: dict[str, Any] = {
     "id": "0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b1",
     "version": 1,
@@ -139,6 +169,9 @@ TASK_EXAMPLE: dict[str, Any] = {
     "time_limit": None,
     "max_attempts": 1,
     "on_worker_lost": "fail",
+    "concurrency_key": None,
+    "concurrency_limit": None,
+    "rate_limit": None,
     "parameters": {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",

@@ -3,18 +3,23 @@
 import json
 import sys
 from collections.abc import Iterator
-from typing import Any, Final
+from copy import deepcopy
+from typing import Any, Final, get_args
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import iter_route_contexts
+from fastapi.routing import APIRoute, iter_route_contexts
+from pydantic import BaseModel
 
 from app.api import streams
+from app.api.credentials import bearer, cookie
 from app.api.guards import guard_of
 from app.api.problems import Problem, ProblemField
 from app.modules.webhooks.examples import RECEIVED
 
 VERSION = "1.0.0"
+CLOSED = "/api/"
+HEAD = ("tags", "summary", "description", "operationId", "deprecated")
 # By what names the document knows the ways to prove who calls.
 BY_LOGIN: Final = "Password"
 BY_TOKEN: Final = "Token"  # noqa: S105 - a name, not a secret
@@ -69,9 +74,14 @@ def _document(app: FastAPI) -> dict[str, Any]:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema
+    document["components"]["securitySchemes"] = {
+        scheme.scheme_name: scheme.model.model_dump(mode="json", by_alias=True, exclude_none=True)
+        for scheme in (bearer, cookie)
+    }
     _declare_access(app, document)
     _declare_tokens(document)
     _declare_preconditions(document)
+    _restore_nulls(app, document)
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     return document
 
@@ -84,7 +94,13 @@ def _declare_access(app: FastAPI, document: dict[str, Any]) -> None:
         for method in context.methods or ():
             operation = document["paths"].get(context.path, {}).get(method.lower())
             if operation is not None and guard is not None:
-                operation["x-access"] = guard.documented
+                closed = guard.role is not None and (context.path or "").startswith(CLOSED)
+                schemes: list[dict[str, list[str]]] = [{each.scheme_name: []} for each in (bearer, cookie)]
+                security = {"security": schemes} if closed else {}
+                told = {name: operation.pop(name) for name in list(operation) if name in HEAD}
+                rest = {name: value for name, value in operation.items() if name != "security"}
+                operation.clear()
+                operation |= told | security | rest | {"x-access": guard.documented}
 
 
 def _declare_tokens(document: dict[str, Any]) -> None:
@@ -107,6 +123,34 @@ def _declare_preconditions(document: dict[str, Any]) -> None:
             for parameter in operation["parameters"]:
                 if parameter["name"] == "If-Match":
                     parameter["required"] = True
+
+
+def _restore_nulls(app: FastAPI, document: dict[str, Any]) -> None:
+    """Give examples back as they were written: the framework leaves every null out of the document, theirs too."""
+    schemas = document["components"]["schemas"]
+    for context in iter_route_contexts(app.routes):
+        route = context.original_route
+        if not isinstance(route, APIRoute):
+            continue
+        shown = getattr(route.body_field and route.body_field.field_info, "openapi_examples", None)
+        for method in context.methods or ():
+            operation = document["paths"].get(context.path, {}).get(method.lower(), {})
+            if shown and operation:
+                operation["requestBody"]["content"]["application/json"]["examples"] = deepcopy(shown)
+        for model in _models(route.response_model):
+            extra = model.model_config.get("json_schema_extra")
+            if isinstance(extra, dict) and "examples" in extra:
+                schemas[model.__name__]["examples"] = deepcopy(extra["examples"])
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models of an answer: its own, and those of its fields."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        for field in annotation.model_fields.values():
+            yield from _models(field.annotation)
+    for part in get_args(annotation):
+        yield from _models(part)
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ from fastapi import Body, Response, status
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.api.dependencies import Caller, SchedulerOf
+from app.api.examples import BULK_CANCEL_EXAMPLES, BULK_REPLAY_EXAMPLES, CANCEL_EXAMPLES, REPLAY_EXAMPLES
 from app.api.guards import OPERATE, READ, guarded
 from app.api.idempotency import repeatable
 from app.api.pagination import FilterText
@@ -154,7 +155,11 @@ async def explain_run(run_id: UUID, scheduler: SchedulerOf) -> RunWhy:
 
 @router.post("/cancel", responses=WRITES, dependencies=[repeatable()], summary="Cancel many runs")
 @guarded(OPERATE)
-async def cancel_runs(body: BulkCancelRequest, scheduler: SchedulerOf, user: Caller) -> Done:
+async def cancel_runs(
+    body: Annotated[BulkCancelRequest, Body(openapi_examples=BULK_CANCEL_EXAMPLES)],
+    scheduler: SchedulerOf,
+    user: Caller,
+) -> Done:
     """Cancel the runs that the filter finds, the oldest first, up to `limit`."""
     bulk = await scheduler.cancel_runs(
         body.filter((RunState.QUEUED, RunState.RUNNING)),
@@ -168,7 +173,11 @@ async def cancel_runs(body: BulkCancelRequest, scheduler: SchedulerOf, user: Cal
 
 @router.post("/replay", responses=WRITES, dependencies=[repeatable()], summary="Replay many runs")
 @guarded(OPERATE)
-async def replay_runs(body: BulkRequest, scheduler: SchedulerOf, user: Caller) -> Done:
+async def replay_runs(
+    body: Annotated[BulkRequest, Body(openapi_examples=BULK_REPLAY_EXAMPLES)],
+    scheduler: SchedulerOf,
+    user: Caller,
+) -> Done:
     """Replay the runs that the filter finds and that were not replayed yet; failed ones when no state is given."""
     bulk = await scheduler.replay_runs(
         body.filter(FAILED), actor=user.username, limit=body.limit, dry_run=body.dry_run
@@ -187,7 +196,7 @@ async def cancel_run(
     run_id: UUID,
     scheduler: SchedulerOf,
     user: Caller,
-    body: Annotated[CancelRequest | None, Body()] = None,
+    body: Annotated[CancelRequest | None, Body(openapi_examples=CANCEL_EXAMPLES)] = None,
 ) -> Run:
     """A queued run never starts; a running one is asked to stop, and after a grace made to."""
     wish = body or CancelRequest()
@@ -207,7 +216,7 @@ async def replay_run(
     response: Response,
     scheduler: SchedulerOf,
     user: Caller,
-    body: Annotated[ReplayRequest | None, Body()] = None,
+    body: Annotated[ReplayRequest | None, Body(openapi_examples=REPLAY_EXAMPLES)] = None,
 ) -> Run:
     """Make a new run of the same task, with the same or other arguments; the old one stays as it is."""
     wish = body or ReplayRequest()

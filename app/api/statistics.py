@@ -8,7 +8,6 @@ from uuid import UUID
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.audit import Instant
 from app.api.dependencies import ServicesOf
 from app.api.examples import STATISTICS_EXAMPLE
 from app.api.guards import READ, guarded
@@ -17,6 +16,7 @@ from app.api.problems import READS
 from app.api.routing import resource_router
 from app.scheduling.config import QueueName
 from app.scheduling.histogram import Percentiles
+from app.scheduling.inputs import Instant
 from app.scheduling.selecting import RunFilter
 from app.scheduling.states import RunState
 from app.scheduling.statistics import Counted, Statistics, width_for

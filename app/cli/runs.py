@@ -1,18 +1,20 @@
 """`upbeat tasks|runs`, over the SDK."""
 
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
 
 from app.cli.arguments import given, json_of
-from app.cli.client import LIMIT, connected
+from app.cli.client import LIMIT, PAGE, connected
 from app.cli.schedules import Json
-from app.cli.tables import print_json, show
+from app.cli.tables import counting, print_json, show
 
 tasks = typer.Typer(help="The tasks that there are, and runs of them.", no_args_is_help=True)
 runs = typer.Typer(help="Runs: what was executed, is executed, or waits.", no_args_is_help=True)
 
 Limit = Annotated[int, typer.Option(min=1, help="Items at most.")]
+All = Annotated[bool, typer.Option("--all", help="All of them, however many: --limit does not count.")]
 Args = Annotated[str | None, typer.Option(help="Positional arguments, a JSON list.")]
 Kwargs = Annotated[str | None, typer.Option(help="Named arguments, a JSON object.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for its end. Exit status 4: it did not succeed.")]
@@ -21,9 +23,14 @@ NOT_SUCCEEDED = 4
 _RUN = {"id": "run", "task": "task", "state": "state", "reason": "reason", "queue": "queue", "due_at": "due"}
 
 
-def first(items: Any, limit: int) -> list[dict[str, Any]]:
-    """The first items of a walked list."""
-    return [each.model_dump() for _, each in zip(range(limit), items, strict=False)]
+def first(items: Any, limit: int | None) -> list[dict[str, Any]]:
+    """The first items of a list, walking its pages; all of them without a limit, with their number on a terminal."""
+    found: list[dict[str, Any]] = []
+    with counting() as told_number:
+        for each in islice(items, limit):
+            found.append(each.model_dump())
+            told_number(len(found))
+    return found
 
 
 def details(item: Any, *, as_json: bool) -> None:
@@ -94,6 +101,7 @@ def list_runs(
     queue: Annotated[str | None, typer.Option(help="A queue.")] = None,
     schedule: Annotated[str | None, typer.Option(help="A schedule's id or name.")] = None,
     limit: Limit = 20,
+    everything: All = False,
     as_json: Json = False,
 ) -> None:
     """List runs, the newest first."""
@@ -106,8 +114,13 @@ def list_runs(
             queue=queue,
             schedule_id=None if schedule is None else schedule_id(client, schedule),
         )
-        found = client.runs.list(limit=min(limit, LIMIT), **which)
-        show(first(found, limit), _RUN, as_json=as_json, empty="There are no such runs.")
+        found = client.runs.list(limit=PAGE if everything else min(limit, PAGE), **which)
+        show(
+            first(found, None if everything else limit),
+            _RUN,
+            as_json=as_json,
+            empty="There are no such runs.",
+        )
 
 
 @runs.command("show")

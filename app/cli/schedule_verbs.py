@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.arguments import given, instant, json_of, timing
-from app.cli.client import LIMIT, connected, schedule_id
-from app.cli.runs import Args, Kwargs, Limit, Timeout, Wait, details, first, told
+from app.cli.client import LIMIT, PAGE, connected, schedule_id
+from app.cli.runs import All, Args, Kwargs, Limit, Timeout, Wait, details, first, told
 from app.cli.schedules import Json, schedules
 from app.cli.tables import cell, print_json, show
 
@@ -30,12 +30,16 @@ def list_schedules(
     search: Annotated[str | None, typer.Option(help="Part of a name or a task.")] = None,
     state: Annotated[str | None, typer.Option(help="active, paused, disabled, invalid, completed.")] = None,
     limit: Limit = LIMIT,
+    everything: All = False,
     as_json: Json = False,
 ) -> None:
     """List schedules, the oldest first."""
     which: dict[str, Any] = given(search=search, state=state)
     with connected() as client:
-        found = first(client.schedules.list(**which), limit)
+        found = first(
+            client.schedules.list(limit=PAGE if everything else min(limit, PAGE), **which),
+            None if everything else limit,
+        )
         show(found, _SCHEDULE, as_json=as_json, empty="There are no such schedules.")
 
 

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import datetime, timedelta
 from typing import Any, TextIO
@@ -13,6 +14,7 @@ from rich.table import Table
 
 UNBOUNDED = 10_000  # columns of a line that no terminal breaks
 LONGEST_CELL = 60
+TOLD_EVERY = 200
 
 
 def show(
@@ -39,6 +41,22 @@ def console(file: TextIO | None = None) -> Console:
     if not made.is_terminal:
         made = Console(file=file, highlight=False, width=UNBOUNDED)
     return made
+
+
+@contextmanager
+def counting() -> Iterator[Callable[[int], None]]:
+    """Tells on a terminal how many items of a long list have come; what is told goes when the list is there."""
+    waiting = Console(stderr=True)
+    if not waiting.is_terminal:
+        yield lambda _: None
+        return
+    with waiting.status("") as status:
+
+        def tell(number: int) -> None:
+            if number % TOLD_EVERY == 0:
+                status.update(f"{number} …")
+
+        yield tell
 
 
 def cell(value: Any) -> str:

@@ -192,7 +192,8 @@ class Beat(CeleryBeat):  # type: ignore[misc]
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.quiet = self.quiet or logs.in_json()
+        if logs.in_json():
+            self.quiet = True
 
     def install_sync_handler(self, service: _StoppableService) -> None:
         """SIGTERM and SIGINT end the wait, not the transaction."""

@@ -9,7 +9,7 @@ from typing import Any
 from app.scheduling.messages import BrokerUnavailable
 
 OPEN_FIRST = 1.0
-OPEN_LONGEST = 5.0
+OPEN_LONGEST = 2.0
 
 
 class Breaker:
@@ -27,7 +27,7 @@ class Breaker:
             raise BrokerUnavailable(f"not tried again yet after {self._cause}")
 
     def failed(self, cause: str) -> None:
-        """Open for 1 s, and for twice as long after each further failure, up to 5 s."""
+        """Open for 1 s, and for twice as long after each further failure, up to 2 s."""
         self._cause = cause
         self._pause = min(OPEN_LONGEST, self._pause * 2) if self._pause else OPEN_FIRST
         self._open_until = self._clock() + self._pause

@@ -12,7 +12,7 @@ from app.worker import bookkeeping, counters, outcomes, registration
 from app.worker.transport import NONSENSE
 
 FIRST_RETRY = 0.5
-LONGEST_RETRY = 3.0
+LONGEST_RETRY = 1.5
 
 
 def _ensure(connect: Any, *args: Any, callback: Any, **intervals: Any) -> Any:

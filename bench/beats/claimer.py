@@ -3,24 +3,12 @@
 import json
 import sys
 import time
-from collections.abc import Sequence
 
 from app.db import sync_engine, sync_sessions
 from app.scheduling.dispatch import Dispatcher
-from app.scheduling.messages import RunMessage, Survey
 from app.settings import get_settings
 from app.worker import app
-
-
-class Silence:
-    """A publisher that sends nothing."""
-
-    def publish(self, messages: Sequence[RunMessage]) -> None:
-        """Nothing."""
-
-    def survey(self) -> Survey:
-        """Nothing is lost."""
-        return Survey({}, "silence")
+from bench.beats.silence import Silence
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from app.db import sync_engine, sync_sessions
+from bench.soak.page import write
 from support.ledger import Ledger
 from support.processes import Processes
 from support.servers import running_servers, settings_for
@@ -36,8 +37,6 @@ def main() -> int:
     seed = int(os.environ.get("UPBEAT_TEST_SEED", random.randrange(2**32)))
     FOLDER.mkdir(parents=True, exist_ok=True)
     print(f"seed {seed}, {chosen.minutes:g} minutes", flush=True)
-    from bench.soak.page import write
-
     outcome = _run(seed, chosen)
     told = "\n".join(outcome.lines())
     print(told)

@@ -21,7 +21,7 @@ from sqlalchemy import text
 
 from app.db import sync_engine, sync_sessions
 from app.scheduling.ids import new_id
-from app.scheduling.messages import RunMessage
+from app.scheduling.messages import Kind, RunMessage
 from app.worker.publisher import CeleryPublisher
 from bench.contestants import PEER_PYTHON, ROOT, Ended, process_clock
 from bench.workers import places
@@ -130,7 +130,7 @@ def ours(servers: Servers, folder: Path, *options: str, **environment: str) -> I
         with sessions.begin() as session:
             session.execute(INSERT, {"task": task, "ids": ids})
         look.execute("VACUUM ANALYZE celery_task_runs")
-        publisher.publish([RunMessage(run_id, task, places.STAGED) for run_id in ids])
+        publisher.publish([RunMessage(run_id, Kind(task, places.STAGED)) for run_id in ids])
 
     def missing(_: int) -> int:
         return _number(look, OPEN)

@@ -12,7 +12,7 @@ import pytest
 
 from app.cli.embedded import find_postgres
 from app.settings import Settings
-from support import pages
+from support import forking, pages
 from support.api import client_of
 from support.processes import ROOT
 from support.servers import Database
@@ -22,6 +22,7 @@ from support.terminal import all_match
 pytestmark = pytest.mark.slow
 
 DOCS = pages.written(ROOT / "docs")
+PATHS = os.pathsep.join(str(ROOT / each) for each in (".", "tests", "sdk/src"))
 BLOCKS = {name: pages.blocks(text) for name, text in DOCS.items()}
 RUN = {name: found for name, found in BLOCKS.items() if any(each.kind in pages.RUN for each in found)}
 
@@ -31,19 +32,24 @@ def environment(
     shared_stack: Stack, settings: Settings, database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
     """That of somebody who has set it up as the first page says."""
-    worker, _ = shared_stack.worker("-c", "4", wait=False), shared_stack.beat(wait=False)
+    worker, _ = shared_stack.worker("-P", "threads", wait=False), shared_stack.beat(wait=False)
     api = shared_stack.api()
     with client_of(api.url, settings) as client:
         token = client.post("/api/v1/api-keys", json={"name": "docs", "scopes": ["admin"]}).json()["secret"]
     programs = tmp_path_factory.mktemp("programs")
-    for name, arguments in (("upbeat", "-m app.cli"), ("python", ""), ("celery", "-m celery")):
-        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
-        (programs / name).chmod(0o755)
+    (programs / "python").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    (programs / "python").chmod(0o755)
+    forking.write_client(programs / "upbeat", programs / "s")
+    command = [sys.executable, "-m", "support.forking", str(programs / "s")]
+    loaded = shared_stack.processes.start(
+        "command", command, shared_stack.environment | {"PYTHONPATH": PATHS}
+    )
     path = (str(programs), str(find_postgres()), os.environ["PATH"])
     worker.wait_for_output(" ready.", 40)
+    loaded.wait_for_output(forking.READY, 40)
     return shared_stack.environment | {
         "PATH": os.pathsep.join(path),
-        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"), str(ROOT / "sdk" / "src"))),
+        "PYTHONPATH": PATHS,
         "UPBEAT_URL": api.url,
         "UPBEAT_TOKEN": token,
         "UPBEAT_PORT": api.url.rpartition(":")[2],
@@ -82,6 +88,7 @@ def test_the_doctors_checks_are_all_explained(environment: dict[str, str], tmp_p
     checks = {
         re.sub(r"(worker of|canary to) \w+", r"\1 QUEUE", each["check"]) for each in json.loads(done.stdout)
     }
-    explained = set(re.findall(r"`([^`]+)`", DOCS["troubleshooting.md"]))
+    rows = [line.split("|")[1] for line in DOCS["troubleshooting.md"].splitlines() if line.startswith("| `")]
+    explained = set(re.findall(r"`([^`]+)`", " ".join(rows)))
     assert checks - explained == set()
     assert len(checks) > 12

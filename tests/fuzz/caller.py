@@ -36,7 +36,7 @@ class Caller:
     def from_environment(cls) -> "Caller":
         """As `environment` says it."""
         names = (*NAMES, "key")
-        return cls(**{name: os.environ[_variable(name)] for name in names if _variable(name) in os.environ})  # type: ignore[arg-type]
+        return cls(**{name: os.environ[_variable(name)] for name in names if _variable(name) in os.environ})
 
     @property
     def environment(self) -> Mapping[str, str]:

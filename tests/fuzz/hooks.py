@@ -16,22 +16,22 @@ from schemathesis import AuthContext, Case, HookContext, Response
 from fuzz.caller import ENDS_SESSIONS, Caller
 
 _caller = Caller.from_environment()
-_ledger = Path(os.environ["UPBEAT_TEST_FUZZ_LEDGER"]).open("a")
+_ledger = Path(os.environ["UPBEAT_TEST_FUZZ_LEDGER"])
 
 
 @schemathesis.auth(refresh_interval=None)
 class Bearer:
     """The caller's token; what ends sessions is called with one that nobody else needs."""
 
-    def get(self, case: Case, context: AuthContext) -> str:
+    def get(self, case: Case[Any], context: AuthContext) -> str:
         return _caller.token_for(str(case.operation.definition.raw["operationId"]))
 
-    def set(self, case: Case, data: str, context: AuthContext) -> None:
+    def set(self, case: Case[Any], data: str, context: AuthContext) -> None:
         case.headers["Authorization"] = f"Bearer {data}"
 
 
 @schemathesis.hook
-def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> None:
+def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None:
     """Nobody changes or removes those who call: everything after would only show that they are gone."""
     for name in ("user_id", "key_id"):
         if case.path_parameters and case.path_parameters.get(name) in _caller.protected:
@@ -39,7 +39,7 @@ def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> Non
 
 
 @schemathesis.hook
-def after_call(context: HookContext, case: Case, response: Response) -> None:
+def after_call(context: HookContext, case: Case[Any], response: Response) -> None:
     """Note what was answered to a change."""
     if response.request.method == "GET":
         return
@@ -56,5 +56,5 @@ def after_call(context: HookContext, case: Case, response: Response) -> None:
             "location": location,
             "body": response.json() if response.content else None,
         }
-        _ledger.write(json.dumps(line) + "\n")
-        _ledger.flush()
+        with _ledger.open("a") as file:
+            file.write(json.dumps(line) + "\n")

@@ -44,9 +44,8 @@ def standing(ledger: list[Written]) -> dict[str, Any]:
     for each in ledger:
         if each.location is not None:
             found[each.location] = each.body
-        elif each.method == "DELETE":
-            gone = each.operation.startswith("delete_")
-            found[each.path] = None if gone else found.get(each.path)
+        elif each.method == "DELETE" and each.operation.startswith("delete_"):
+            found[each.path] = None
         elif each.method in ("PATCH", "PUT") and each.path in found:
             found[each.path] = each.body
     return found

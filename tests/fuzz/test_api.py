@@ -60,8 +60,8 @@ def make_callers(admin: httpx.Client, database: Database) -> list[Caller]:
     me = admin.get("/api/v1/auth/me").raise_for_status().json()["id"]
     keep = ",".join([me, key["id"], *(each for pair in users.values() for each in pair)])
     return [
-        Caller(kind, database.url, *users[kind], keep, key["secret"] if kind == KEY else None)
-        for kind in KINDS
+        Caller(kind, database.url, user, spare, keep, key["secret"] if kind == KEY else None)
+        for kind, (user, spare) in users.items()
     ]
 
 

@@ -4,21 +4,26 @@ The cells are generated from the guards that routes declare (`app.api.guards`) a
 A route without a guard is closed, and is named here.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
+from sqlalchemy import text
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as AsgiScope
 
 from app.api.dependencies import authorize
-from app.api.guards import Guard, guard_of
+from app.api.guards import Guard, guard_of, resource_in
 from app.api.routing import resource_router
 from app.modules.auth import service
-from app.modules.auth.service import Role
-from app.settings import Settings
+from app.modules.auth.service import LEVELS, Role, Scope
+from app.settings import RateSettings, Settings
 from support.api import connect, connected, log_in, serving
 from support.people import PASSWORD, cheap_passwords
 
@@ -50,12 +55,39 @@ class Route:
         return f"{self.method} {self.path}"
 
 
+class Beginnings:
+    """ASGI: of a stream only its beginning is sent, for an endless one would not let this client go on."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def sent(message: Message) -> None:
+            nonlocal begun
+            await send(message)
+            if message["type"] == "http.response.start":
+                begun = (
+                    Headers(raw=message["headers"]).get("Content-Type", "").startswith("text/event-stream")
+                )
+                if begun:
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
+                    raise ConnectionResetError
+
+        try:
+            await self.app(scope, receive, sent)
+        except Exception:
+            if not begun:
+                raise
+
+
 @pytest.fixture(scope="module")
 async def api(settings: Settings) -> AsyncIterator[FastAPI]:
-    # Each route is tried without a valid credential, more often than one address may in a minute.
-    rate = settings.rate.model_copy(update={"refused": "3000/minute"})
+    without_limits = settings.model_copy(update={"rate": RateSettings(limit="", refused="")})
     with cheap_passwords():
-        async with serving(settings.model_copy(update={"rate": rate})) as app:
+        async with serving(without_limits) as app:
+            app.add_middleware(Beginnings)
             yield app
 
 
@@ -93,12 +125,17 @@ def address(route: Route, identifier: str = NOBODY) -> str:
     return "/".join(parts)
 
 
-async def call(client: httpx.AsyncClient, route: Route, identifier: str = NOBODY) -> httpx.Response:
+async def call(
+    client: httpx.AsyncClient,
+    route: Route,
+    identifier: str = NOBODY,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> httpx.Response:
     """With a body that is read by no route before the caller is known, and does no harm after."""
     # The last one is no place in a stream: what is followed without an end is refused, too.
-    headers = {"If-Match": '"0"', "Idempotency-Key": "not used", "Last-Event-ID": "x"}
+    sent = {"If-Match": '"0"', "Idempotency-Key": "not used", "Last-Event-ID": "x", **headers}
     body = None if route.method == "GET" else {"no_such_field": True}
-    return await client.request(route.method, address(route, identifier), json=body, headers=headers)
+    return await client.request(route.method, address(route, identifier), json=body, headers=sent)
 
 
 async def test_every_route_declares_its_guard(api: FastAPI) -> None:
@@ -162,6 +199,61 @@ async def test_a_forged_token_opens_nothing(api: FastAPI) -> None:
                     assert (route.title, answer.status_code) == (route.title, 401)
 
 
+@pytest.fixture(scope="module")
+async def invalid(api: FastAPI, clients: dict[str, httpx.AsyncClient]) -> dict[str, str]:
+    """Credentials of an administrator that were good once, by what became of them."""
+    sessions = api.state.services.sessions
+    admin = clients["admin"]
+
+    async def key(name: str) -> dict[str, Any]:
+        answer = await admin.post("/api/v1/api-keys", json={"name": name, "scopes": ["admin"]})
+        return answer.json()  # type: ignore[no-any-return]
+
+    expired, revoked = await key("expired"), await key("revoked")
+    await admin.delete(f"/api/v1/api-keys/{revoked['id']}")
+    for name in ("late", "away"):
+        await service.create_user(sessions, username=name, password=PASSWORD, role="admin")
+    found = {
+        "expired key": expired["secret"],
+        "revoked key": revoked["secret"],
+        "expired session": await log_in(api, "late", PASSWORD),
+        "session of a deactivated user": await log_in(api, "away", PASSWORD),
+    }
+    async with sessions.begin() as session:
+        for statement in (
+            "UPDATE api_keys SET expires_at = clock_timestamp() - interval '1 second' WHERE name = 'expired'",
+            "UPDATE user_sessions s SET expires_at = clock_timestamp() FROM users u WHERE u.id = s.user_id AND username = 'late'",
+            "UPDATE users SET active = false WHERE username = 'away'",
+        ):
+            await session.execute(text(statement))
+    return found
+
+
+async def test_what_was_a_credential_opens_nothing(api: FastAPI, invalid: dict[str, str]) -> None:
+    for what, token in invalid.items():
+        async with connect(api, token) as client:
+            for route in routes(api):
+                if (route.method, route.path) not in OPEN:
+                    assert (what, route.title, (await call(client, route)).status_code) == (
+                        what,
+                        route.title,
+                        401,
+                    )
+
+
+async def test_a_cookie_alone_changes_nothing(api: FastAPI, clients: dict[str, httpx.AsyncClient]) -> None:
+    """What reads is served; what changes is refused without the CSRF token, and by another site's page with it."""
+    async with connect(api) as browser:
+        answer = await browser.post("/api/v1/auth/browser", data={"username": "admin", "password": PASSWORD})
+        csrf = {"X-CSRF-Token": answer.json()["csrf_token"], "Sec-Fetch-Site": "cross-site"}
+        for route in routes(api):
+            if (route.method, route.path) in OPEN:
+                continue
+            for headers in ({}, csrf):
+                got = await call(browser, route, headers=headers)
+                assert (route.title, got.status_code == 403) == (route.title, route.method != "GET"), got.text
+
+
 async def test_sessions_end_at_what_ends_them(api: FastAPI, clients: dict[str, httpx.AsyncClient]) -> None:
     ending = [route for route in routes(api) if route.name in ENDS_SESSION]
     assert len(ending) == len(ENDS_SESSION)
@@ -213,33 +305,65 @@ async def test_lists_of_others_are_for_administrators(
     assert {item["id"] for item in own} <= {item["id"] for item in everybody}
 
 
-@pytest.mark.parametrize(
-    ("scopes", "opens", "closes"),
-    [
-        (["read"], ["GET /api/v1/runs"], ["POST /api/v1/scheduled-tasks", "GET /api/v1/users"]),
-        (["operate"], ["GET /api/v1/runs", "POST /api/v1/scheduled-tasks"], ["POST /api/v1/users"]),
-        (["admin"], ["POST /api/v1/users", "GET /api/v1/audit"], ["GET /api/v1/api-keys"]),
-        (["runs:read"], ["GET /api/v1/runs"], ["GET /api/v1/tasks", "GET /api/v1/audit"]),
-        (["tasks:operate"], ["POST /api/v1/tasks/{name}/runs"], ["GET /api/v1/runs"]),
-    ],
-)
-async def test_scopes_narrow_what_a_key_may_do(
-    api: FastAPI,
-    clients: dict[str, httpx.AsyncClient],
-    scopes: list[str],
-    opens: list[str],
-    closes: list[str],
+def resources(app: FastAPI) -> list[str]:
+    """What a scope may name."""
+    return sorted({resource_in(route.path) for route in routes(app) if route.path.startswith("/api/v1/")})
+
+
+async def test_scopes_narrow_what_a_key_may_do(api: FastAPI, clients: dict[str, httpx.AsyncClient]) -> None:
+    """Of an administrator's key: each level of everything and of each resource, against every route."""
+    wrong, cells = [], 0
+    for scope in (*LEVELS, *(f"{name}:{level}" for name in resources(api) for level in LEVELS)):
+        answer = await clients["admin"].post("/api/v1/api-keys", json={"name": scope, "scopes": [scope]})
+        assert answer.status_code == 201, answer.text
+        async with connect(api, answer.json()["secret"]) as key:
+            assert (await key.get("/api/v1/auth/me")).json()["means"] == "api_key"
+            for route in routes(api):
+                guard = route.guard
+                if guard is None or guard.role is None or not worth_asking(scope, route):
+                    continue
+                cells += 1
+                opened = (await call(key, route)).status_code not in REFUSED
+                if opened is not opens(Scope.parse(scope), guard, resource_in(route.path)):
+                    wrong.append(f"{route.title} with {scope}: {'open' if opened else 'closed'}")
+    assert wrong == []
+    assert cells > 1000
+
+
+def opens(scope: Scope, guard: Guard, resource: str) -> bool:
+    """What the declaration says of an administrator's key with this scope."""
+    if guard.interactive:
+        return False
+    return not guard.scoped or (guard.role is not None and scope.covers(guard.role, resource))
+
+
+def worth_asking(scope: str, route: Route) -> bool:
+    """Of the lower levels of one resource, the routes of others say nothing that its highest does not."""
+    resource, _, level = scope.rpartition(":")
+    return not resource or level == "admin" or resource == resource_in(route.path)
+
+
+@pytest.mark.parametrize("role", ["viewer", "operator"])
+async def test_a_key_may_not_do_more_than_its_user(
+    api: FastAPI, clients: dict[str, httpx.AsyncClient], role: str
 ) -> None:
-    """Of an administrator's key."""
-    answer = await clients["admin"].post("/api/v1/api-keys", json={"name": "narrow", "scopes": scopes})
-    assert answer.status_code == 201, answer.text
-    by_title = {route.title: route for route in routes(api)}
-    async with connect(api, answer.json()["secret"]) as key:
-        assert (await key.get("/api/v1/auth/me")).json()["means"] == "api_key"
-        for title in opens:
-            assert (title, (await call(key, by_title[title])).status_code in REFUSED) == (title, False)
-        for title in closes:
-            assert (title, (await call(key, by_title[title])).status_code) == (title, 403)
+    """A wider scope is refused at once, and does not help either when its user was demoted since."""
+    for level, needed in LEVELS.items():
+        answer = await clients[role].post("/api/v1/api-keys", json={"name": "wide", "scopes": [level]})
+        assert (level, answer.status_code) == (level, 201 if Role(role).includes(needed) else 422)
+    name = f"demoted to {role}"
+    made = await service.create_user(
+        api.state.services.sessions, username=name, password=PASSWORD, role="admin"
+    )
+    async with connect(api, await log_in(api, name, PASSWORD)) as owner:
+        key = (await owner.post("/api/v1/api-keys", json={"name": "k", "scopes": ["admin"]})).json()["secret"]
+    demoted = await clients["admin"].patch(
+        f"/api/v1/users/{made.id}", json={"role": role}, headers={"If-Match": "*"}
+    )
+    assert demoted.status_code == 200, demoted.text
+    async with connect(api, key) as program:
         for route in routes(api):
-            if route.guard is not None and route.guard.interactive:
-                assert (route.title, (await call(key, route)).status_code) == (route.title, 403)
+            if route.guard is not None and route.guard.role is not None:
+                expected = not route.guard.interactive and allowed(route.guard, role)
+                got = (await call(program, route)).status_code
+                assert (route.title, got not in REFUSED) == (route.title, expected)

@@ -196,3 +196,12 @@ def test_without_a_key_and_without_a_service(terminal: Terminal, monkeypatch: py
     assert "upbeat start api" in terminal.refused("workers")
     monkeypatch.undo()
     get_settings.cache_clear()
+
+
+def test_a_list_is_cut_or_whole(terminal: Terminal) -> None:
+    for number in range(3):
+        terminal.type("schedules", "create", f"walked {number}", TASK, "--every", "1d", "--disabled")
+    assert len(terminal.json("schedules", "list", "--search", "walked", "--limit", "2")) == 2
+    assert len(terminal.json("schedules", "list", "--search", "walked", "--limit", "2", "--all")) == 3
+    assert len(terminal.json("runs", "list", "--limit", "1")) == 1
+    assert len(terminal.json("runs", "list", "--limit", "1", "--all")) > 1

@@ -81,6 +81,32 @@ async def test_no_spelling_reaches_loopback(peer: Peer, spelling: str) -> None:
     assert peer.requests == []
 
 
+LINK_LOCAL = [
+    "169.254.169.254",
+    "169.254.43518",
+    "169.16689662",
+    "2852039166",
+    "0xa9fea9fe",
+    "0xa9.0xfe.0xa9.0xfe",
+    "0251.0376.0251.0376",
+    "025177524776",
+    "169。254。169。254",
+    "[::ffff:169.254.169.254]",
+    "[::ffff:a9fe:a9fe]",
+    "[64:ff9b::a9fe:a9fe]",
+    "[2002:a9fe:a9fe::]",
+    "[fe80::1]",
+    "[fd00:ec2::254]",
+]
+
+
+@pytest.mark.parametrize("spelling", LINK_LOCAL)
+async def test_no_spelling_reaches_the_metadata_of_a_cloud(spelling: str) -> None:
+    """Refused for its address, and not because nobody answers there on this machine."""
+    with pytest.raises((OutboundRefused, httpx.InvalidURL)):
+        await _get(OutboundPolicy(), f"http://{spelling}/latest/meta-data/")
+
+
 @pytest.mark.parametrize("spelling", ["127.0.0.1", "2130706433", "0x7f.1", "0177.1", "localhost", "0.0.0.0"])
 async def test_these_spellings_would_reach_it(peer: Peer, spelling: str) -> None:
     """What the test above refuses is a danger indeed."""

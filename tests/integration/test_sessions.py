@@ -13,6 +13,7 @@ from sqlalchemy import text
 from app.settings import AuthSettings, DeploymentSettings, Settings
 from support.api import connect, log_in, serving
 from support.people import PASSWORD, cheap_passwords, person, token_of
+from support.polling import eventually_async
 
 LOGIN = "/api/v1/auth/login"
 BROWSER = "/api/v1/auth/browser"
@@ -268,3 +269,23 @@ async def test_logging_out_everywhere(api: FastAPI) -> None:
     for token in tokens:
         async with connect(api, token) as client:
             assert (await client.get(ME)).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "change", ["password_hash = 'another one'", "active = false"], ids=["new password", "deactivated"]
+)
+async def test_a_login_that_a_change_of_the_user_overtakes_is_refused(api: FastAPI, change: str) -> None:
+    """The password was right when it was read; the session would outlive the change that ends all sessions."""
+    name = await person(api)
+
+    async def waits() -> bool:
+        found = await sql(api, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        return bool(found.scalar_one() == 1)
+
+    async with api.state.services.sessions.begin() as session:
+        await session.execute(text(f"UPDATE users SET {change} WHERE username = :name"), {"name": name})
+        overtaken = asyncio.create_task(attempt(api, name, PASSWORD))
+        await eventually_async(waits, 10, "the login waits for the user's row")
+    assert (await overtaken).status_code == 401
+    left = "SELECT count(*) FROM user_sessions s JOIN users u ON u.id = s.user_id WHERE u.username = :name"
+    assert (await sql(api, left, name=name)).scalar_one() == 0

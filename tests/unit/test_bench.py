@@ -1,11 +1,12 @@
 """What a benchmark prints, and the quantiles in it."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from bench import report
+from bench import page, report
 from bench.figures import quantile, weighted_quantile
 from bench.report import Figure
 
@@ -51,3 +52,29 @@ def test_quantiles_are_values_that_were_measured() -> None:
 def test_weighted_quantiles_count_each_message() -> None:
     curve = [(0.3, 1), (0.1, 98), (0.2, 1)]
     assert [weighted_quantile(curve, share) for share in (0.5, 0.98, 0.99, 1.0)] == [0.1, 0.1, 0.2, 0.3]
+
+
+def _lines() -> list[str]:
+    made = [
+        report.line("engine", "burst", 1000, 5.0, "fires/s", peer="slow", peer_value=1.0),
+        report.line(
+            "engine", "burst", 1000, 10.0, "fires/s", peer="slow", peer_value=4.0, rounds=[9, 10, 11]
+        ),
+        report.line("engine", "startup", 1000, 0.5, "s", peer="slow", peer_value=1.0),
+        report.line("engine", "two-beats", 1000, 100, "messages", peer="slow", peer_value=200),
+        report.line("api", "enqueue", 64, 300.0, "requests/s"),
+    ]
+    return [json.dumps(each) for each in made]
+
+
+def test_the_page_has_the_newest_line_of_each_measure_and_its_advantage(tmp_path: Path) -> None:
+    lines = page.newest(_lines())
+    assert [page.advantage(line) for line in lines] == [2.5, 2.0, None, None]
+    told = page.page(lines, ["two cores"], datetime(2026, 3, 1, tzinfo=UTC))
+    assert "| **2.5** | burst | 1,000 | 10 | slow | 4 | fires/s | 3 from 9 to 11 |" in told
+    assert "|  | enqueue | 64 | 300 |  |  | requests/s |  |" in told
+    assert "benchmarks-engine.svg" in told
+    assert "benchmarks-api.svg" not in told
+    assert page.plot(lines, "engine", tmp_path / "plot.svg")
+    assert (tmp_path / "plot.svg").read_text().startswith("<?xml")
+    assert not page.plot(lines, "api", tmp_path / "none.svg")

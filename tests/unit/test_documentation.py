@@ -31,6 +31,8 @@ def test_the_site_is_built_and_no_link_is_broken(made: dict[str, str], tmp_path:
         file = tmp_path / "build" / "docs" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
+    for image in (ROOT / "docs").glob("*.svg"):
+        shutil.copy(image, tmp_path / "build" / "docs")
     shutil.copy(ROOT / "zensical.toml", tmp_path)
     build = [str(Path(sys.executable).parent / "zensical"), "build", "--strict"]
     done = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -106,7 +108,7 @@ def compose_knows(words: list[str]) -> bool:
 
 
 def test_the_reference_has_every_verb_variable_and_method(made: dict[str, str]) -> None:
-    assert len(command.verbs()) > 40
+    assert len(command.verbs()) > 35
     assert {"upbeat start", "upbeat schedules create", "upbeat users create"} <= command.verbs()
     assert {
         "DATABASE_URL",
@@ -120,4 +122,4 @@ def test_the_reference_has_every_verb_variable_and_method(made: dict[str, str]) 
     assert "### `client.runs.list`" in made["reference/sdk.md"]
     assert "`POST /api/v1/scheduled-tasks`: operator" in made["reference/api.md"]
     assert "`catchup_window`" in made["reference/reasons.md"]
-    assert command_line.info.help in made["reference/cli.md"]
+    assert str(command_line.info.help) in made["reference/cli.md"]

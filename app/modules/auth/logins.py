@@ -28,6 +28,7 @@ Sessions = async_sessionmaker[AsyncSession]
 
 TOKEN_BYTES: Final = 32
 LONGEST_AGENT: Final = 300
+WRONG: Final = "The username or the password is wrong."
 _NOW = func.clock_timestamp()
 
 
@@ -87,17 +88,21 @@ async def login(
     fits, newer = await verify_password(password, user.password_hash if user else None)
     if user is None or not fits:
         await audit.record_apart(sessions, _entry(user, username, place, "refused"))
-        raise Unauthenticated("The username or the password is wrong.")
+        raise Unauthenticated(WRONG)
     made = _new_row(user, rules, place, browser=browser)
     async with sessions.begin() as session:
         await throttle.forgive(session)
         changed: dict[str, Any] = {"last_login_at": _NOW} | ({"password_hash": newer} if newer else {})
-        await session.execute(
+        still = await session.scalar(
             update(User)
-            .where(User.id == user.id, User.password_hash == user.password_hash)
+            .where(User.id == user.id, User.password_hash == user.password_hash, User.active)
             .values(**changed)
+            .returning(User.id)
             .execution_options(synchronize_session=False)
         )
+        if still is None:
+            # Changed while the hash was computed: whoever did so has ended the sessions, and would not see this one.
+            raise Unauthenticated(WRONG)
         session.add(made.row)
         await session.flush()
         await session.refresh(made.row, ["expires_at"])

@@ -137,11 +137,11 @@ def _rewritten(field: Field, change: Callable[[list[bytes]], list[bytes]]) -> bo
     """Of the fullest queue, if there is one with messages."""
     with field.broker() as client:
         queue = max(QUEUES, key=client.llen)
-        messages = client.lrange(queue, 0, -1)
+        messages: list[bytes] = client.lrange(queue, 0, -1)  # type: ignore[assignment]
         if not messages:
             return False
         for message in messages:
-            client.lrem(queue, 1, message)
+            client.lrem(queue, 1, message)  # type: ignore[arg-type]
         if left := change(messages):
             client.rpush(queue, *left)
     return True

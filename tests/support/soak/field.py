@@ -19,10 +19,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from support.clock import ShiftedClock
 from support.polling import eventually
+from support.processes import Process
 from support.proxy import Mode, Proxy
 from support.servers import Servers
 from support.soak.members import VETERAN_QUEUES, Member, cabled
-from support.stack import BOOT, Stack
+from support.stack import BOOT, Api, Stack
 from support.trial import Trial
 
 AGAIN = 0.5
@@ -146,7 +147,7 @@ class Field:
         return psycopg.connect(self.trial.url, connect_timeout=3, options="-c statement_timeout=3000")
 
     @contextmanager
-    def broker(self) -> Iterator["redis.Redis[bytes]"]:
+    def broker(self) -> Iterator[redis.Redis]:
         with redis.Redis.from_url(self.trial.redis_url, socket_timeout=3, socket_connect_timeout=3) as client:
             yield client
 
@@ -178,7 +179,7 @@ def running_field(
     """Three beats, three workers and two services, or with ``small`` two, two and one."""
     clock = ShiftedClock(trial.url)
     made = Field(stack, servers, trial, clock, random.Random(seed))
-    places: list[tuple[str, str, bool, Callable[..., object]]] = [
+    places: list[tuple[str, str, bool, Callable[..., Process | Api]]] = [
         ("beat-a", "beat", True, stack.beat),
         ("worker-a", "worker", True, partial(stack.worker, *VETERAN)),
         ("api-a", "api", True, stack.api),
@@ -207,5 +208,5 @@ def running_field(
         made.calm()
 
 
-def _started(start: Callable[..., object], env: dict[str, str]) -> object:
+def _started(start: Callable[..., Process | Api], env: dict[str, str]) -> Process | Api:
     return start(wait=False, env=env)

@@ -97,7 +97,7 @@ def _settled(subject: Field, but: str = FAULTY) -> bool:
         with psycopg.connect(subject.trial.url) as connection:
             (left,) = connection.execute(OPEN, [but]).fetchone() or (1,)
         with redis.Redis.from_url(subject.trial.redis_url) as client:
-            return left == 0 and sum(client.llen(queue) for queue in QUEUES) == 0
+            return bool(left == 0 and sum(client.llen(queue) for queue in QUEUES) == 0)
     except (psycopg.Error, RedisError):
         return False
 

@@ -34,7 +34,7 @@ WHERE origin = 'api' AND task = 'support.instant' GROUP BY 1 HAVING count(*) > 1
 class Load:
     """A client that asks ``rate`` times a second, and repeats what was not answered under the same key."""
 
-    field: Field
+    subject: Field
     rate: float
     promised: set[str] = field(default_factory=set)
     answers: Counter[str] = field(default_factory=Counter)
@@ -54,7 +54,7 @@ class Load:
 
     def doubled(self) -> list[str]:
         """The keys under which more than one run was made."""
-        with psycopg.connect(self.field.trial.url) as connection:
+        with psycopg.connect(self.subject.trial.url) as connection:
             return [str(key) for (key,) in connection.execute(DOUBLED)]
 
     def _run(self, stop: threading.Event, chance: random.Random) -> None:
@@ -63,7 +63,7 @@ class Load:
             key, task, body = again or _request(chance)
             again = (key, task, body)
             began = time.monotonic()
-            answer = self.field.ask(
+            answer = self.subject.ask(
                 "POST", f"/api/v1/tasks/{task}/runs", json=body, headers={"Idempotency-Key": key}
             )
             self.latencies.append(time.monotonic() - began)

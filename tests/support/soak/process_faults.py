@@ -111,7 +111,7 @@ def worker_frozen_past_its_lease(field: Field) -> bool:
     if member is None:
         return False
     member.process.freeze()
-    lease = float(member.environment.get("UPBEAT_WORKER_LEASE", "30"))
+    lease = float(field.stack.environment.get("UPBEAT_WORKER_LEASE", "30"))
     field.later(1.3 * lease, member.process.thaw)
     return True
 

@@ -38,11 +38,11 @@ class Outcome:
     def lines(self) -> list[str]:
         """For people."""
         done = sorted(self.counts.items(), key=lambda each: -each[1])
-        ended = dict(self.storm.field.ended_by_themselves)
+        ended = dict(self.storm.subject.ended_by_themselves)
         return [
             f"seed {self.seed}: {sum(self.counts.values())} injections of {sum(map(bool, self.counts.values()))} kinds",
             *(f"  {number:4} × {name}" for name, number in done),
-            f"processes on hosts with a wrong clock: {self.storm.field.skewed}; ended by themselves: {ended or 'none'}",
+            f"processes on hosts with a wrong clock: {self.storm.subject.skewed}; ended by themselves: {ended or 'none'}",
             f"requests: {dict(self.load.answers)}; {len(self.load.promised)} runs promised",
             *self.verdict.lines(),
         ]

@@ -27,7 +27,7 @@ class Injection:
 class Storm:
     """``pause`` is the mean time in seconds between two injections."""
 
-    field: Field
+    subject: Field
     kinds: dict[str, Kind]
     pause: float
     told: Callable[[Injection], None] = lambda injection: None
@@ -41,7 +41,7 @@ class Storm:
         target = math.inf if injections is None else len(self.done) + injections
         while time.monotonic() < end and len(self.done) < target:
             self._one()
-            self._wait(self.field.chance.expovariate(1 / self.pause))
+            self._wait(min(self.subject.chance.expovariate(1 / self.pause), end - time.monotonic()))
 
     def counts(self) -> dict[str, int]:
         """How often each kind was done."""
@@ -53,14 +53,14 @@ class Storm:
         # What has been done least, for its weight, is due; chance decides among the nearest.
         names = [name for name in self.kinds if self.missed[name] < MISSED_OFTEN or counts[name]]
         ages = {
-            name: (counts[name] + self.missed[name] / 3 + self.field.chance.random())
+            name: (counts[name] + self.missed[name] / 3 + self.subject.chance.random())
             / self.kinds[name].weight
             for name in names
         }
         name = min(ages, key=ages.__getitem__)
         at = time.monotonic() - self.began
         try:
-            happened = self.kinds[name].inject(self.field)
+            happened = self.kinds[name].inject(self.subject)
         except AWAY:
             happened = False
         if happened:
@@ -72,8 +72,8 @@ class Storm:
     def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while True:
-            self.field.undo_due()
-            self.field.mend()
+            self.subject.undo_due()
+            self.subject.mend()
             if time.monotonic() >= end:
                 return
             time.sleep(min(STEP, max(0.0, end - time.monotonic())))

@@ -3,6 +3,7 @@
 import json
 import socket
 from contextlib import suppress
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
@@ -29,7 +30,7 @@ def edited(field: Field) -> bool:
 @kind("a schedule comes and goes", 1.0)
 def short_lived(field: Field) -> bool:
     before = len(field.trial.schedules)
-    field.trial.create(soon(field.chance.uniform(-0.2, 0.5)) | {"run_if_past": True})
+    field.trial.create(_about(field.chance.uniform(-0.2, 0.5)))
     made = field.trial.schedules.pop(before)
 
     def delete() -> None:
@@ -43,7 +44,7 @@ def short_lived(field: Field) -> bool:
 @kind("many schedules are due at once", 0.5)
 def crowd(field: Field) -> bool:
     before = len(field.trial.schedules)
-    field.trial.create(soon(1), count=field.chance.randint(20, 60), task_name="crowd")
+    field.trial.create(_about(1), count=field.chance.randint(20, 60), task_name="crowd")
     del field.trial.schedules[before:]
     return True
 
@@ -73,9 +74,14 @@ def failing(field: Field) -> bool:
     return _once(field, "support.fail", task_extra_config={"max_attempts": 3, "retry_base": 0.2})
 
 
-def _once(field: Field, task: str, **body: object) -> bool:
+def _about(seconds: float) -> dict[str, Any]:
+    """A tick in that time, or at once where the database's clock is ahead."""
+    return soon(seconds) | {"run_if_past": True}
+
+
+def _once(field: Field, task: str, **body: Any) -> bool:
     before = len(field.trial.schedules)
-    field.trial.create(soon(0.2), task, **body)
+    field.trial.create(_about(0.2), task, **body)
     del field.trial.schedules[before:]
     return True
 

@@ -45,7 +45,7 @@ class Sample:
 class Watch:
     """Looks every ``every`` seconds, and keeps what it saw in ``file``, one JSON object a line."""
 
-    field: Field
+    subject: Field
     file: Path
     every: float = 2.0
     samples: list[Sample] = field(default_factory=list)
@@ -74,19 +74,19 @@ class Watch:
     def _look(self, at: float) -> Sample:
         row: tuple[float | None, float | None, int | None, int | None] = (None, None, None, None)
         messages = None
-        with suppress(psycopg.Error), self.field.database() as connection:
+        with suppress(psycopg.Error), self.subject.database() as connection:
             now = connection.execute("SELECT pg_catalog.clock_timestamp()").fetchone()
             assert now is not None
             since = id_at(now[0] - timedelta(seconds=LOOK_BACK))
             row = connection.execute(QUERY, [since]).fetchone() or row
-        with suppress(redis.RedisError, OSError), self.field.broker() as client:
+        with suppress(redis.RedisError, OSError), self.subject.broker() as client:
             messages = sum(client.llen(queue) for queue in QUEUES)
         return Sample(round(at, 2), *row, messages, self._memory())
 
     def _memory(self) -> dict[str, float]:
         """By name and process id, so that a replaced process is another one; children of pools too."""
         found: dict[str, float] = {}
-        for member in list(self.field.members):
+        for member in list(self.subject.members):
             with suppress(psutil.Error):
                 process = psutil.Process(member.process.pid)
                 found[f"{member.name} {process.pid}"] = _megabytes(process)
@@ -96,7 +96,7 @@ class Watch:
 
 
 def _megabytes(process: psutil.Process) -> float:
-    return round(process.memory_info().rss / 2**20, 2)
+    return round(float(process.memory_info().rss) / 2**20, 2)
 
 
 def slope(points: list[tuple[float, float]]) -> float:

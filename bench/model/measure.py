@@ -1,0 +1,153 @@
+"""The costs of this machine: processor time of each part for so many ticks and runs, on durable servers."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import median
+
+import psutil
+from sqlalchemy import text
+
+from app.scheduling.dispatch import Dispatcher
+from bench.beats import places
+from bench.beats.population import arm_first
+from bench.beats.silence import Silence
+from bench.contestants import OURS, ROOT, contestant
+from bench.engine import claims
+from bench.engine.field import Field
+from bench.engine.rig import CATALOGUE, Rig
+from bench.model.costs import Costs, Point
+from support.polling import eventually
+from support.servers import Servers, running_servers
+
+TICKS = 20_000
+RUNS = 3_000
+IDLE_SECONDS = 12.0
+HELD = 10_000
+WORKER = ("-m", "celery", "-A", "app.worker", "worker", "-c", "2", "--without-mingle", "--without-gossip")
+
+
+def busy(pid: int) -> float:
+    """Seconds that a process and its descendants, as they live now, have had a processor."""
+    try:
+        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0.0
+    return sum(
+        int(thread.read_text().split()[0]) / 1e9
+        for process in family
+        for thread in Path(f"/proc/{process.pid}/task").glob("*/schedstat")
+    )
+
+
+def measured(rounds: int = 3) -> tuple[Costs, list[Point]]:
+    """Costs, as medians of ``rounds``, and the points with one, two and three beats to hold them against."""
+    with running_servers(quick=False) as servers, contestant(OURS, servers, TICKS) as ours:
+        field = Field(TICKS, ours, [], quick=True)
+        rig = Rig(field)
+        try:
+            silent = Dispatcher(rig.sessions, Silence(), CATALOGUE, field.settings(), name="bench")
+            fires = [
+                (*_fire(servers, rig, silent)[:1], *_fire(servers, rig, rig.beat)) for _ in range(rounds)
+            ]
+            skip = median(_skip(rig) for _ in range(rounds))
+            runs, idle = _run(servers, rig)
+        finally:
+            rig.close()
+        rates: dict[int, list[float]] = {1: [], 2: [], 3: []}
+        for _ in range(rounds):
+            for beats, found in rates.items():
+                found.append(claims._rate(field, beats, TICKS))  # noqa: SLF001 - the same measurement
+    claim, beat, postgres, redis = (median(each) for each in zip(*fires, strict=True))
+    wait = max(0.0, 1 / median(rates[1]) - claim - postgres)
+    costs = Costs(claim, beat, postgres, redis, wait, skip, *runs, *idle)
+    return costs, [Point(beats, median(found), tuple(found)) for beats, found in rates.items()]
+
+
+@contextmanager
+def _watching(*pids: int) -> Iterator[list[float]]:
+    """Fills the list with the seconds of each, when the context ends."""
+    before, found = [busy(pid) for pid in pids], [0.0] * len(pids)
+    yield found
+    found[:] = [busy(pid) - then for pid, then in zip(pids, before, strict=True)]
+
+
+def _fire(servers: Servers, rig: Rig, beat: Dispatcher) -> tuple[float, float, float]:
+    """Of one tick: the beat, PostgreSQL, Redis."""
+    rig.arm(TICKS)
+    own, fired = time.process_time(), 0
+    with _watching(servers.pid("postgres"), servers.pid("redis")) as found:
+        while claimed := beat.fire():
+            fired += claimed
+        own = time.process_time() - own
+    rig.contestant.forget_sent()
+    postgres, redis = found
+    return own / fired, postgres / fired, redis / fired
+
+
+def _skip(rig: Rig) -> float:
+    """Of one row that somebody else holds."""
+    arm_first(rig.sessions, TICKS, datetime.now(UTC) - timedelta(seconds=2))
+    claim = text(
+        "SELECT schedule_id FROM celery_periodic_task_clocks WHERE next_run_at <= (SELECT clock_timestamp())"
+        " ORDER BY next_run_at LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED"
+    )
+    hold = text(str(claim).replace("500", str(HELD)))
+    times = []
+    for held in (False, True):
+        with rig.sessions() as holder, rig.sessions() as claimer:
+            if held:
+                holder.execute(hold).all()
+            claimer.execute(text("SELECT 1"))
+            began = time.perf_counter()
+            claimer.execute(claim).all()
+            times.append(time.perf_counter() - began)
+    return max(0.0, times[1] - times[0]) / HELD
+
+
+def _run(servers: Servers, rig: Rig) -> tuple[tuple[float, float, float], tuple[float, float]]:
+    """Of one run: worker, PostgreSQL, Redis; and of a second in which a worker has nothing to do: the latter two."""
+    rig.contestant.forget_sent()
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", *WORKER],
+        env=rig.contestant.environment | {"PYTHONUNBUFFERED": "1"},
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as worker:
+        try:
+            _drained(rig, 100)
+            with _watching(servers.pid("postgres"), servers.pid("redis")) as idle:
+                time.sleep(IDLE_SECONDS)
+            rig.arm(RUNS)
+            while rig.beat.fire():
+                pass
+            with _watching(worker.pid, servers.pid("postgres"), servers.pid("redis")) as found:
+                left = _open(rig)
+                eventually(lambda: _open(rig) == 0, 120, "all runs")
+            done = max(1, left)
+        finally:
+            worker.terminate()
+            worker.wait(30)
+    own, postgres, redis = (each / done for each in found)
+    return (own, postgres, redis), (idle[0] / IDLE_SECONDS, idle[1] / IDLE_SECONDS)
+
+
+def _drained(rig: Rig, count: int) -> None:
+    """The worker is there, and has run a few."""
+    rig.arm(count)
+    while rig.beat.fire():
+        pass
+    eventually(lambda: _open(rig) == 0, 120, "the first runs")
+
+
+def _open(rig: Rig) -> int:
+    with rig.sessions() as session:
+        query = text(
+            "SELECT count(*) FROM celery_task_runs WHERE state IN ('queued', 'running') AND task = :task"
+        )
+        return int(session.scalar(query, {"task": places.TASK}) or 0)

@@ -29,17 +29,19 @@ def execute_alone(
     values: Mapping[str, Any],
     *,
     committed: Callable[[int], object] | None = None,
+    spare: list[Any] | None = None,
 ) -> tuple[Any, ...] | None:
     """Execute and commit; answers the first row, or None.
 
     If there is a row, ``committed`` is given the number of the connection, which is no other's in this process,
-    before anybody else has that connection.
+    before anybody else has that connection. ``spare`` holds a connection between one call and the next: to take one
+    from the pool and give it back costs a process as much as the statement does.
 
     Raises:
         DBAPIError: the database is away, or refused it.
     """
     try:
-        pooled = engine.raw_connection()
+        pooled = spare.pop() if spare else engine.raw_connection()
     except psycopg.Error as error:
         raise _wrapped(error, broken=True) from error
     connection: Any = pooled.driver_connection
@@ -56,7 +58,10 @@ def execute_alone(
         pooled.invalidate()
         raise
     finally:
-        pooled.close()
+        if spare is None or spare or not pooled.is_valid:
+            pooled.close()
+        else:
+            spare.append(pooled)
     return row
 
 

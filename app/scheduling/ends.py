@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import text
@@ -16,13 +16,16 @@ from app.scheduling.runs import Outcome
 
 @dataclass(eq=False, slots=True)
 class End:
-    """How an attempt ended, as its worker knows it. ``late_id`` is the report's own, however often it is made."""
+    """How an attempt ended, as its worker knows it.
+
+    ``late_id`` is the report's own, however often it is made; it gets one when it turns out to be late.
+    """
 
     run_id: UUID
     attempt: int
     outcome: Outcome
     worker_id: UUID
-    late_id: UUID = field(default_factory=new_id)
+    late_id: UUID | None = None
 
 
 # The runs that do not show what is said of them: it was undone, or they were decided otherwise meanwhile.
@@ -62,6 +65,7 @@ def assert_again(session: Session, ends: Sequence[End]) -> None:
 
 def keep_late(session: Session, end: End) -> None:
     """Keep the end of an attempt that was given up meanwhile beside its run."""
+    end.late_id = end.late_id or new_id()
     canvas.keep_late(
         session,
         {

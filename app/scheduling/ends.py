@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.db.arrays import int_array, uuid_array
 from app.scheduling import canvas, runs
 from app.scheduling.ids import new_id
-from app.scheduling.runs import Outcome
+from app.scheduling.runs import Outcome, Single
 
 
 @dataclass(eq=False, slots=True)
@@ -28,39 +28,41 @@ class End:
     late_id: UUID | None = None
 
 
-# The runs that do not show what is said of them: it was undone, or they were decided otherwise meanwhile.
+# The runs that do not show what is said of them: it was undone, or they were decided otherwise meanwhile. The message
+# is something to write, so that the commit waits until all that was committed before is on the disk.
 _UNLIKE = text("""
-SELECT r.id
-FROM unnest(CAST(CAST(:ids AS text) AS uuid[]), CAST(CAST(:attempts AS text) AS int[]),
-            CAST(:states AS text[])) AS u (id, attempt, state)
-JOIN celery_task_runs r ON r.id = u.id
-WHERE r.attempt <> u.attempt OR r.state <> u.state
+SELECT ARRAY(
+    SELECT r.id
+    FROM unnest(CAST(CAST(:ids AS text) AS uuid[]), CAST(CAST(:attempts AS text) AS int[]),
+                CAST(:states AS text[])) AS u (id, attempt, state)
+    JOIN celery_task_runs r ON r.id = u.id
+    WHERE r.attempt <> u.attempt OR r.state <> u.state
+), pg_logical_emit_message(true, 'upbeat', '')
 """)
 
-# Has something to write, so that its commit waits until all that was committed before is on the disk.
-_MARK = text("SELECT pg_logical_emit_message(true, 'upbeat', '')")
+
+def undone(single: Single, ends: Sequence[End]) -> list[End]:
+    """Make durable the ends that their runs show; answers the others, for `assert_again`."""
+    row = single(
+        _UNLIKE,
+        {
+            "ids": uuid_array(end.run_id for end in ends),
+            "attempts": int_array(end.attempt for end in ends),
+            "states": [end.outcome.state.value for end in ends],
+        },
+    )
+    unlike = set() if row is None else set(row[0])
+    return [end for end in ends if end.run_id in unlike]
 
 
 def assert_again(session: Session, ends: Sequence[End]) -> None:
-    """See to it that these ends are recorded; with the commit of this transaction they are durable.
-
-    What a run shows already changes nothing; a run that was decided otherwise keeps the end as a late one.
-    """
-    values = {
-        "ids": uuid_array(end.run_id for end in ends),
-        "attempts": int_array(end.attempt for end in ends),
-        "states": [end.outcome.state.value for end in ends],
-    }
-    unlike = set(session.scalars(_UNLIKE, values))
+    """Record these ends; a run that was decided otherwise keeps its end as a late one."""
     for end in ends:
-        if end.run_id not in unlike:
-            continue
         ended = runs.finish(
             session, end.run_id, attempt=end.attempt, outcome=end.outcome, worker_id=end.worker_id
         )
         if ended is None:
             keep_late(session, end)
-    session.execute(_MARK)
 
 
 def keep_late(session: Session, end: End) -> None:

@@ -27,7 +27,7 @@ from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.scheduling.ends import End, assert_again
+from app.scheduling.ends import End, assert_again, undone
 from app.worker import bookkeeping
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,9 @@ class Unflushed:
         with self._lock:
             due = [end for kept in self._ends.values() for at, end in kept if at <= until]
         if due:
-            bookkeeping.transact(partial(assert_again, ends=due), patience=patience)
+            again = undone(partial(bookkeeping.single, patience=patience), due)
+            if again:
+                bookkeeping.transact(partial(assert_again, ends=again), patience=patience)
             self._remove(due)
 
     def close(self) -> None:

@@ -295,10 +295,12 @@ def test_an_end_that_was_undone_is_asserted_again_and_what_was_decided_otherwise
     assert _finish(sync, given_up, Outcome(RunState.CANCELLED)) is RunState.CANCELLED
     assert _finish(sync, again, Outcome(RunState.FAILED, retryable=True)) is not None
     reports = [ends.End(run_id, 1, DONE, worker) for run_id in (shown, undone, given_up, again)]
-    for _ in range(2):
+    for number in (3, 2):
         with sync.begin() as session:
             written = session.scalar(text("SELECT pg_current_wal_insert_lsn()"))
-            ends.assert_again(session, reports)
+            left = ends.undone(_alone(sync), reports)
+            assert len(left) == number
+            ends.assert_again(session, left)
         with sync() as session:
             assert session.scalar(
                 text("SELECT pg_current_wal_flush_lsn() >= CAST(:lsn AS pg_lsn)"), {"lsn": written}

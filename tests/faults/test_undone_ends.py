@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,10 @@ def _row(task_id: str) -> RunRow:
     return bookkeeping.transact(lambda session: canvas.read_many(session, [task_id])[task_id], patience=10)
 
 
+def _succeeded(task_id: str) -> bool:
+    return _row(task_id).state == "succeeded"
+
+
 def test_an_end_that_a_crash_has_undone_is_asserted_again(
     lazy: Servers, stated: Settings, processes: Processes, ledger: Ledger, tmp_path: Path
 ) -> None:
@@ -54,14 +59,14 @@ def test_an_end_that_a_crash_has_undone_is_asserted_again(
         failpoint.write_text("finish.committed=freeze")
         result = tasks.instant.delay("done")
         started += 1
-        eventually(lambda run=result.id: _row(run).state == "succeeded", 20, "the end to be shown")
+        eventually(partial(_succeeded, result.id), 20, "the end to be shown")
         lazy.stop("postgres", signal.SIGQUIT)
         eventually(lambda: not failpoint.exists(), 10, "the child to stand still")
         lazy.start_postgres()
         undone = _row(result.id).state == "running"
         os.kill(ledger.starts()[-1].pid, signal.SIGCONT)
         # The message that tells Celery of the end comes from the child, too.
-        eventually(lambda run=result.id: _row(run).state == "succeeded", 30, "the end to be shown again")
+        eventually(partial(_succeeded, result.id), 30, "the end to be shown again")
         row = _row(result.id)
         assert (row.attempt, row.result, row.reason) == (1, "done", None)
         if undone:

@@ -22,9 +22,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """`full` belongs to `make faults`, `browser` to `make browser`, and `root` needs root to mount a disk."""
+    """`full` belongs to `make faults`, `browser` to `make browser`, `fuzz` to `make api-fuzz`, and `root` needs root to mount a disk."""
     away = [] if os.environ.get("UPBEAT_TEST_FAULTS") == "full" else ["full"]
     away += [] if "browser" in (config.option.markexpr or "") else ["browser"]
+    away += [] if os.environ.get("UPBEAT_TEST_API_REQUESTS") else ["fuzz"]
     away += [] if os.geteuid() == 0 else ["root"]
     left_out = [item for item in items if any(item.get_closest_marker(mark) for mark in away)]
     config.hook.pytest_deselected(items=left_out)

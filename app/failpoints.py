@@ -18,6 +18,7 @@ POINTS = frozenset(
     {
         "beat.fired",  # inside the transaction of a firing, everything written
         "beat.committed",  # after it, nothing published
+        "enqueue.committed",  # runs on demand are stored, and not published
         "publish.pushed",  # between two batches of wake-ups
         "start.committed",  # the attempt is running, the worker does not know it yet
         "finish.written",  # inside the transaction that ends an attempt

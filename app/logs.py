@@ -23,7 +23,7 @@ from app.settings import LogSettings
 # What others add to records for formatters of their own.
 _FOREIGN = ("data", "taskName", "message", "asctime", "color_message", "printed")
 _COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "1;31"}
-_OURS = "upbeat"
+OURS = "upbeat"
 _JSON = structlog.processors.JSONRenderer(ensure_ascii=False)
 
 
@@ -47,10 +47,10 @@ def configure(
         cache_logger_on_first_use=False,
     )
     handler = WatchedFileHandler(file, encoding="utf-8") if file else logging.StreamHandler(sys.stderr)
-    handler.set_name(_OURS)
+    handler.set_name(OURS)
     handler.setFormatter(formatter(settings, colours=file is None and sys.stderr.isatty()))
     root = logging.getLogger()
-    root.handlers[:] = [*(old for old in root.handlers if not alone and old.get_name() != _OURS), handler]
+    root.handlers[:] = [*(old for old in root.handlers if not alone and old.get_name() != OURS), handler]
     root.setLevel(level or settings.level.upper())
     logging.captureWarnings(capture=True)
 

@@ -1,6 +1,7 @@
 """The HTTP service: wiring, no logic. `uvicorn app.main:app` starts it."""
 
 import asyncio
+import gc
 import importlib
 import pkgutil
 from collections.abc import AsyncIterator, Iterator
@@ -50,6 +51,7 @@ from app.api.probe import Probe
 from app.api.ratelimit import Limiter
 from app.api.scrapes import Scrapes
 from app.db import async_engine, async_sessions
+from app.modules.auth.service import RememberedKeys
 from app.modules.webhooks.courier import Courier
 from app.outbound import OutboundPolicy
 from app.scheduling.facade import Scheduler
@@ -120,12 +122,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             following=following,
             feed=feed,
             scrapes=Scrapes(observer, publisher),
+            keys=RememberedKeys(units, settings.auth.key_age),
             sealer=sealer,
             outbound=outbound,
         )
         beat = EmbeddedBeat(celery_app) if settings.api.embedded_beat else None
         if beat is not None:
             beat.start()
+        # What the start made stays for good; the collector need not look at it again and again.
+        gc.freeze()
         try:
             with announced_end(following.end, feed.end):
                 courier = Courier(units, settings, sealer=sealer, outbound=outbound)

@@ -173,6 +173,9 @@ class AuthSettings(Group):
         0.05, gt=0, lt=1, description="Share of the lifetime after which a token is replaced."
     )
     session_grace: Seconds = 60.0
+    key_age: float = Field(
+        1.0, ge=0, description="Seconds for which an API key that was found valid is not looked up again."
+    )
     login_attempts: int = Field(5, ge=1, description="Wrong passwords of one user before waiting begins.")
     login_attempts_per_address: int = Field(30, ge=1)
     login_wait: Seconds = 1.0

@@ -12,10 +12,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "sdk" / "src"))
 
-from bench import engine, run_logs, sdk, worker
+from bench import api, engine, run_logs, sdk, worker
 
-PARTS = {"engine": engine, "run_logs": run_logs, "sdk": sdk, "worker": worker}
-MEASURES = [*engine.MEASURES, *engine.WITH_IDLE, *sdk.MEASURES, *worker.MEASURES]
+PARTS = {"api": api, "engine": engine, "run_logs": run_logs, "sdk": sdk, "worker": worker}
+MEASURES = [*engine.MEASURES, *engine.WITH_IDLE, *sdk.MEASURES, *worker.MEASURES, *api.MEASURES]
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--only", choices=sorted(PARTS), action="append", help="run this part")
     parser.add_argument("--quick", action="store_true", help="small sizes, short runs: two to three minutes")
     parser.add_argument("--sizes", type=int, nargs="+", help="numbers of schedules")
-    parser.add_argument("--peers", nargs="*", choices=list(engine.PEERS), help="none for ours alone")
+    parser.add_argument("--peers", nargs="*", choices=[*engine.PEERS, *api.PEERS], help="none for ours alone")
     parser.add_argument("--measures", nargs="+", choices=MEASURES)
     chosen = parser.parse_args()
     for name in chosen.only or sorted(PARTS):

@@ -57,7 +57,12 @@ class StrictRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler of `APIRoute`, with the body read before."""
-        handle = super().get_route_handler()
+        return self.reading(super().get_route_handler())
+
+    def reading(
+        self, handle: Callable[[Request], Coroutine[Any, Any, Response]]
+    ) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """``handle``, with the body read before."""
         expected: TypeAdapter[Any] = TypeAdapter(
             (self.body_field and self.body_field.field_info.annotation) or Any
         )

@@ -98,7 +98,7 @@ async def principal_of(request: Request, token: str | None, session_cookie: str 
     services = request.app.state.services
     if token:
         if token.startswith(auth.PREFIX):
-            return await auth.authenticate_key(services.sessions, token)
+            return await services.keys.authenticate(token)  # type: ignore[no-any-return]
         return _by_header(
             (await auth.authenticate(services.sessions, services.settings.auth, token)).principal
         )

@@ -21,7 +21,7 @@ from app.api.probe import Probe
 from app.api.ratelimit import Limiter
 from app.api.scrapes import Scrapes
 from app.errors import Forbidden, TooManyRequests, Unauthenticated
-from app.modules.auth.service import Principal
+from app.modules.auth.service import Principal, RememberedKeys
 from app.outbound import OutboundPolicy
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.facade import Scheduler
@@ -46,30 +46,36 @@ class Services:
     following: Following
     feed: Feed
     scrapes: Scrapes
+    keys: RememberedKeys
     sealer: Sealer
     outbound: OutboundPolicy
 
 
-def services(request: Request) -> Services:
+def services_of(request: Request) -> Services:
     """The services of this application."""
     return cast(Services, request.app.state.services)
 
 
-def scheduler(request: Request) -> Scheduler:
+# What follows are coroutines, since FastAPI runs plain functions in threads; and they have no dependencies of their
+# own, since it solves those of each again, however often it has done so in this request.
+
+
+async def services(request: Request) -> Services:
+    """As `services_of`, for handlers."""
+    return services_of(request)
+
+
+async def scheduler(request: Request) -> Scheduler:
     """The embedded facade."""
-    return services(request).scheduler
+    return services_of(request).scheduler
 
 
-def catalogue(request: Request) -> Catalogue:
+async def catalogue(request: Request) -> Catalogue:
     """The tasks of this code."""
-    return services(request).catalogue
+    return services_of(request).catalogue
 
 
-async def caller(
-    request: Request,
-    token: Annotated[str | None, Depends(bearer)],
-    session_cookie: Annotated[str | None, Depends(cookie)],
-) -> Principal:
+async def caller(request: Request) -> Principal:
     """Who calls: by bearer token, API key or a browser's cookie.
 
     Raises:
@@ -79,9 +85,10 @@ async def caller(
     """
     known: Principal | None = getattr(request.state, "caller", None)
     if known is None:
-        limiter = services(request).limiter
+        limiter = services_of(request).limiter
         try:
-            known = await principal_of(request, token, session_cookie)
+            token = await bearer(request)
+            known = await principal_of(request, token, None if token else await cookie(request))
         except Unauthenticated:
             await limiter.refused(request)
             raise
@@ -99,32 +106,28 @@ def _named(request: Request) -> dict[str, str]:
     }
 
 
-async def authorize(request: Request, user: Annotated[Principal, Depends(caller)]) -> None:
+async def authorize(request: Request) -> None:
     """Let those through whom the route's guard lets through; the rest of the request is theirs. Asked once a request.
 
     Raises:
         Forbidden: the caller may not call this route, or it declares no guard.
         TooManyRequests: the caller is too fast.
     """
+    user = await caller(request)
     if getattr(request.state, "authorized", False):
         return
     guard = guard_of_request(request)
-    await services(request).limiter.count(request, user)
+    await services_of(request).limiter.count(request, user)
     guard.check(user, resource_of(request))
     arm(request, guard, user)
     request.state.authorized = True
-
-
-async def authorize_request(request: Request) -> None:
-    """`authorize`, outside of the framework's dependency resolution."""
-    await authorize(request, await caller(request, await bearer(request), await cookie(request)))
 
 
 async def still_authorized(request: Request) -> bool:
     """Whether the caller of a request that has lasted for a while may still make it; an outage is no answer."""
     request.state.caller = None
     try:
-        await authorize_request(request)
+        await authorize(request)
     except (Unauthenticated, Forbidden):
         return False
     except Exception as error:

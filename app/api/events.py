@@ -1,7 +1,7 @@
 """Server-sent events: their text, and an answer that does not wait for ever for a client that does not read."""
 
 import asyncio
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from fastapi.responses import StreamingResponse
@@ -18,6 +18,21 @@ AWAY: Final = ": the database is away\n\n"
 BEGINNING: Final = f"retry: {RETRY_MILLISECONDS}\n\n"
 
 log = structlog.get_logger(__name__)
+
+
+def schema_of(*kinds: str) -> dict[str, Any]:
+    """The schema of each event of a stream, not of the whole; ``kinds`` are what `event` may be."""
+    return {
+        "type": "object",
+        "properties": {
+            "id": {
+                "type": "string",
+                "description": "Send the last one as `Last-Event-ID` to go on after it.",
+            },
+            "event": {"type": "string", "enum": list(kinds)},
+            "data": {"type": "string", "contentMediaType": "application/json"},
+        },
+    }
 
 
 def event(kind: str, data: str, identifier: str | None = None) -> str:

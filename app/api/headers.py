@@ -2,19 +2,22 @@
 
 from typing import Final
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CSP: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 HSTS: Final = "max-age=31536000; includeSubDomains"
-_ALWAYS: Final = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-}
+Pairs = tuple[tuple[bytes, bytes], ...]
+_HSTS_HEADER: Final = (b"strict-transport-security", HSTS.encode())
+_NO_STORE: Final = (b"cache-control", b"no-store")
+_ALWAYS: Final[Pairs] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+    (b"content-security-policy", CSP.encode()),
+)
 
 
 class SecurityHeaders:
@@ -29,17 +32,17 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        wanted: Pairs = _ALWAYS
+        if scope["path"].startswith("/api/"):
+            wanted = (*wanted, _NO_STORE)
+        if self.https or scope.get("scheme") == "https":
+            wanted = (*wanted, _HSTS_HEADER)
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _ALWAYS.items():
-                    headers.setdefault(name, value)
-                headers.setdefault("Content-Security-Policy", CSP)
-                if scope["path"].startswith("/api/"):
-                    headers.setdefault("Cache-Control", "no-store")
-                if self.https or scope.get("scheme") == "https":
-                    headers.setdefault("Strict-Transport-Security", HSTS)
+                given = message["headers"]
+                own = {name for name, _ in given}
+                message["headers"] = [*given, *(pair for pair in wanted if pair[0] not in own)]
             await send(message)
 
         await self.app(scope, receive, answer)

@@ -19,12 +19,23 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from app.api.companion import Render, companion_of
-from app.api.dependencies import Caller, ServicesOf
+from app.api.dependencies import caller, services_of
 from app.errors import Conflict, FieldError, InvalidInput
 from app.modules.idempotency import service as idempotency
 from app.modules.idempotency.service import Answer, Claim, Known
 
-__all__ = ["Answer", "Replay", "answer", "answer_of", "kept", "repeatable", "replayed"]
+__all__ = [
+    "HEADER",
+    "Answer",
+    "Replay",
+    "answer",
+    "answer_of",
+    "kept",
+    "repeat_under",
+    "repeatable",
+    "replayed",
+    "replied",
+]
 
 HEADER: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotency-Replayed"
@@ -49,8 +60,6 @@ def repeatable(render: Render | None = None, *, secret: bool = False, kept_answe
 
     async def repeat(
         request: Request,
-        services: ServicesOf,
-        caller: Caller,
         key: Annotated[
             str | None,
             Header(
@@ -61,22 +70,40 @@ def repeatable(render: Render | None = None, *, secret: bool = False, kept_answe
             ),
         ] = None,
     ) -> None:
-        if key is None:
-            return
-        if not _KEY.fullmatch(key):
-            raise InvalidInput(FieldError(HEADER, "Must have 1 to 255 visible ASCII characters."))
-        companion = companion_of(request.scope)
-        fingerprint = await _fingerprint(request)
-        if secret:
-            fingerprint = await asyncio.to_thread(_hardened, fingerprint, f"{caller.id} {key}")
-        claim = Claim(str(caller.id), key, fingerprint)
-        found = await idempotency.known(services.sessions, claim.caller, key)
-        if found is not None:
-            raise Replay(answer_of(found, claim))
-        companion.claim, companion.render, companion.forgetful = claim, render, not kept_answer
+        await repeat_under(request, key, render, secret=secret, kept_answer=kept_answer)
 
     dependency: Dependency = Depends(repeat)
     return dependency
+
+
+async def repeat_under(
+    request: Request,
+    key: str | None,
+    render: Render | None,
+    *,
+    secret: bool = False,
+    kept_answer: bool = True,
+) -> None:
+    """Let the request's effect claim ``key``, if there is one.
+
+    Raises:
+        Replay: it has its effect already; this is the answer.
+        InvalidInput: it is no key, or was used for another request.
+        Conflict: its effect is there, but its answer was lost.
+    """
+    if key is None:
+        return
+    if not _KEY.fullmatch(key):
+        raise InvalidInput(FieldError(HEADER, "Must have 1 to 255 visible ASCII characters."))
+    companion = companion_of(request.scope)
+    user, fingerprint = await caller(request), await _fingerprint(request)
+    if secret:
+        fingerprint = await asyncio.to_thread(_hardened, fingerprint, f"{user.id} {key}")
+    claim = Claim(str(user.id), key, fingerprint)
+    found = await idempotency.known(services_of(request).sessions, claim.caller, key)
+    if found is not None:
+        raise Replay(answer_of(found, claim))
+    companion.claim, companion.render, companion.forgetful = claim, render, not kept_answer
 
 
 def answer_of(found: Known, claim: Claim) -> Answer:
@@ -96,10 +123,14 @@ def answer_of(found: Known, claim: Claim) -> Answer:
     return found.answer
 
 
+def replied(answer: Answer) -> Response:
+    """The response for an answer."""
+    return Response(answer.body, answer.status, answer.headers, "application/json")
+
+
 def replayed(answer: Answer) -> Response:
     """The response for an answer that is given again."""
-    headers = {**answer.headers, REPLAYED: "true"}
-    return Response(answer.body, answer.status, headers, "application/json")
+    return replied(Answer(answer.status, {**answer.headers, REPLAYED: "true"}, answer.body))
 
 
 def answer(status: int, body: BaseModel, headers: Mapping[str, str] | None = None) -> Answer:

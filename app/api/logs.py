@@ -3,12 +3,14 @@
 import logging
 
 from app import logs
+from app.api import access
 from app.settings import LogSettings
 
 
 def configure(settings: LogSettings) -> None:
     """Send everything to standard error; the access log is ours, so uvicorn's own is silenced."""
     logs.configure(settings)
+    access.install(settings)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers.clear()

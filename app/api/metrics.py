@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.api.credentials import bearer
-from app.api.dependencies import ServicesOf, authorize_request
+from app.api.dependencies import ServicesOf, authorize
 from app.api.guards import READ, guarded
 from app.api.problems import problems
 from app.settings import MetricsSettings
@@ -25,7 +25,7 @@ async def authorize_scrape(request: Request, settings: MetricsSettings) -> None:
     own = settings.token
     if given and own is not None and secrets.compare_digest(given.encode(), own.get_secret_value().encode()):
         return
-    await authorize_request(request)
+    await authorize(request)
 
 
 @router.get(

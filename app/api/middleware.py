@@ -8,22 +8,23 @@ from uuid import uuid4
 
 import structlog
 from starlette._utils import get_route_path
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs
+from app.api import access
 from app.api.methods import literal_paths
 from app.api.problems import REQUEST_ID, http_problem, response, unexpected
 from app.errors import Unavailable
 
 HEADER = "X-Request-ID"
 _SANE = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
-_RUNS = "/api/v1/runs/"
-_QUIET = frozenset({"/livez", "/readyz"})
+_RAW_HEADER = HEADER.lower().encode()
+_RUNS = b"/api/v1/runs/"
 
-log = structlog.get_logger("app.access")
+log = structlog.get_logger(access.LOGGER)
 
 
 class RequestContext:
@@ -49,11 +50,13 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                if (made := headers.get("Location", "")).startswith(_RUNS):
-                    logs.also(run_id=made.removeprefix(_RUNS))
-                headers[HEADER] = request_id
-                headers.update(scope["state"].get("rate_headers", {}))
+                # Nothing else writes these, so there is nothing to look for.
+                headers = message["headers"]
+                made = next((value for name, value in headers if name == b"location"), b"")
+                if made.startswith(_RUNS):
+                    logs.also(run_id=made.removeprefix(_RUNS).decode("latin-1"))
+                mine = (_RAW_HEADER, request_id.encode())
+                message["headers"] = [*headers, mine, *scope["state"].get("rate_headers", ())]
             await send(message)
 
         logs.enter(request_id=request_id)
@@ -67,7 +70,7 @@ class RequestContext:
                 raise
             await unexpected(scope)(scope, receive, answer)
         finally:
-            _log(scope, status, time.perf_counter() - started)
+            access.write(scope, status, time.perf_counter() - started)
             logs.leave()
 
 
@@ -157,19 +160,5 @@ class LiteralPaths:
 
 
 def _request_id(scope: Scope) -> str:
-    given = Headers(scope=scope).get(HEADER, "")
+    given = next((value.decode("latin-1") for name, value in scope["headers"] if name == _RAW_HEADER), "")
     return given if _SANE.fullmatch(given) else uuid4().hex
-
-
-def _log(scope: Scope, status: int | None, seconds: float) -> None:
-    write = log.debug if scope["path"] in _QUIET and status == 200 else log.info
-    client = scope.get("client")
-    write(
-        "request",
-        action="request",
-        method=scope["method"],
-        path=scope["path"],
-        status=status,
-        milliseconds=round(seconds * 1000, 1),
-        client=client[0] if client else None,
-    )

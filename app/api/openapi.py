@@ -12,11 +12,14 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import BaseModel
 
 from app.api import streams
+from app.api.credentials import bearer, cookie
 from app.api.guards import guard_of
 from app.api.problems import Problem, ProblemField
 from app.modules.webhooks.examples import RECEIVED
 
 VERSION = "1.0.0"
+CLOSED = "/api/"
+HEAD = ("tags", "summary", "description", "operationId", "deprecated")
 # By what names the document knows the ways to prove who calls.
 BY_LOGIN: Final = "Password"
 BY_TOKEN: Final = "Token"  # noqa: S105 - a name, not a secret
@@ -71,6 +74,10 @@ def _document(app: FastAPI) -> dict[str, Any]:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema
+    document["components"]["securitySchemes"] = {
+        scheme.scheme_name: scheme.model.model_dump(mode="json", by_alias=True, exclude_none=True)
+        for scheme in (bearer, cookie)
+    }
     _declare_access(app, document)
     _declare_tokens(document)
     _declare_preconditions(document)
@@ -87,7 +94,13 @@ def _declare_access(app: FastAPI, document: dict[str, Any]) -> None:
         for method in context.methods or ():
             operation = document["paths"].get(context.path, {}).get(method.lower())
             if operation is not None and guard is not None:
-                operation["x-access"] = guard.documented
+                closed = guard.role is not None and (context.path or "").startswith(CLOSED)
+                schemes: list[dict[str, list[str]]] = [{each.scheme_name: []} for each in (bearer, cookie)]
+                security = {"security": schemes} if closed else {}
+                told = {name: operation.pop(name) for name in list(operation) if name in HEAD}
+                rest = {name: value for name, value in operation.items() if name != "security"}
+                operation.clear()
+                operation |= told | security | rest | {"x-access": guard.documented}
 
 
 def _declare_tokens(document: dict[str, Any]) -> None:

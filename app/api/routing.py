@@ -1,29 +1,42 @@
 """Routers of resources: strict JSON bodies, callers checked before their bodies, and what goes with each request."""
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
 from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.routing import Match
+from starlette.types import Scope
 
 from app.api.bodies import StrictRoute
-from app.api.companion import RequestCompanion, companion_of
+from app.api.companion import Render, RequestCompanion, companion_of
 from app.api.credentials import set_cookies
-from app.api.dependencies import authorize_request, services
-from app.api.idempotency import Replay, answer_of, kept, replayed
+from app.api.dependencies import authorize, services_of
+from app.api.idempotency import HEADER, Replay, answer_of, kept, repeat_under, replayed
 from app.db.companions import accompanied
 from app.errors import UpbeatError
 from app.modules.audit import service as audit
 from app.modules.idempotency import service as idempotency
 
+F = TypeVar("F", bound=Callable[..., Any])
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+VERSION: Final = "/v1"
+_ATTRIBUTE: Final = "__direct__"
+_MISSING: Final = {"type": "missing", "loc": ("body",), "msg": "Field required"}
+
 
 class ResourceRoute(StrictRoute):
     """A route behind `app.api.dependencies.authorize`, whose changes are accompanied."""
 
-    authorize = staticmethod(authorize_request)
+    authorize = staticmethod(authorize)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler of `StrictRoute`, accompanied."""
         handle = super().get_route_handler()
+        if (what := getattr(self.endpoint, _ATTRIBUTE, None)) is not None:
+            handle = self.reading(_directly(self.endpoint, what))
 
         async def serve(request: Request) -> Response:
             companion = companion_of(request.scope)
@@ -43,22 +56,71 @@ class ResourceRoute(StrictRoute):
         return serve
 
 
+@dataclass(frozen=True, slots=True)
+class _Direct:
+    body: TypeAdapter[Any]
+    render: Render
+
+
+def direct(body: type[BaseModel], render: Render) -> Callable[[F], F]:
+    """For a busy route: it is served without the framework's resolution of dependencies, which costs as much as all else.
+
+    The decorated function is called with `request`, with `body`, and with the path's parameters as text. Callers, keys
+    (``render`` is what `repeatable` says of it) and bodies are checked as everywhere; the document is the framework's.
+    """
+
+    def declare(endpoint: F) -> F:
+        setattr(endpoint, _ATTRIBUTE, _Direct(TypeAdapter(body), render))
+        return endpoint
+
+    return declare
+
+
+def _directly(endpoint: Callable[..., Any], what: _Direct) -> Handler:
+    async def handle(request: Request) -> Response:
+        await authorize(request)
+        await repeat_under(request, request.headers.get(HEADER), what.render)
+        if not await request.body():
+            raise RequestValidationError([_MISSING])
+        try:
+            body = what.body.validate_python(await request.json())
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_input=False)
+            raise RequestValidationError(
+                [{**each, "loc": ("body", *each["loc"])} for each in found]
+            ) from None
+        response: Response = await endpoint(request=request, body=body, **request.path_params)
+        return response
+
+    return handle
+
+
+class ResourceRouter(APIRouter):
+    """Looks through its routes only when the path has its prefix: a request passes all the other resources' routers."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """As `APIRouter`'s, which tries every route."""
+        return (
+            super().matches(scope) if f"{VERSION}{self.prefix}" in scope.get("path", "") else (Match.NONE, {})
+        )
+
+
 def resource_router(prefix: str, tag: str) -> APIRouter:
     """A router for one resource."""
-    return APIRouter(prefix=prefix, tags=[tag], route_class=ResourceRoute)
+    return ResourceRouter(prefix=prefix, tags=[tag], route_class=ResourceRoute)
 
 
 async def _first(request: Request, companion: RequestCompanion) -> Response | None:
     claim = companion.claim
     if claim is None or companion.done:
         return None
-    found = await idempotency.known(services(request).sessions, claim.caller, claim.key)
+    found = await idempotency.known(services_of(request).sessions, claim.caller, claim.key)
     return None if found is None else replayed(answer_of(found, claim))
 
 
 async def _settle(request: Request, companion: RequestCompanion, response: Response) -> None:
     """What is left to store when the change is made: nothing, as a rule."""
-    sessions = services(request).sessions
+    sessions = services_of(request).sessions
     if companion.entry is not None and not companion.done and response.status_code < 400:
         # It changed something outside of the database, such as a queue in Redis.
         await audit.record_apart(sessions, companion.entry)

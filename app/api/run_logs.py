@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
 from fastapi import Header, Query
@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from app.api.dependencies import ServicesOf
-from app.api.events import AWAY, BEGINNING, HEADERS, KEEP_ALIVE, STILL_HERE, EventStream, event
+from app.api.events import AWAY, BEGINNING, HEADERS, KEEP_ALIVE, STILL_HERE, EventStream, event, schema_of
 from app.api.following import Follower, Following
 from app.api.guards import READ, guarded
 from app.api.outages import is_outage
@@ -30,15 +30,7 @@ router = resource_router("/runs", "Runs")
 BATCH = 500
 LONGEST_STREAM = 3600.0
 
-# Of each event of a stream, not of the whole.
-EVENT: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "id": {"type": "string", "description": "Send the last one as `Last-Event-ID` to go on after it."},
-        "event": {"type": "string", "enum": ["log", "progress", "state", "end"]},
-        "data": {"type": "string", "contentMediaType": "application/json"},
-    },
-}
+EVENT = schema_of("log", "progress", "state", "end")
 
 Level = Literal["debug", "info", "warning", "error", "critical"]
 

@@ -245,7 +245,7 @@ async def export_scheduled_tasks(
         **READS,
         200: {
             "description": "The document.",
-            "content": {YAML: {"schema": {"type": "string"}}},
+            "content": {YAML: {"schema": {"type": "object"}}},
             "headers": {
                 NEXT_CURSOR: {
                     "description": "Pass it as `cursor`; absent on the last document.",

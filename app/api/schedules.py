@@ -133,7 +133,11 @@ class ScheduleQuery(ScheduleChoice, PageQuery):
             return None
         order, identifier, value = ([*text.split("|", 2), "", ""])[:3]
         if order != self.sort:
-            raise InvalidInput(FieldError("cursor", "Is of a list in another order; begin again without it."))
+            raise InvalidInput(
+                FieldError(
+                    "cursor", "Is of a list in another order. Pass next_cursor of this one, or leave it out."
+                )
+            )
         timed = self.sort in (Order.UPDATED, Order.UPDATED_LAST, Order.NEXT_RUN)
         try:
             return Place(UUID(identifier), datetime.fromisoformat(value) if timed else value or None)

@@ -177,7 +177,7 @@ def _documented(**kinds: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
         for kind, model in {**kinds, **always}.items()
     }
     told = ", ".join(f"`{kind}`" for kind in schemas)
-    content = {"schema": {"type": "string"}, "x-event-data": schemas}
+    content = {"schema": events.schema_of(*schemas), "x-event-data": schemas}
     return {200: {"description": f"Events {told}.", "content": {events.MEDIA_TYPE: content}}}
 
 

@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from fastapi import Body, Query, Response, status
+from fastapi import Body, Query, Request, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.dependencies import Caller, CatalogueOf, SchedulerOf, Services, ServicesOf
+from app.api.dependencies import CatalogueOf, Services, ServicesOf, caller, services_of
 from app.api.examples import RUN_REQUEST_EXAMPLES, TASK_EXAMPLE
 from app.api.guards import OPERATE, READ, guarded
-from app.api.idempotency import repeatable
+from app.api.idempotency import repeatable, replied
 from app.api.pagination import FilterText, PageQuery, decode, encode
 from app.api.problems import READS, READS_ONE, WRITES_ONE
-from app.api.routing import resource_router
-from app.api.runs import Run, run_location, run_made
+from app.api.routing import direct, resource_router
+from app.api.runs import Run, run_made
 from app.api.statistics import DEFAULT_RANGE, RunStatistics
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.config import QueueName, RunRequest
@@ -130,25 +130,25 @@ async def get_task(
 @router.post(
     "/{name}/runs",
     status_code=status.HTTP_202_ACCEPTED,
+    response_model=Run,
     responses=WRITES_ONE,
     dependencies=[repeatable(run_made)],
     summary="Run a task on demand",
 )
 @guarded(OPERATE)
+@direct(RunRequest, run_made)
 async def run_task(
     name: str,
     body: Annotated[RunRequest, Body(openapi_examples=RUN_REQUEST_EXAMPLES)],
-    response: Response,
-    scheduler: SchedulerOf,
-    user: Caller,
-) -> Run:
+    request: Request,
+) -> Response:
     """Make a run of this task and dispatch it; the `Location` header names it.
 
     `args` and `kwargs` must fit the task's parameters.
     """
-    run = await scheduler.submit(name, body, actor=user.username)
-    response.headers["Location"] = run_location(run)
-    return Run.of(run)
+    user = await caller(request)
+    run = await services_of(request).scheduler.submit(name, body, actor=user.username)
+    return replied(run_made(run))
 
 
 async def _last_day(services: Services, task: str | None = None) -> Mapping[str, Counted]:

@@ -5,7 +5,7 @@ just before it commits, so no unit of work has to know of it, and none can forge
 something else than a SELECT are joined; a rollback takes the companion's rows with it, and it joins the next one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -38,6 +38,11 @@ class Companion(Protocol):
         ``result`` is what the unit of work made, None if it did not say (`produced`); ``changes`` are the ORM's, as
         ``{"table/id": {"column": {"before": …, "after": …}}}``.
         """
+        ...
+
+    @classmethod
+    def join_many(cls, session: Session, calls: Sequence[tuple[Any, object]]) -> None:
+        """As `join`, of those that were brought (`bring`), each with its result; there are no ORM changes."""
         ...
 
 
@@ -113,11 +118,14 @@ def _on_commit(session: Session) -> None:
     if not session.info.get(_WROTE):
         return
     joined = session.info.setdefault(_JOINED, [])
-    changes = {} if brought else session.info.get(_CHANGES, {})
-    for companion, result in brought or [(own, session.info.get(_RESULT))]:
-        if companion.waiting:
-            companion.join(session, result, changes)
-            joined.append(companion)
+    if brought:
+        calls = [(companion, result) for companion, result in brought if companion.waiting]
+        for kind in {type(companion) for companion, _ in calls}:
+            kind.join_many(session, [call for call in calls if type(call[0]) is kind])
+        joined.extend(companion for companion, _ in calls)
+    elif own is not None and own.waiting:
+        own.join(session, session.info.get(_RESULT), session.info.get(_CHANGES, {}))
+        joined.append(own)
 
 
 @event.listens_for(UnitSession, "after_commit")

@@ -13,6 +13,7 @@ from sqlalchemy.ext import asyncio as sqlalchemy_async
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.db import freshness
 from app.db.companions import UnitSession
 from app.settings import DatabaseSettings
 
@@ -47,6 +48,8 @@ def sync_engine(settings: DatabaseSettings, *, name: str, pool_size: int = 2) ->
         settings.product_url().set(drivername="postgresql+psycopg"),
         hide_parameters=True,
         pool_size=pool_size,
+        # The connection of the last statement: it is warm, and what a thread committed it committed there.
+        pool_use_lifo=True,
         max_overflow=2,
         pool_pre_ping=False,
         pool_recycle=1800,
@@ -54,20 +57,29 @@ def sync_engine(settings: DatabaseSettings, *, name: str, pool_size: int = 2) ->
     )
 
 
-def async_engine(settings: DatabaseSettings, *, name: str = "upbeat-api") -> AsyncEngine:
-    """An engine for async sessions; it belongs to the event loop that first uses it."""
-    return sqlalchemy_async.create_async_engine(
+def async_engine(
+    settings: DatabaseSettings, *, name: str = "upbeat-api", ping_idle: bool = False
+) -> AsyncEngine:
+    """An engine for async sessions; it belongs to the event loop that first uses it.
+
+    A connection is asked whether it lives before it is used again: three round trips. With ``ping_idle`` only one
+    that was idle, or has something to say, as one has that was closed (`app.db.freshness`).
+    """
+    engine = sqlalchemy_async.create_async_engine(
         settings.product_url().set(drivername="postgresql+asyncpg"),
         hide_parameters=True,
         pool_size=settings.pool_size,
         max_overflow=settings.pool_size,
-        pool_pre_ping=True,
+        pool_pre_ping=not ping_idle,
         pool_recycle=1800,
         connect_args={
             "timeout": settings.connect_timeout,
             "server_settings": {"application_name": name, **_server_options(settings)},
         },
     )
+    if ping_idle:
+        freshness.watch(engine)
+    return engine
 
 
 def sync_sessions(engine: Engine) -> sessionmaker[Session]:

@@ -5,8 +5,9 @@ transaction block the server commits it before it answers.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from itertools import count
 from typing import Any
 
 import psycopg
@@ -18,22 +19,36 @@ from sqlalchemy.exc import DBAPIError
 
 _DIALECT = dialects.dialect()  # type: ignore[no-untyped-call]
 _PLACE = re.compile(r"%\((\w+)\)s")
-_PREPARED = "upbeat_prepared"
+_PREPARED, _NUMBER = "upbeat_prepared", "upbeat_number"
+_numbers = count(1)
 
 
-def execute_alone(engine: Engine, statement: TextClause, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
+def execute_alone(
+    engine: Engine,
+    statement: TextClause,
+    values: Mapping[str, Any],
+    *,
+    committed: Callable[[int], object] | None = None,
+    spare: list[Any] | None = None,
+) -> tuple[Any, ...] | None:
     """Execute and commit; answers the first row, or None.
+
+    If there is a row, ``committed`` is given the number of the connection, which is no other's in this process,
+    before anybody else has that connection. ``spare`` holds a connection between one call and the next: to take one
+    from the pool and give it back costs a process as much as the statement does.
 
     Raises:
         DBAPIError: the database is away, or refused it.
     """
     try:
-        pooled = engine.raw_connection()
+        pooled = spare.pop() if spare else engine.raw_connection()
     except psycopg.Error as error:
         raise _wrapped(error, broken=True) from error
     connection: Any = pooled.driver_connection
     try:
         row = _execute(connection, pooled.info.setdefault(_PREPARED, {}), statement, values)
+        if row is not None and committed is not None:
+            committed(pooled.info.setdefault(_NUMBER, next(_numbers)))
     except psycopg.Error as error:
         broken = bool(connection.closed)
         pooled.invalidate()
@@ -43,7 +58,10 @@ def execute_alone(engine: Engine, statement: TextClause, values: Mapping[str, An
         pooled.invalidate()
         raise
     finally:
-        pooled.close()
+        if spare is None or spare or not pooled.is_valid:
+            pooled.close()
+        else:
+            spare.append(pooled)
     return row
 
 

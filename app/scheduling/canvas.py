@@ -38,8 +38,9 @@ WHERE group_id = :group_id AND fired_at IS NULL
 RETURNING counted >= size AS complete
 """)
 
+# One less has ended, instead of one more to come: the size may be told after this.
 _GROW = text("""
-UPDATE celery_task_chords SET size = size + 1, header = header || CAST(:result AS jsonb)
+UPDATE celery_task_chords SET counted = counted - 1, header = header || CAST(:result AS jsonb)
 WHERE group_id = :group_id AND fired_at IS NULL
 """)
 

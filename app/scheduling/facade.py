@@ -34,6 +34,7 @@ from app.scheduling.calendars import Calendars
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import BackfillRequest, RunRequest, ScheduleCreate, ScheduleUpdate
 from app.scheduling.deployment import Deployment
+from app.scheduling.enqueueing import Enqueuer, NewRun, Wish
 from app.scheduling.explaining import Explanation
 from app.scheduling.ids import new_id
 from app.scheduling.messages import BrokerUnavailable, Publisher, RunMessage
@@ -53,6 +54,7 @@ __all__ = ["PEOPLE", "Page", "Readiness", "ScheduleView", "Scheduler"]
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 BROKER_RETRY = 1.0
+LOOK = 5_000
 EVERY_RUN = RunFilter()
 
 
@@ -79,6 +81,7 @@ class Scheduler(ScheduleOperations, RunOperations):
         self._publisher = publisher
         self._catalogue = catalogue
         self._settings = settings
+        self._enqueuer = Enqueuer(sessions, self._publish, settings.beat)
         self.deployment = Deployment(sessions, catalogue)
         self.calendars = Calendars(sessions)
         self.previews = Previews(sessions)
@@ -206,8 +209,8 @@ class Scheduler(ScheduleOperations, RunOperations):
 
         return await self._publishing(work)
 
-    async def submit(self, task: str, body: RunRequest, *, actor: str) -> RunRow:
-        """One run of a task on demand.
+    async def submit(self, task: str, body: RunRequest, *, actor: str) -> NewRun:
+        """One run of a task on demand; those of many callers are made together.
 
         Raises:
             NotFound: no task has this name.
@@ -215,27 +218,7 @@ class Scheduler(ScheduleOperations, RunOperations):
         """
         spec = self._catalogue.named(task)
         spec.require_fit(body.args, body.kwargs, prefix="")
-        run_id = new_id()
-        delay = body.countdown or 0.0
-
-        def work(session: Session) -> tuple[RunRow, RunMessage | None]:
-            message = runs.submit(
-                session,
-                task=spec,
-                args=body.args,
-                kwargs=body.kwargs,
-                options=body.options,
-                origin=runs.Origin.SUBMIT,
-                redispatch_delay=self._settings.beat.redispatch_delay,
-                due_in=delay,
-                requested_by=actor,
-                run_id=run_id,
-            )
-            if message is None:
-                runs.wake_beats(session, run_id, within=self._settings.beat.max_sleep)
-            return _stored(session, run_id), message
-
-        return await self._publishing(work)
+        return await self._enqueuer.make(Wish.of(spec, body, actor))
 
     async def get_run(self, run_id: UUID) -> RunRow:
         """One run, by its own id or by the task id that a Celery client gave it.
@@ -260,15 +243,18 @@ class Scheduler(ScheduleOperations, RunOperations):
         before: UUID | None = None,
         which: RunFilter = EVERY_RUN,
         oldest_first: bool = False,
+        look: int = LOOK,
     ) -> Page[RunRow]:
-        """Runs, newest first, before an id; or ``oldest_first``, after it."""
-        order = RunRow.id.asc() if oldest_first else RunRow.id.desc()
-        query = select(RunRow).where(*which.conditions()).order_by(order)
-        if before is not None:
-            query = query.where(RunRow.id > before if oldest_first else RunRow.id < before)
+        """Runs, newest first, before an id; or ``oldest_first``, after it.
+
+        Where ``look`` runs hold fewer that meet the filter, the page is shorter, and may be empty; ``next`` says then
+        where the search goes on.
+        """
+        query, last = which.page(limit=limit + 1, at=before, oldest_first=oldest_first, look=look)
         async with self._sessions() as session:
-            found = list(await session.scalars(query.limit(limit + 1)))
-        return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
+            found = list(await session.scalars(query))
+            reached = None if len(found) > limit else await session.scalar(last)
+        return Page(found[:limit], found[limit - 1].id if len(found) > limit else reached)
 
     async def readiness(self) -> Readiness:
         """Ask the database how things stand; raises as the driver does when it is away."""

@@ -230,17 +230,23 @@ def _began(started: Started) -> tally.Began:
     return tally.Began(started.task, started.queue, started.start_lateness, started.dispatch_lateness)
 
 
-def finish_alone(single: Single, run_id: UUID, *, attempt: int, outcome: Outcome, worker_id: UUID) -> bool:
-    """As `finish`, in one round trip, when nothing follows from this end. False says nothing: `finish` decides."""
+def finish_alone(
+    single: Single, run_id: UUID, *, attempt: int, outcome: Outcome, worker_id: UUID, awaited: bool = True
+) -> bool:
+    """As `finish`, in one round trip, when nothing follows from this end. False says nothing: `finish` decides.
+
+    Unless ``awaited`` it is not yet durable: whoever asks for that asserts it again (`app.scheduling.ends`) until
+    it is.
+    """
     if outcome.retryable or outcome.state is RunState.LOST:
         return False
     ended = single(
         statements.FINISH_ALONE,
-        {"id": run_id, "attempt": attempt, "worker_id": worker_id, **_columns(outcome)},
+        {"id": run_id, "attempt": attempt, "worker_id": worker_id, "awaited": awaited, **_columns(outcome)},
     )
     if ended is None:
         return False
-    tally.tell(tally.Ended(*ended))
+    tally.tell(tally.Ended(*ended[:4]))
     return True
 
 

@@ -223,14 +223,16 @@ WHERE id = :id AND state = 'queued'
 RETURNING {_ENDED}
 """)
 
-# An end that concerns nobody else, and that nobody follows, as a transaction of its own.
+# An end that concerns nobody else, and that nobody follows, as a transaction of its own. Unless ``awaited`` its
+# commit does not wait for the disk; the setting ends with the transaction.
 FINISH_ALONE = text("""
 UPDATE celery_task_runs
 SET state = :state, reason = :reason, finished_at = clock_timestamp(),
     result = CAST(:result AS jsonb), error = CAST(:error AS jsonb)
 WHERE id = :id AND attempt = :attempt AND state = 'running' AND worker_id = :worker_id
   AND NOT settles AND limit_key IS NULL AND streamed_until IS NULL
-RETURNING task, queue, state, EXTRACT(EPOCH FROM finished_at - started_at)::float AS seconds
+RETURNING task, queue, state, EXTRACT(EPOCH FROM finished_at - started_at)::float AS seconds,
+    CASE WHEN NOT :awaited THEN set_config('synchronous_commit', 'off', true) END
 """)
 
 REQUEST_CANCEL = text("""

@@ -32,6 +32,7 @@ from app.worker import (
     remote,
     tracing,
     transport,
+    unflushed,
 )
 from app.worker.broker import BrokerClient
 from app.worker.config import celery_configuration
@@ -189,6 +190,7 @@ class Upbeat(Celery):  # type: ignore[misc]
 def _close_child(**_: Any) -> None:
     bridge.shutdown()
     flushing.flusher.close()
+    unflushed.unflushed.close()
     bookkeeping.close()
 
 
@@ -196,6 +198,7 @@ def _close_child(**_: Any) -> None:
 def _close_main(**_: Any) -> None:
     bridge.shutdown()
     flushing.flusher.close()
+    unflushed.unflushed.close()
 
 
 pools.register()

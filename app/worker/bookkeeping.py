@@ -31,6 +31,7 @@ class _Engine:
     def __init__(self) -> None:
         self.engine: Engine | None = None
         self.sessions: sessionmaker[Session] | None = None
+        self.spare: list[Any] = []
 
     def get(self) -> Engine:
         if self.engine is None:
@@ -46,14 +47,18 @@ class _Engine:
         """In a child: leave the parent's connections alone, they are still the parent's."""
         if self.engine is not None:
             self.engine.dispose(close=False)
-        self.engine = self.sessions = None
+        _inherited.append(self.spare)
+        self.engine, self.sessions, self.spare = None, None, []
 
     def close(self) -> None:
+        while self.spare:
+            self.spare.pop().close()
         if self.engine is not None:
             self.engine.dispose()
         self.engine = self.sessions = None
 
 
+_inherited: list[object] = []
 _engine = _Engine()
 os.register_at_fork(after_in_child=_engine.forget)
 
@@ -72,10 +77,20 @@ def transact(work: Callable[[Session], T], *, patience: float = 0.0) -> T:
 
 
 def single(
-    statement: TextClause, values: Mapping[str, Any], *, patience: float = 0.0
+    statement: TextClause,
+    values: Mapping[str, Any],
+    *,
+    patience: float = 0.0,
+    committed: Callable[[int], object] | None = None,
 ) -> tuple[Any, ...] | None:
-    """As `transact`, of one statement in one round trip; answers its first row, or None."""
-    return _patiently(lambda: execute_alone(_engine.get(), statement, values), patience)
+    """As `transact`, of one statement in one round trip; answers its first row, or None.
+
+    ``committed`` is told the connection that answered one.
+    """
+    return _patiently(
+        lambda: execute_alone(_engine.get(), statement, values, committed=committed, spare=_engine.spare),
+        patience,
+    )
 
 
 def _patiently(once: Callable[[], T], patience: float) -> T:

@@ -16,7 +16,7 @@ from app.scheduling.canvas import as_run_id
 from app.scheduling.policies import Reason
 from app.scheduling.runs import Outcome, RunState
 from app.settings import get_settings
-from app.worker import bookkeeping, liveness, outcomes
+from app.worker import bookkeeping, liveness, outcomes, unflushed
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ def leave(why: str, status: int) -> None:
     def account() -> None:
         for request in left:
             _account(request.id, (request.request_dict.get("retries") or 0) + 1, outcome)
+        unflushed.unflushed.close()
         liveness.lease().give_back()
 
     # The database may be away; then the lease ends by itself, and a beat accounts for them.

@@ -1,6 +1,5 @@
 """How an attempt ended, written once: the guarded finish and all that follows from it."""
 
-import json
 import logging
 import math
 from collections.abc import Callable
@@ -14,9 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app import failpoints
-from app.scheduling import canvas, run_logs, runs
+from app.scheduling import run_logs, runs
 from app.scheduling.canvas import as_run_id
-from app.scheduling.ids import new_id
+from app.scheduling.ends import End, keep_late
 from app.scheduling.messages import RunMessage
 from app.scheduling.policies import Reason
 from app.scheduling.runs import Outcome, RunState
@@ -26,6 +25,7 @@ from app.worker.bridge import RunCancelled
 from app.worker.canvas import Errback, call_inline, draw
 from app.worker.errors import MESSAGE_LENGTH, error_of
 from app.worker.execution import Execution
+from app.worker.unflushed import unflushed
 
 __all__ = ["PATIENCE", "error_of", "finish", "outcome_of", "record_unregistered"]
 
@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 # An outcome that was computed is worth waiting for: nothing else can start meanwhile anyway.
 PATIENCE = 3600.0
-_FINISH = partial(bookkeeping.single, patience=PATIENCE)
 
 
 @dataclass(slots=True)
@@ -86,18 +85,18 @@ def finish(
     changed, or that it is recorded later.
     """
     worker_id, lines = liveness.worker_id(), capture.rest(run_id, attempt)
-    if running is not None and not lines and _ends_alone(running, attempt, outcome, worker_id):
+    end = End(run_id, attempt, outcome, worker_id)
+    if running is not None and not lines and _ends_alone(running, end):
         failpoints.reach("finish.committed")
         running.settled = True
         return outcome.state
-    late_id = new_id()
 
     def work(session: Session) -> _Ended:
         run_logs.store_lines(session, lines)
         state = runs.finish(session, run_id, attempt=attempt, outcome=outcome, worker_id=worker_id)
         if state is None:
             if running is not None:
-                _keep_late(session, late_id, run_id, attempt, outcome, worker_id)
+                keep_late(session, end)
             return _Ended()
         failpoints.reach("finish.written")
         if not state.terminal:
@@ -149,13 +148,26 @@ def _at_once_or_later(
         return None
 
 
-def _ends_alone(running: Execution, attempt: int, outcome: Outcome, worker_id: UUID) -> bool:
-    """End a run from which nothing follows; False when there may be more to do."""
+def _ends_alone(running: Execution, end: End) -> bool:
+    """End a run from which nothing follows; False when there may be more to do.
+
+    The commit is not waited for: see `app.worker.unflushed`.
+    """
     if not running.alone or running.successors or running.request.children:
         return False
+    awaited = unflushed.full
     try:
         return runs.finish_alone(
-            _FINISH, running.run_id, attempt=attempt, outcome=outcome, worker_id=worker_id
+            partial(
+                bookkeeping.single,
+                patience=PATIENCE,
+                committed=None if awaited else partial(unflushed.keep, end),
+            ),
+            end.run_id,
+            attempt=end.attempt,
+            outcome=end.outcome,
+            worker_id=end.worker_id,
+            awaited=awaited,
         )
     except SQLAlchemyError:
         # Refused for what is in it: `finish` meets the same, and records that.
@@ -188,23 +200,6 @@ def _canvas_of(session: Session, run_id: UUID) -> dict[str, Any]:
     row = runs.read(session, run_id)
     document: dict[str, Any] = codec.from_stored({} if row is None else row.canvas or {})
     return document
-
-
-def _keep_late(
-    session: Session, late_id: UUID, run_id: UUID, attempt: int, outcome: Outcome, worker_id: UUID
-) -> None:
-    canvas.keep_late(
-        session,
-        {
-            "id": late_id,
-            "run_id": run_id,
-            "attempt": attempt,
-            "outcome": outcome.state,
-            "worker_id": worker_id,
-            "result": None if outcome.result is None else json.dumps(outcome.result),
-            "error": None if outcome.error is None else json.dumps(outcome.error),
-        },
-    )
 
 
 def _called_by_parent(outcome: Outcome) -> bool:

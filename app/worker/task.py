@@ -28,12 +28,14 @@ from app.settings import get_settings
 from app.worker import bookkeeping, calls, capture, codec, counters, execution, liveness, outcomes
 from app.worker.execution import Execution, collecting
 from app.worker.specs import spec_of
+from app.worker.unflushed import unflushed
 
 logger = logging.getLogger(__name__)
 
 START_PATIENCE = 3600.0
 
-_START = functools.partial(bookkeeping.single, patience=START_PATIENCE)
+# A start is waited for, and with it the end before it.
+_START = functools.partial(bookkeeping.single, patience=START_PATIENCE, committed=unflushed.flushed)
 
 # Celery keeps the request per thread; a body on the bridge's loop thread finds it here.
 current_request: ContextVar[Any] = ContextVar("current_request", default=None)

@@ -24,6 +24,6 @@ async def nap(n: int) -> int:
 
 @app.task(name=places.QUERY)
 async def query(n: int) -> int:
-    """One query, on the pool that all tasks of the process share."""
-    async with task_sessions()() as session:
+    """One query, on the pool that all tasks of the process share, by the way that is meant for one query."""
+    async with task_sessions(autocommit=True)() as session:
         return int((await session.execute(text("SELECT CAST(:n AS int)"), {"n": n})).scalar_one())

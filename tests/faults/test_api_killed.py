@@ -12,6 +12,7 @@ from uuid import uuid4
 import httpx
 import psycopg
 import pytest
+import redis
 
 from app.cli.people import add_person
 from app.settings import Settings
@@ -120,3 +121,33 @@ async def _waits_for_keys(database: Database) -> bool:
             "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'idempotency_keys'::regclass"
         ).fetchone()
     return bool(found and found[0])
+
+
+async def test_killed_between_the_commit_and_the_push(
+    stack: Stack, database: Database, operator: str
+) -> None:
+    """Nobody was answered; what is stored all the same is published by the next beat."""
+    stack.environment["UPBEAT_BEAT_REDISPATCH_DELAY"] = "1"
+    api = stack.api(env={"UPBEAT_FAILPOINTS": "enqueue.committed=kill"})
+    keys = [uuid4().hex for _ in range(8)]
+    broker = redis.Redis.from_url(stack.environment["REDIS_URL"])
+    broker.delete("celery")
+    async with logged_in(api, operator) as client:
+        answers = await asyncio.gather(*(send(client, key, 0) for key in keys))
+    assert answers == [None] * len(keys)
+    left = stored(database, keys)
+    assert left
+    assert set(left.values()) == {1}
+    assert broker.llen("celery") == 0
+    stack.beat()
+    await eventually_async(lambda: _sent(broker, len(left)), 15, "the wake-ups of what was stored")
+    again = stack.api()
+    async with logged_in(again, operator) as client:
+        repeats = await asyncio.gather(*(send(client, key, 0) for key in keys))
+    assert [answer is not None and answer.status_code for answer in repeats] == [202] * len(keys)
+    assert stored(database, keys) == dict.fromkeys(keys, 1)
+    broker.close()
+
+
+async def _sent(broker: redis.Redis, number: int) -> bool:
+    return broker.llen("celery") >= number

@@ -357,7 +357,10 @@ async def test_a_key_may_not_do_more_than_its_user(
     )
     async with connect(api, await log_in(api, name, PASSWORD)) as owner:
         key = (await owner.post("/api/v1/api-keys", json={"name": "k", "scopes": ["admin"]})).json()["secret"]
-    await clients["admin"].patch(f"/api/v1/users/{made.id}", json={"role": role})
+    demoted = await clients["admin"].patch(
+        f"/api/v1/users/{made.id}", json={"role": role}, headers={"If-Match": "*"}
+    )
+    assert demoted.status_code == 200, demoted.text
     async with connect(api, key) as program:
         for route in routes(api):
             if route.guard is not None and route.guard.role is not None:

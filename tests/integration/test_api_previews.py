@@ -227,12 +227,23 @@ async def test_a_query_that_makes_no_sense(admin: httpx.AsyncClient, query: str)
     assert (await admin.post(f"{SCHEDULES}/preview?{query}", json={"schedule": HOURLY})).status_code == 422
 
 
-@pytest.mark.parametrize("instant", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+FIRST, LAST = "1970-01-01T14:00:00+14:00", "8999-12-31T10:00:00-14:00"
+
+
+@pytest.mark.parametrize("instant", [FIRST, LAST])
 async def test_the_ends_of_the_calendar(admin: httpx.AsyncClient, instant: str) -> None:
     path = await create(admin, BERLIN)
     assert (await admin.get(f"{path}/preview", params={"after": instant})).status_code == 200
-    body = {"start": "0001-01-01T00:00:00+14:00", "end": "9999-12-31T23:59:59-14:00", "duration": 2e6}
+    body = {"start": FIRST, "end": LAST, "duration": 2e6}
     assert (await admin.post(f"{path}/simulate", json=body)).status_code == 200
+
+
+@pytest.mark.parametrize("instant", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+async def test_beyond_the_ends_of_the_calendar(admin: httpx.AsyncClient, instant: str) -> None:
+    path = await create(admin, BERLIN)
+    assert "1970" in (await admin.get(f"{path}/preview", params={"after": instant})).text
+    body = {"start": FIRST, "end": instant, "duration": 2e6}
+    assert (await admin.post(f"{path}/simulate", json=body)).status_code == 422
 
 
 async def test_what_does_not_exist(admin: httpx.AsyncClient) -> None:

@@ -1,6 +1,6 @@
 """The audit: each change leaves its line in the same transaction, and no line is ever changed."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -252,6 +252,11 @@ class Guest:
 
     def join(self, session: Session, result: object, changes: Changes) -> None:
         self.results.append(result)
+
+    @classmethod
+    def join_many(cls, session: Session, calls: Sequence[tuple[Any, object]]) -> None:
+        for guest, result in calls:
+            guest.results.append(result)
 
     def joined(self) -> None:
         self.waiting = False

@@ -16,7 +16,7 @@ from celery.canvas import StampingVisitor
 from celery.exceptions import ChordError, MaxRetriesExceededError, TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult, GroupResult
-from sqlalchemy import select, text, update
+from sqlalchemy import delete, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.db import sync_engine, sync_sessions
@@ -302,6 +302,19 @@ def test_a_complete_chord_that_nobody_fired_is_found(sessions: sessionmaker[Sess
         canvas.add_chord(session, canvas.Chord(group_id, codec.to_stored(dict(body)), header))
         session.execute(update(ChordRow).where(ChordRow.group_id == group_id).values(size=2, counted=2))
     assert promised.get(PATIENCE) == 6
+
+
+def test_a_chord_grows_before_its_size_is_told(sessions: sessionmaker[Session]) -> None:
+    group_id = str(uuid4())
+    with sessions.begin() as session:
+        canvas.add_chord(session, canvas.Chord(group_id, {}, []))
+        canvas.grow_chord(session, group_id, [["added", None], None])
+        canvas.set_chord_size(session, group_id, 2)
+        assert [canvas.count_part(session, group_id) for _ in range(2)] == [None, None]
+        complete = canvas.count_part(session, group_id)
+        assert complete is not None
+        assert complete.header == [[["added", None], None]]
+        session.execute(delete(ChordRow).where(ChordRow.group_id == group_id))
 
 
 def test_chords_in_chains_and_chains_in_chords() -> None:

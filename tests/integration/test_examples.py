@@ -25,6 +25,9 @@ from support.people import cheap_passwords, person, token_of
 
 DOCUMENT: dict[str, Any] = create_app(Settings()).openapi()
 TASK = "scheduled_task.test_task"
+NOWHERE = "0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b1"
+# Their objects come with running processes; of one that is not there, 404 is said when the body has been accepted.
+MADE_BY_THE_SERVICE = {"acknowledge_alert", "resize_worker", "revoke_worker_run"}
 # These answer by what the body says of the caller, so a right one cannot be written down.
 SECRETS = {"change_own_password": {"current_password": ADMIN[1]}}
 
@@ -104,17 +107,29 @@ async def object_for(client: httpx.AsyncClient, app: FastAPI, example: Example) 
         if name == "replay_run":
             await _made(client, f"runs/{made}/cancel", {})
         return made
-    if parameter == "agent_id":
-        body = {"name": f"{name} {example.name}", "kind": "webhook", "url": "https://agents.example.com/x"}
-        return await _made(client, "agents", body)
     if parameter == "user_id":
         user = await person(app)
         found = (await client.get("/api/v1/users", params={"search": user})).json()["items"]
         return str(next(each["id"] for each in found if each["username"] == user))
-    if example.path.startswith("/api/v1/calendars/"):
-        return await _made(client, "calendars", {"name": f"{name}-{example.name}"}, "name")
-    if example.path.startswith("/api/v1/tasks/"):
-        return TASK
+    resource = example.path.split("/")[3]
+    named = {"tasks": TASK, "queues": example.value.get("confirm") or "priority_low"}
+    bodies: dict[str, dict[str, Any]] = {
+        "agents": {
+            "name": f"{name} {example.name}",
+            "kind": "webhook",
+            "url": "https://agents.example.com/x",
+        },
+        "webhooks": {
+            "name": example.name,
+            "url": "https://hooks.example.com/x",
+            "event_types": ["run.failed"],
+        },
+        "calendars": {"name": f"{name}-{example.name}"},
+    }
+    if resource in named:
+        return str(named[resource])
+    if resource in bodies:
+        return await _made(client, resource, bodies[resource], "name" if resource == "calendars" else "id")
     raise AssertionError(f"{example.path}: say here how to make an object for this path")
 
 
@@ -124,12 +139,12 @@ async def object_for(client: httpx.AsyncClient, app: FastAPI, example: Example) 
 async def test_an_example_of_a_request_is_accepted(
     api: FastAPI, admin: httpx.AsyncClient, example: Example
 ) -> None:
-    path = example.path
-    if "{" in path:
-        identifier = await object_for(admin, api, example)
-        path = "/".join(identifier if part.startswith("{") else part for part in path.split("/"))
-    body = example.value
     name = str(example.operation["operationId"])
+    path, body = example.path.replace("{version}", "1"), example.value
+    missing = name in MADE_BY_THE_SERVICE
+    if "{" in path:
+        identifier = NOWHERE if missing else await object_for(admin, api, example)
+        path = "/".join(identifier if part.startswith("{") else part for part in path.split("/"))
     if name in SECRETS:
         body = body | SECRETS[name]
         admin.headers["Authorization"], kept = f"Bearer {await token_of(api)}", admin.headers["Authorization"]
@@ -137,7 +152,7 @@ async def test_an_example_of_a_request_is_accepted(
     if name in SECRETS:
         admin.headers["Authorization"] = kept
     documented = example.operation["responses"]
-    first = next(iter(sorted(documented)))
+    first = "404" if missing else min(documented)
     assert str(answer.status_code) == first, answer.text
     content = documented[first].get("content", {}).get("application/json")
     if content is not None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from celery.result import AsyncResult
@@ -22,7 +23,7 @@ from support.polling import eventually
 from support.processes import Process
 from support.servers import Database
 from support.stack import BOOT, Stack
-from support.tasks import block, clean_up, fail, instant, nap, query
+from support.tasks import block, clean_up, fail, instant, nap, query, transactions
 
 QUEUES = {"prefork": "celery", "threads": "priority_low", "solo": "priority_high"}
 DONE = 30.0
@@ -80,6 +81,20 @@ def test_tasks_that_await_the_database_share_one_loop_and_one_pool(
         assert len({each["pool"] for each in same}) == 1
         assert len({each["backend"] for each in same}) <= connections
     assert "different loop" not in workers[pool].output()
+
+
+@every_pool
+def test_a_body_meets_no_connection_that_the_server_has_closed(
+    workers: Mapping[str, Process], database: Database, pool: str
+) -> None:
+    assert [submit(transactions, pool, each).get(DONE) for each in (True, False)] == [2, 1]
+    with psycopg.connect(database.url, autocommit=True) as connection:
+        closed = connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'upbeat-task'"
+        ).fetchall()
+    assert closed
+    assert [submit(transactions, pool, each).get(DONE) for each in (True, False, True, False)] == [2, 1] * 2
 
 
 @every_pool

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.db import execute_alone
-from app.scheduling import liveness, runs
+from app.scheduling import ends, liveness, runs
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.config import RunOptions
 from app.scheduling.ids import id_at, instant_of, new_id, tick_id
@@ -281,6 +281,35 @@ def test_start_and_end_in_one_round_trip_each(sync: sessionmaker[Session], worke
     assert not ended(outcome=DONE, worker_id=worker), "a terminal run never changes"
     row = _read(sync, run_id)
     assert (row.state, row.result) == (RunState.SUCCEEDED, {"answer": 42})
+
+
+def test_an_end_that_was_undone_is_asserted_again_and_what_was_decided_otherwise_stays(
+    sync: sessionmaker[Session], worker: UUID
+) -> None:
+    shown, undone, given_up, again = [_submit(sync) for _ in range(4)]
+    for run_id in (shown, undone, given_up, again):
+        assert _start(sync, run_id, worker) is not None
+    ended = partial(runs.finish_alone, _alone(sync), attempt=1, outcome=DONE, worker_id=worker, awaited=False)
+    assert ended(shown)
+    before = _read(sync, shown)
+    assert _finish(sync, given_up, Outcome(RunState.CANCELLED)) is RunState.CANCELLED
+    assert _finish(sync, again, Outcome(RunState.FAILED, retryable=True)) is not None
+    reports = [ends.End(run_id, 1, DONE, worker) for run_id in (shown, undone, given_up, again)]
+    for number in (3, 2):
+        with sync.begin() as session:
+            written = session.scalar(text("SELECT pg_current_wal_insert_lsn()"))
+            left = ends.undone(_alone(sync), reports)
+            assert len(left) == number
+            ends.assert_again(session, left)
+        with sync() as session:
+            assert session.scalar(
+                text("SELECT pg_current_wal_flush_lsn() >= CAST(:lsn AS pg_lsn)"), {"lsn": written}
+            )
+            late = session.execute(text("SELECT run_id, outcome FROM celery_task_late_outcomes")).all()
+        assert sorted(late) == [(given_up, "succeeded"), (again, "succeeded")]
+        assert _read(sync, shown).finished_at == before.finished_at
+        assert (_read(sync, undone).state, _read(sync, undone).result) == (RunState.SUCCEEDED, DONE.result)
+        assert _read(sync, given_up).state == RunState.CANCELLED
 
 
 @pytest.mark.parametrize(

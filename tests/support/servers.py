@@ -130,10 +130,12 @@ class Servers:
 
 
 @contextmanager
-def running_servers(*, quick: bool = True, folder: Path | None = None) -> Iterator[Servers]:
+def running_servers(
+    *, quick: bool = True, folder: Path | None = None, options: tuple[str, ...] = ()
+) -> Iterator[Servers]:
     """Fresh servers for the time of the context; their data, in ``folder`` or a temporary one, goes with them.
 
-    ``quick`` gives up durability; measurements must not.
+    ``quick`` gives up durability; measurements must not. ``options`` are more settings of PostgreSQL.
     """
     folder = folder or Path(tempfile.mkdtemp(prefix="upbeat-test-"))
     folder.mkdir(exist_ok=True)
@@ -143,7 +145,7 @@ def running_servers(*, quick: bool = True, folder: Path | None = None) -> Iterat
         free_port(),
         new_password(),
         major,
-        QUICK_OPTIONS if quick else MEASURED_OPTIONS,
+        (QUICK_OPTIONS if quick else MEASURED_OPTIONS) + options,
     )
     redis = Redis(folder / "redis", free_port(), new_password(), durable=False, databases=REDIS_DATABASES)
     servers = Servers(postgres, redis, folder)

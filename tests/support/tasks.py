@@ -62,6 +62,13 @@ async def query(self: Any, pause: float = 0.0) -> dict[str, int]:
     }
 
 
+@app.task(name="support.transactions")
+async def transactions(autocommit: bool) -> int:  # noqa: FBT001 - calls are positional
+    """In how many transactions two queries of a session were."""
+    async with task_sessions(autocommit=autocommit)() as session:
+        return len({await session.scalar(select(func.now())) for _ in range(2)})
+
+
 @app.task(name="support.clean_up", bind=True)
 async def clean_up(self: Any, seconds: float, file: str) -> None:
     """Await for long; when that is cancelled, await again before leaving, and say so in ``file``."""

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.db.companions import produced
 from app.errors import Conflict, FieldError, InvalidInput, NotFound
+from app.modules.auth.changes import changing
 from app.modules.auth.models import LoginSession, User
 from app.modules.auth.passwords import MAX_LENGTH, hash_password, verify_password
 from app.modules.auth.roles import Principal, Role
@@ -118,7 +119,7 @@ async def change_user(
     if change.password is not None:
         check_password(change.password)
     password_hash = None if change.password is None else await hash_password(change.password)
-    async with sessions.begin() as session:
+    async with changing(sessions) as session:
         admins = await _locked_admins(session)
         user = await session.get(User, user_id, with_for_update=True)
         if user is None:
@@ -145,7 +146,7 @@ async def delete_user(sessions: Sessions, user_id: UUID, *, expected: Collection
         PreconditionFailed: they are at another version than the ``expected`` ones.
         Conflict: there would be no active administrator any more.
     """
-    async with sessions.begin() as session:
+    async with changing(sessions) as session:
         admins = await _locked_admins(session)
         user = await session.get(User, user_id, with_for_update=True)
         if user is None:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.db.companions import produced
 from app.errors import FieldError, InvalidInput, NotFound, Unauthenticated
+from app.modules.auth.changes import changing
 from app.modules.auth.logins import hash_token
 from app.modules.auth.models import ApiKey, User
 from app.modules.auth.roles import Means, Principal, Role, Scope, wider_than
@@ -69,14 +70,19 @@ async def create_key(
     return NewKey(row, secret)
 
 
-async def authenticate_key(sessions: Sessions, secret: str) -> Principal:
-    """The caller whose key this is.
+async def authenticate_key(sessions: Sessions, secret: str) -> tuple[Principal, timedelta | None]:
+    """The caller whose key this is, and how long it is valid still, None for ever.
 
     Raises:
         Unauthenticated: no such key, or it has expired or was revoked, or its user is deactivated.
     """
     query = (
-        select(ApiKey, User, (_NOW - ApiKey.last_used_at).label("unused"))
+        select(
+            ApiKey,
+            User,
+            (_NOW - ApiKey.last_used_at).label("unused"),
+            (ApiKey.expires_at - _NOW).label("left"),
+        )
         .join(User, User.id == ApiKey.user_id)
         .where(
             ApiKey.key_hash == hash_token(secret),
@@ -89,11 +95,11 @@ async def authenticate_key(sessions: Sessions, secret: str) -> Principal:
         found = (await session.execute(query)).one_or_none()
     if found is None:
         raise Unauthenticated("The API key is not valid, has expired or was revoked.")
-    row, user, unused = found
+    row, user, unused, left = found
     if unused is None or unused > TOUCH_EVERY:
         async with sessions.begin() as session:
             await session.execute(update(ApiKey).where(ApiKey.id == row.id).values(last_used_at=_NOW))
-    return Principal(
+    principal = Principal(
         id=user.id,
         username=user.username,
         role=Role(user.role),
@@ -102,6 +108,7 @@ async def authenticate_key(sessions: Sessions, secret: str) -> Principal:
         credential_id=row.id,
         scopes=tuple(Scope.parse(text) for text in row.scopes),
     )
+    return principal, left
 
 
 async def list_keys(
@@ -143,7 +150,7 @@ async def revoke_key(sessions: Sessions, key_id: UUID, *, owner: UUID | None) ->
     query = update(ApiKey).where(ApiKey.id == key_id)
     if owner is not None:
         query = query.where(ApiKey.user_id == owner)
-    async with sessions.begin() as session:
+    async with changing(sessions) as session:
         revoked_at = func.coalesce(ApiKey.revoked_at, _NOW)
         if await session.scalar(query.values(revoked_at=revoked_at).returning(ApiKey.id)) is None:
             raise _no_key()

@@ -21,8 +21,10 @@ class Role(StrEnum):
 
     def includes(self, other: "Role") -> bool:
         """Whether this role may do what ``other`` may."""
-        order = list(Role)
-        return order.index(self) >= order.index(other)
+        return _RANK[self] >= _RANK[other]
+
+
+_RANK = {role: number for number, role in enumerate(Role)}
 
 
 class Means(StrEnum):

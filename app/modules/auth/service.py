@@ -13,7 +13,6 @@ from app.modules.auth.accounts import (
 from app.modules.auth.keys import (
     PREFIX,
     NewKey,
-    authenticate_key,
     create_key,
     get_key,
     list_keys,
@@ -33,6 +32,7 @@ from app.modules.auth.logins import (
     revoke_session,
     rotate,
 )
+from app.modules.auth.remembered import RememberedKeys
 from app.modules.auth.roles import LEVELS, Means, Principal, Role, Scope
 from app.modules.auth.throttle import forget_old
 
@@ -44,12 +44,12 @@ __all__ = [
     "NewKey",
     "Place",
     "Principal",
+    "RememberedKeys",
     "Role",
     "Scope",
     "Seen",
     "UserChange",
     "authenticate",
-    "authenticate_key",
     "change_password",
     "change_user",
     "create_key",

@@ -4,12 +4,13 @@ A key is claimed in the transaction of the effect, at its end: a process that di
 Two requests with one key meet at the primary key: the second waits for the first one's commit, and is rolled back.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
@@ -19,6 +20,21 @@ from app.modules.idempotency.models import IdempotencyKey
 
 KEPT: Final = timedelta(hours=24)
 _NOW = func.clock_timestamp()
+_TAKEN: Final = "Another request with this Idempotency-Key is under way. Repeat this one in a moment."
+_CLAIM_MANY = text("""
+INSERT INTO idempotency_keys AS k (caller, key, fingerprint, status, headers, body, created_at, expires_at)
+SELECT caller, key, fingerprint, status, CAST(headers AS jsonb), body, clock_timestamp(),
+       clock_timestamp() + make_interval(secs => :kept)
+FROM unnest(
+    CAST(:caller AS text[]), CAST(:key AS text[]), CAST(:fingerprint AS bytea[]), CAST(:status AS int[]),
+    CAST(:headers AS text[]), CAST(:body AS text[])
+) AS u (caller, key, fingerprint, status, headers, body)
+ON CONFLICT (caller, key) DO UPDATE
+SET fingerprint = EXCLUDED.fingerprint, status = EXCLUDED.status, headers = EXCLUDED.headers, body = EXCLUDED.body,
+    created_at = EXCLUDED.created_at, expires_at = EXCLUDED.expires_at
+WHERE k.expires_at <= clock_timestamp()
+RETURNING k.key
+""")
 
 
 class KeyTaken(Conflict):
@@ -74,7 +90,30 @@ def claim(session: Session, made: Claim, answer: Answer | None) -> None:
         .returning(IdempotencyKey.key)
     ).one_or_none()
     if taken is None:
-        raise KeyTaken("Another request with this Idempotency-Key is under way. Repeat this one in a moment.")
+        raise KeyTaken(_TAKEN)
+
+
+def claim_many(session: Session, made: Sequence[tuple[Claim, Answer | None]]) -> None:
+    """As `claim`, in one statement: all of them, or none.
+
+    Raises:
+        KeyTaken: one is taken, or occurs twice.
+    """
+    # In one order, so that two who claim the same keys take turns.
+    ordered = sorted(made, key=lambda each: (each[0].caller, each[0].key))
+    columns = [_columns(answer) for _, answer in ordered]
+    values = {
+        "caller": [each.caller for each, _ in ordered],
+        "key": [each.key for each, _ in ordered],
+        "fingerprint": [each.fingerprint for each, _ in ordered],
+        "status": [each["status"] for each in columns],
+        "headers": [None if each["headers"] is None else json.dumps(each["headers"]) for each in columns],
+        "body": [each["body"] for each in columns],
+        "kept": KEPT.total_seconds(),
+    }
+    distinct = len({(each.caller, each.key) for each, _ in ordered})
+    if distinct < len(ordered) or len(session.execute(_CLAIM_MANY, values).all()) < len(ordered):
+        raise KeyTaken(_TAKEN)
 
 
 async def known(sessions: async_sessionmaker[AsyncSession], caller: str, key: str) -> Known | None:

@@ -53,6 +53,8 @@ WEBHOOK_EXAMPLE: dict[str, Any] = {
     "updated_at": "2026-03-01T09:00:00Z",
 }
 
+NEW_WEBHOOK_EXAMPLE: dict[str, Any] = WEBHOOK_EXAMPLE | {"secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"}
+
 DELIVERY_EXAMPLE: dict[str, Any] = {
     "id": "0199d0c3-1111-7a51-9c66-3f0c5f3ad4b1",
     "webhook_id": "0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b1",

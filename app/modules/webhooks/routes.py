@@ -17,6 +17,7 @@ from app.modules.webhooks.config import WebhookCreate, WebhookUpdate
 from app.modules.webhooks.examples import (
     CREATE_EXAMPLES,
     DELIVERY_EXAMPLE,
+    NEW_WEBHOOK_EXAMPLE,
     UPDATE_EXAMPLES,
     WEBHOOK_EXAMPLE,
 )
@@ -63,6 +64,8 @@ class Webhook(BaseModel):
 
 class NewWebhook(Webhook):
     """A webhook whose secret was made now."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [NEW_WEBHOOK_EXAMPLE]})
 
     secret: str = Field(description="Receivers check signatures with it. It is shown only now.")
 

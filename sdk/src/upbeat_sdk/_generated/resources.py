@@ -667,6 +667,8 @@ class RunsResource(Resource):
     ) -> Page[Run]:
         """Runs, newest first, filtered by schedule, state, task, queue, origin, reason, worker, error and time.
 
+        A page reads a bounded part of the history: while `next_cursor` is there, it may hold fewer than `limit`, or none.
+
         Args:
             limit: Items on a page.
             cursor: `next_cursor` of the page before; the first page has none.

@@ -1,0 +1,98 @@
+"""The access log: a line for each request, of the form that all lines have, at a fifth of the cost.
+
+structlog's chain and renderer take longer than the rest of a quick request; nothing here needs them.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from starlette.types import Scope
+
+from app import logs
+from app.settings import LogSettings
+
+LOGGER: Final = "app.access"
+_QUIET = frozenset({"/livez", "/readyz"})
+_logger = logging.getLogger(LOGGER)
+
+
+class Request(dict[str, Any]):
+    """What a line tells, complete and plain."""
+
+
+def write(scope: Scope, status: int | None, seconds: float) -> None:
+    """Tell of a request that was answered; the query is left out, as it may hold secrets."""
+    level = logging.DEBUG if scope["path"] in _QUIET and status == 200 else logging.INFO
+    if not _logger.isEnabledFor(level):
+        return
+    client = scope.get("client")
+    event = Request(
+        event="request",
+        action="request",
+        method=scope["method"],
+        path=scope["path"],
+        status=status,
+        milliseconds=round(seconds * 1000, 1),
+        client=client[0] if client else None,
+        **logs.about(),
+    )
+    _logger.handle(_logger.makeRecord(LOGGER, level, "", 0, event, (), None))
+
+
+def install(settings: LogSettings) -> None:
+    """Let the service's own handler write these lines straight; where it paints them, nothing is in a hurry."""
+    for handler in logging.getLogger().handlers:
+        rest = handler.formatter
+        if handler.get_name() == logs.OURS and rest is not None and not sys.stderr.isatty():
+            handler.setFormatter(Formatter(as_json if settings.format == "json" else as_text, rest))
+
+
+class Formatter(logging.Formatter):
+    """Writes lines of the access log, and leaves the others to ``rest``."""
+
+    def __init__(self, render: Callable[[logging.LogRecord, Request], str], rest: logging.Formatter) -> None:
+        super().__init__()
+        self._render = render
+        self._rest = rest
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        if isinstance(record.msg, Request):
+            return self._render(record, record.msg)
+        return self._rest.format(record)
+
+
+def as_json(record: logging.LogRecord, event: Request) -> str:
+    """As `app.logs` writes an object."""
+    head = {
+        "time": _time(record),
+        "level": record.levelname.lower(),
+        "logger": record.name,
+        "message": event["event"],
+        "pid": record.process,
+    }
+    return json.dumps(head | dict(_fields(event)), ensure_ascii=False)
+
+
+def as_text(record: logging.LogRecord, event: Request) -> str:
+    """As `app.logs` writes a line without colours, but that a path cannot speak to a terminal."""
+    rest = " ".join(f"{name}={_shown(value)}" for name, value in _fields(event))
+    return f"{_time(record)} {record.levelname:<7} {record.name}: {event['event']} {rest}"
+
+
+def _fields(event: Request) -> Iterator[tuple[str, Any]]:
+    return ((name, value) for name, value in event.items() if value is not None and name != "event")
+
+
+def _time(record: logging.LogRecord) -> str:
+    at = record.created
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}.{int(at % 1 * 1000):03d}+00:00"
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    return text if text.isprintable() else repr(text)

@@ -72,6 +72,9 @@ class _Peek:
         upcoming = [each for each in (self.next_run_at, self.next_dispatch_at) if each is not None]
         if not upcoming:
             return longest
+        if self.next_dispatch_at is not None:
+            # Runs wait for their wake-ups, which may get lost: those are looked for meanwhile.
+            longest = min(longest, SURVEY_EVERY)
         delay = (min(upcoming) - self.now).total_seconds()
         return min(longest, delay) if delay > 0 else contended
 

@@ -37,7 +37,7 @@ from app.worker import (
 from app.worker.broker import BrokerClient
 from app.worker.config import celery_configuration
 from app.worker.publisher import CeleryPublisher
-from app.worker.task import current_request, refuse_withheld, send
+from app.worker.task import current_request, refuse_exit, refuse_withheld, send
 
 __all__ = [
     "Upbeat",
@@ -157,6 +157,8 @@ class Upbeat(Celery):  # type: ignore[misc]
                 if running.settled:
                     raise
                 refuse_withheld(error)
+            except SystemExit as error:
+                refuse_exit(error)
             except Retry as error:
                 if not running.settled:
                     task.give_back(running, error)

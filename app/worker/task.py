@@ -3,6 +3,7 @@
 import functools
 import logging
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -47,7 +48,7 @@ _REQUEST = (
 
 
 class OutcomeWithheld(Exception):
-    """A body raised Ignore or Reject, which would leave its run without an outcome."""
+    """A body raised Ignore, Reject or SystemExit, which would leave its run without an outcome."""
 
 
 class Task(CeleryTask):  # type: ignore[misc]
@@ -277,6 +278,22 @@ def refuse_withheld(error: Ignore | Reject) -> NoReturn:
     raise OutcomeWithheld(
         f"The task raised {type(error).__name__}, which would leave its run without an outcome;"
         " return, or raise an error, instead."
+    ) from error
+
+
+def refuse_exit(error: SystemExit) -> NoReturn:
+    """A body's `sys.exit` in a thread ends nothing but that: it becomes an error of its run.
+
+    In a main thread it goes on its way: there it ends a pool's child, which is reported, or comes from a signal.
+
+    Raises:
+        OutcomeWithheld: in a thread.
+        SystemExit: in the main thread, as it came.
+    """
+    if threading.current_thread() is threading.main_thread():
+        raise error
+    raise OutcomeWithheld(
+        f"The task exited with {error.code}; return, or raise an error, instead."
     ) from error
 
 

@@ -1,6 +1,7 @@
 """Where it saturates: the laws of queueing networks, applied to the costs.
 
-Beats are a closed network: each goes round its batch, so mean value analysis gives their rate. Workers are an open
+What is nobody's processor time is taken for the one disk that the log is written to, so it is a queue as well. Beats
+are a closed network: each goes round its batch, so mean value analysis gives their rate. Workers are an open
 one: a resource of `m` cores does at most `m / demand` runs a second, and the smallest of these is the limit.
 """
 
@@ -50,7 +51,7 @@ def mean_value(stations: list[tuple[float, int]], think: float, customers: int) 
 def beats_together(costs: Costs, beats: int, cores: int) -> float:
     """Claims a second of beats that share their cores with PostgreSQL, and publish nothing: what can be measured."""
     processor = costs.claim_beat + _fire_postgres(costs, beats)
-    return mean_value([(processor, cores)], costs.fire_wait, beats)
+    return mean_value([(processor, cores), (costs.fire_wait, 1)], 0.0, beats)
 
 
 def beats_apart(costs: Costs, beats: int, machine: Machine) -> float:
@@ -58,8 +59,9 @@ def beats_apart(costs: Costs, beats: int, machine: Machine) -> float:
     stations = [
         (_fire_postgres(costs, beats), machine.postgres_cores),
         (costs.fire_redis / machine.redis_shards, 1),
+        (costs.fire_wait, 1),
     ]
-    return mean_value(stations, costs.fire_beat + costs.fire_wait, beats)
+    return mean_value(stations, costs.fire_beat, beats)
 
 
 def _fire_postgres(costs: Costs, beats: int) -> float:

@@ -112,6 +112,9 @@ def _skip(rig: Rig) -> float:
 def _run(servers: Servers, rig: Rig) -> tuple[tuple[float, float, float], tuple[float, float]]:
     """Of one run: worker, PostgreSQL, Redis; and of a second in which a worker has nothing to do: the latter two."""
     rig.contestant.forget_sent()
+    # What the servers do when nobody asks them anything is no worker's.
+    with _watching(servers.pid("postgres"), servers.pid("redis")) as alone:
+        time.sleep(IDLE_SECONDS)
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", *WORKER],
         env=rig.contestant.environment | {"PYTHONUNBUFFERED": "1"},
@@ -134,7 +137,10 @@ def _run(servers: Servers, rig: Rig) -> tuple[tuple[float, float, float], tuple[
             worker.terminate()
             worker.wait(30)
     own, postgres, redis = (each / done for each in found)
-    return (own, postgres, redis), (idle[0] / IDLE_SECONDS, idle[1] / IDLE_SECONDS)
+    idle_postgres, idle_redis = (
+        max(0.0, with_it - without) / IDLE_SECONDS for with_it, without in zip(idle, alone, strict=True)
+    )
+    return (own, postgres, redis), (idle_postgres, idle_redis)
 
 
 def _drained(rig: Rig, count: int) -> None:

@@ -73,6 +73,10 @@ def _head(costs: Costs, points: Sequence[Point]) -> list[str]:
         "| --: | --- | --: | --: |",
         *(_held_against(costs, point, cores) for point in points),
         "",
+        "What busy processes lose by outnumbering the cores is not in the model: here each beat is two of them, the beat",
+        "and its session. Where there are more than two for each core, the measurement is the truth, and the table below is",
+        "of hosts that are not shared.",
+        "",
         "![claims a second, measured and predicted; ticks a second of many beats](model.svg)",
         "",
     ]

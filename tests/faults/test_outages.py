@@ -31,8 +31,8 @@ def test_redis_killed_without_persistence(
 ) -> None:
     """With many queued: all run, once."""
     stack.beat()
-    trial.create(soon(4), count=QUEUED)
-    eventually(lambda: trial.waiting() == QUEUED, 20, "the messages")
+    trial.create(soon(20 if FULL else 6), count=QUEUED)
+    eventually(lambda: trial.waiting() == QUEUED, 40, "the messages")
     servers.stop("redis", signal.SIGKILL)
     servers.start_redis()
     assert trial.waiting() == 0

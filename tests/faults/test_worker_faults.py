@@ -128,6 +128,14 @@ def test_a_run_that_takes_all_memory_or_exits_ends_and_the_worker_goes_on(stack:
     assert worker.alive
 
 
+def test_a_run_that_exits_in_a_thread_has_failed(stack: Stack) -> None:
+    worker = stack.worker("-P", "threads", *QUIET)
+    result = tasks.die.delay("SystemExit")
+    with pytest.raises(Exception, match="exited with 3"):
+        result.get(10)
+    assert (_row(result.id).state, worker.alive) == ("failed", True)
+
+
 def test_a_run_whose_child_is_killed_each_time_is_not_started_for_ever(
     stack: Stack, ledger: Ledger, record_property: Report
 ) -> None:

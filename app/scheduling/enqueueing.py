@@ -120,12 +120,17 @@ class Enqueuer:
         self._sessions = sessions
         self._publish = publish
         self._settings = settings
-        self._gathering: Gathering[Wish, NewRun] = Gathering(self._serve)
+        self._gathering: Gathering[Wish, NewRun] = Gathering(self._serve_traced)
         self._pushing: set[asyncio.Task[None]] = set()
 
     async def make(self, wish: Wish) -> NewRun:
         """A run that is committed, and whose wake-up is sent if the broker takes it."""
         return await self._gathering.ask(wish)
+
+    async def _serve_traced(self, calls: Sequence[Call[Wish, NewRun]]) -> None:
+        """A batch's statements and pushes show in the trace of its first caller."""
+        with tracing.resumed(calls[0].wish.traceparent):
+            await self._serve(calls)
 
     async def _serve(self, calls: Sequence[Call[Wish, NewRun]]) -> None:
         try:

@@ -1,17 +1,31 @@
 """Who asked for a run, as a W3C `traceparent`. The domain does not know OpenTelemetry: it is told whom to ask."""
 
 from collections.abc import Callable
-
-Source = Callable[[], str | None]
-
-_sources: list[Source] = []
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 
-def use(source: Source) -> None:
-    """Ask ``source`` from now on."""
-    _sources[:] = [source]
+@dataclass(frozen=True, slots=True)
+class Tracer:
+    """What the domain asks of a tracing library: the present span, and to work on behalf of another one."""
+
+    current: Callable[[], str | None]
+    resumed: Callable[[str], AbstractContextManager[None]]
+
+
+_tracers: list[Tracer] = []
+
+
+def use(tracer: Tracer) -> None:
+    """Ask ``tracer`` from now on."""
+    _tracers[:] = [tracer]
 
 
 def current() -> str | None:
     """The span in which this is called; None if there is none, or nobody traces."""
-    return _sources[0]() if _sources else None
+    return _tracers[0].current() if _tracers else None
+
+
+def resumed(traceparent: str | None) -> AbstractContextManager[None]:
+    """What is done inside is part of that span."""
+    return nullcontext() if traceparent is None or not _tracers else _tracers[0].resumed(traceparent)

@@ -4,11 +4,12 @@ Prepared envelopes bypass Celery's publish signals, so the header that its instr
 run starts is written by `app.worker.publisher`, from what `app.scheduling.tracing` kept in the run's row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 
 from opentelemetry import trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
@@ -79,7 +80,7 @@ def set_up(service: str) -> None:
     SQLAlchemyInstrumentor().instrument(skip_dep_check=True)
     RedisInstrumentor().instrument()
     HTTPXClientInstrumentor().instrument()
-    tracing.use(_traceparent)
+    tracing.use(tracing.Tracer(_traceparent, _resumed))
 
 
 def instrument_runs() -> None:
@@ -98,3 +99,12 @@ def _traceparent() -> str | None:
     carrier: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(carrier)
     return carrier.get("traceparent")
+
+
+@contextmanager
+def _resumed(traceparent: str) -> Iterator[None]:
+    token = attach(TraceContextTextMapPropagator().extract({"traceparent": traceparent}))
+    try:
+        yield
+    finally:
+        detach(token)

@@ -65,7 +65,7 @@ class _Interruption:
         self._thread = threading.get_ident()
         self._by_signal = threading.current_thread() is threading.main_thread()
         self._lock = threading.Lock()
-        self._over = False
+        self._over = self._made = False
         self._previous: Any = None
 
     def __enter__(self) -> None:
@@ -76,7 +76,7 @@ class _Interruption:
         try:
             with self._lock:
                 self._over = True
-                if not self._by_signal and kind is not SoftTimeLimitExceeded:
+                if self._made and not self._by_signal and kind is not SoftTimeLimitExceeded:
                     # One that has been made, and came too late to be raised inside.
                     _raise_in(self._thread, None)
         finally:
@@ -87,6 +87,7 @@ class _Interruption:
         with self._lock:
             if self._over:
                 return
+            self._made = True
             if self._by_signal:
                 signal.pthread_kill(self._thread, signal.SIGUSR1)
             else:

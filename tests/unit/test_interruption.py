@@ -50,9 +50,17 @@ def _interrupt_at_random() -> None:
     assert 0 < interruptions < ROUNDS
 
 
-@pytest.mark.parametrize("where", [_in_a_thread, lambda work: work()], ids=["a thread", "the main thread"])
-def test_it_is_raised_inside_or_never(where: Callable[[Callable[[], object]], None]) -> None:
-    where(_interrupt_at_random)
+def test_it_is_raised_inside_or_never() -> None:
+    """In the main thread. In others the interpreter starves its threads under many of these: see CPython's async_exc."""
+    _interrupt_at_random()
+
+
+def test_in_a_thread_it_is_raised_inside() -> None:
+    def body() -> None:
+        with pytest.raises(SoftTimeLimitExceeded), interrupted(0.02):
+            _compute(20)
+
+    _in_a_thread(body)
 
 
 def test_in_the_main_thread_a_blocking_call_is_interrupted() -> None:

@@ -2,7 +2,8 @@
 
 Threads: with prefetch disabled, the worker asks for its next message only when a slot is free, and looks
 for that when its loop turns. Nothing turns the loop when a thread ends: a stock pool runs two tasks a
-second.
+second. And until Python 3.12 an executor counts a thread as idle that has found its next task already: a
+pool that has not all its threads yet may let a task wait behind a long one.
 
 Prefork: a child that is killed closes its files before it can be waited for. A stock pool looks once when
 they close, often finds nothing, and looks again up to five seconds later.
@@ -21,10 +22,24 @@ from celery.concurrency.thread import TaskPool as CeleryThreads
 LOOK_AGAIN = (0.02, 0.2, 1.0)
 
 
+class _NoneIdle:
+    """What an executor counts its idle threads with: none ever is, so each task brings a thread until all are there."""
+
+    def acquire(self, timeout: float) -> bool:
+        return False
+
+    def release(self) -> None:
+        """Nothing is counted."""
+
+
 class Threads(CeleryThreads):  # type: ignore[misc]
     """`celery worker -P threads`."""
 
     _wake: int | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.executor._idle_semaphore = _NoneIdle()
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Let the loop watch a pipe that every finished thread writes to."""

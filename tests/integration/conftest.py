@@ -1,7 +1,7 @@
 """Fixtures of the integration tests: the domain on the module's own database."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
@@ -27,9 +27,11 @@ def sync(settings: Settings) -> Iterator[sessionmaker[Session]]:
 
 @pytest.fixture
 def clock(database: Database) -> DatabaseClock:
-    """The database's clock, standing at noon of today, until the module ends."""
+    """The database's clock, standing at noon of tomorrow, until the module ends: never behind the real time, which
+    the defaults of columns keep."""
     taken = DatabaseClock(database.url)
-    taken.install(datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0))
+    noon = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
+    taken.install(noon + timedelta(days=1))
     return taken
 
 

@@ -1,0 +1,37 @@
+"""The threads pool gives each task that has a slot a thread."""
+
+from collections.abc import Callable, Iterator
+from threading import Barrier
+from typing import Any
+
+import pytest
+
+from app.worker.pools import Threads
+
+
+@pytest.fixture
+def pool() -> Iterator[Threads]:
+    made = Threads(1, app=None)
+    yield made
+    made.on_stop()
+
+
+def start(pool: Threads, body: Callable[[], object]) -> Any:
+    """Have the pool execute this, without Celery's bookkeeping."""
+
+    def target() -> tuple[int, object, float]:
+        return 0, body(), 0.0
+
+    return pool.on_apply(target, (), {}, lambda _: None, lambda *_: None)
+
+
+def test_tasks_that_came_while_the_only_thread_was_busy_do_not_count_as_idle_threads(pool: Threads) -> None:
+    gate = Barrier(2)
+    queued = [start(pool, gate.wait), *(start(pool, int) for _ in range(3))]
+    gate.wait(10)
+    for each in queued:
+        each.wait(10)
+    pool.grow(2)
+    together = Barrier(3, timeout=10)
+    for each in [start(pool, together.wait) for _ in range(3)]:
+        each.get(10)

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from app.scheduling import requeue, run_logs, runs
 from app.scheduling.canvas import as_run_id
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.declarations import TaskSchedule
-from app.scheduling.ids import new_id
+from app.scheduling.ids import start_token
 from app.scheduling.liveness import renew_expired_lease
 from app.scheduling.messages import DEFAULT_QUEUE, RunMessage
 from app.scheduling.policies import Reason
@@ -133,7 +134,7 @@ class Task(CeleryTask):  # type: ignore[misc]
             "attempt": attempt,
             "worker_id": worker_id,
             "worker": request.hostname,
-            "token": new_id(),
+            "token": start_token(os.getpid()),
             "published_at": None if published is None else datetime.fromtimestamp(published, UTC),
             "task": request.task,
         }

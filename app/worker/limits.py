@@ -27,6 +27,8 @@ from app.worker.execution import Execution
 
 logger = logging.getLogger(__name__)
 
+FEW = 256
+
 
 def of(request: Any, task: Any) -> tuple[float | None, float | None]:
     """Hard and soft limit of a run in seconds: those of its message, then those of its task."""
@@ -110,9 +112,10 @@ def _exceeded(app: Any, running: Execution, limit: float) -> None:
 
 
 class _Alarm:
+    """``act`` is forgotten when it is not needed any more: it holds its run."""
+
     def __init__(self, act: Callable[[], None]) -> None:
-        self.act = act
-        self.over = False
+        self.act: Callable[[], None] | None = act
 
 
 class _Watch:
@@ -120,6 +123,7 @@ class _Watch:
         self._changed = threading.Condition()
         self._deadlines: list[tuple[float, int, _Alarm]] = []
         self._numbers = count()
+        self._most = FEW
         self._thread: threading.Thread | None = None
 
     @contextmanager
@@ -127,15 +131,22 @@ class _Watch:
         """Call ``act`` in the watching thread if what runs inside is not over by then."""
         alarm = _Alarm(act)
         with self._changed:
+            if len(self._deadlines) >= self._most:
+                # Those that are over, and would wait here for hours.
+                self._deadlines = [each for each in self._deadlines if each[2].act is not None]
+                heapq.heapify(self._deadlines)
+                self._most = max(FEW, 2 * len(self._deadlines))
             heapq.heappush(self._deadlines, (deadline, next(self._numbers), alarm))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._keep, name="upbeat-limits", daemon=True)
                 self._thread.start()
-            self._changed.notify()
+            if self._deadlines[0][2] is alarm:
+                self._changed.notify()
         try:
             yield
         finally:
-            alarm.over = True
+            # Without the lock, in which an interruption could strike.
+            alarm.act = None
 
     def _keep(self) -> None:
         while True:
@@ -144,9 +155,10 @@ class _Watch:
                     first = self._deadlines[0][0] if self._deadlines else None
                     self._changed.wait(None if first is None else max(0.0, first - time.monotonic()))
                 _, _, alarm = heapq.heappop(self._deadlines)
-            if not alarm.over:
+            act = alarm.act
+            if act is not None:
                 try:
-                    alarm.act()
+                    act()
                 except Exception:
                     logger.exception("a limit was not kept", extra={"action": "limit_not_recorded"})
 

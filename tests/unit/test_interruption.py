@@ -3,12 +3,13 @@
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 
-from app.worker.limits import interrupted
+from app.worker.limits import _Watch, interrupted
 
 ROUNDS = 150
 
@@ -82,3 +83,29 @@ def test_another_thread_is_left_alone() -> None:
     with pytest.raises(SoftTimeLimitExceeded), interrupted(0.02):
         _compute(30)
     assert ended.wait(10)
+
+
+class _Run:
+    def stop(self) -> None:
+        raise AssertionError("its limit has not passed")
+
+
+def test_runs_that_are_over_are_not_held_until_their_limits() -> None:
+    watch, living = _Watch(), _Run()
+    with watch.until(time.monotonic() + 3600, living.stop):
+        for _ in range(5_000):
+            run = _Run()
+            with watch.until(time.monotonic() + 1800, run.stop):
+                pass
+        gone = weakref.ref(run)
+        del run
+        assert gone() is None
+        assert len(watch._deadlines) < 1_000
+        assert living.stop in [alarm.act for *_, alarm in watch._deadlines]
+
+
+def test_the_earliest_limit_is_kept_though_later_ones_came_first() -> None:
+    watch, passed = _Watch(), threading.Event()
+    now = time.monotonic()
+    with watch.until(now + 3600, _Run().stop), watch.until(now + 0.02, passed.set):
+        assert passed.wait(10)

@@ -15,8 +15,8 @@ import contextvars
 import os
 import signal
 import threading
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Coroutine
+from contextlib import suppress
 from types import FrameType
 from typing import Any, TypeVar
 from uuid import UUID
@@ -177,9 +177,11 @@ class Bridge:
 
     def _run_here(self, call: _Call, soft: float | None, hard: float | None) -> Any:
         loop = self._own_loop()
-        with _signal_cancels(loop, call) as signalled:
+        timers: list[asyncio.TimerHandle] = []
+        try:
+            if not _soft_limit.reaches(loop, call):
+                timers = _arm(loop, call, soft, hard)
             task = call.begin(loop)
-            timers = [] if signalled else _arm(loop, call, soft, hard)
             try:
                 loop.run_until_complete(task)
             except BaseException:
@@ -187,9 +189,10 @@ class Bridge:
                     # It came from a signal handler, not from the task: the process is about to end.
                     _abandon(loop, task)
                     raise
-            finally:
-                for timer in timers:
-                    timer.cancel()
+        finally:
+            _soft_limit.over()
+            for timer in timers:
+                timer.cancel()
         return call.outcome()
 
     def _run_in_thread(self, call: _Call, soft: float | None, hard: float | None) -> Any:
@@ -286,22 +289,39 @@ def _arm(
     return timers
 
 
-@contextmanager
-def _signal_cancels(loop: asyncio.AbstractEventLoop, call: _Call) -> Iterator[bool]:
-    """In a prefork child, let the soft limit's signal cancel the call; False in other processes."""
-    number = getattr(signal, "SIGUSR1", None)
-    if number is None or signal.getsignal(number) is not soft_timeout_sighandler:
-        yield False
-        return
+class _SoftLimit:
+    """In a prefork child: the soft limit's signal cancels the coroutine that is on its way, if one is.
 
-    def handler(_number: int, _frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(call.exceed, SoftTimeLimitExceeded())
+    The handler is set once a process, and does what the pool's own does for a plain function.
+    """
 
-    previous = signal.signal(number, handler)
-    try:
-        yield True
-    finally:
-        signal.signal(number, previous)
+    def __init__(self) -> None:
+        self._current: tuple[asyncio.AbstractEventLoop, _Call] | None = None
+
+    def reaches(self, loop: asyncio.AbstractEventLoop, call: _Call) -> bool:
+        """From now on the signal means this call; False where no pool sends it."""
+        number = getattr(signal, "SIGUSR1", None)
+        if number is None:
+            return False
+        handler = signal.getsignal(number)
+        if handler is soft_timeout_sighandler:
+            signal.signal(number, self.passed)
+        elif handler != self.passed:
+            return False
+        self._current = loop, call
+        return True
+
+    def over(self) -> None:
+        """It means no call any more."""
+        self._current = None
+
+    def passed(self, number: int, frame: FrameType | None) -> None:
+        """The handler."""
+        if self._current is None:
+            soft_timeout_sighandler(number, frame)
+        else:
+            loop, call = self._current
+            loop.call_soon_threadsafe(call.exceed, SoftTimeLimitExceeded())
 
 
 def _abandon(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
@@ -322,6 +342,7 @@ async def _wind_up(database: _Database | None) -> None:
 
 
 _inherited: list[object] = []
+_soft_limit = _SoftLimit()
 _bridge = Bridge()
 os.register_at_fork(after_in_child=_bridge.forget)
 

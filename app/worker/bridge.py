@@ -374,7 +374,7 @@ def task_connection() -> Lent:
     async with task_connection() as connection:
         total = await connection.scalar(…)
 
-    The way for bodies that only read, or write with a single statement: a third of what a session costs.
+    The way for bodies that only read, or write with a single statement: little more than half of what a session costs.
 
     Raises:
         RuntimeError: called outside an async task body.

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 
+import asyncpg  # type: ignore[import-untyped]
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -14,6 +15,7 @@ from pydantic import SecretStr
 from sqlalchemy import delete, func, text
 from sqlalchemy.dialects.postgresql import insert
 
+from app.db.listen_async import AsyncListener
 from app.scheduling.ids import new_id
 from app.scheduling.models import BeatRow
 from app.settings import BrokerSettings, DatabaseSettings, Settings
@@ -153,6 +155,21 @@ async def test_connections_that_are_cut_are_replaced(api: FastAPI, settings: Set
     assert {answer.status_code for answer in answers} <= {200, 503}
     async with connect(api, await log_in(api, "admin", "correct horse battery staple")) as client:
         assert (await client.get(SCHEDULES)).status_code == 200
+
+
+async def test_a_listener_that_may_not_listen_keeps_no_connection(api: FastAPI, settings: Settings) -> None:
+    name = "cannot-listen"
+    listener = AsyncListener(settings.database, "", print, name=name)
+    with pytest.raises(asyncpg.PostgresError):
+        await listener.connect()
+
+    async def gone() -> bool:
+        query = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = :name")
+        async with api.state.services.sessions() as session:
+            return await session.scalar(query, {"name": name}) == 0
+
+    await eventually_async(gone, 10, "the connection to end")
+    assert not listener.connected
 
 
 async def test_a_run_is_accepted_while_redis_is_away(own_servers: Servers) -> None:

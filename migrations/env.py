@@ -9,10 +9,10 @@ import app.modules
 import app.scheduling.models
 from app.db.base import Base
 from app.db.engines import maintenance_engine
+from app.db.privileges import PARTITIONED
 from app.settings import get_settings
 
 ADVISORY_LOCK = 0x75706265_61740001  # "upbeat", 1
-PARTITION_PARENTS = ("celery_task_runs", "celery_task_run_attempts", "celery_task_run_logs")
 
 app.modules.import_models()
 
@@ -20,7 +20,9 @@ app.modules.import_models()
 def include_name(name: str | None, kind: str, parents: Any) -> bool:
     """Leave out partitions: they are made and dropped while the product runs."""
     return not (
-        kind == "table" and name is not None and name.startswith(tuple(f"{p}_2" for p in PARTITION_PARENTS))
+        kind == "table"
+        and name is not None
+        and name.startswith(tuple(f"{parent}_2" for parent in PARTITIONED))
     )
 
 

@@ -83,8 +83,9 @@ def page(session: Session, which: dict[str, Any]) -> list[tuple[UUID, bool]]:
 
 def parts(found: Sequence[tuple[UUID, bool]]) -> list[list[UUID]]:
     """What is ended in one transaction each: those that concern nobody else together; each other one alone, because
-    it locks its schedule and its key first, and two who lock several would wait for each other."""
-    together = [run_id for run_id, apart in found if not apart]
+    it locks its schedule and its key first, and two who lock several would wait for each other. Rows are locked
+    in the order of their ids, as a statement for many does."""
+    together = sorted(run_id for run_id, apart in found if not apart)
     alone = [[run_id] for run_id, apart in found if apart]
     return [together, *alone] if together else alone
 

@@ -189,7 +189,7 @@ async def test_a_listener_that_may_not_listen_keeps_no_connection(api: FastAPI, 
     async def gone() -> bool:
         query = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = :name")
         async with api.state.services.sessions() as session:
-            return await session.scalar(query, {"name": name}) == 0
+            return bool(await session.scalar(query, {"name": name}) == 0)
 
     await eventually_async(gone, 10, "the connection to end")
     assert not listener.connected

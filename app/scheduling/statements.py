@@ -26,6 +26,13 @@ FOR NO KEY UPDATE SKIP LOCKED
 """)
 
 
+CLAIM_ONE = text("""
+SELECT schedule_id, next_run_at, run_count, clock_timestamp() AS now
+FROM celery_periodic_task_clocks
+WHERE schedule_id = :id AND next_run_at <= (SELECT clock_timestamp())
+FOR NO KEY UPDATE SKIP LOCKED
+""")
+
 # Wakes sleeping beats: a clock was set, or a run is due sooner than they look again.
 NOTIFY_BEATS = text("NOTIFY upbeat_schedules")
 

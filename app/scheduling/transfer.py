@@ -20,13 +20,13 @@ import yaml
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
+from app.db import locks
 from app.errors import Conflict, FieldError, InvalidInput
 from app.scheduling import declared, pausing, schedule_file, schedules
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.declarations import MAX_KEY, Declaration, unique
 from app.scheduling.models import ScheduleRow
 
-ADVISORY_LOCK = 0x757062656174_03  # "upbeat", and the third of its locks
 NOTE = "pause_note"
 
 Entry = dict[str, Any]
@@ -115,7 +115,7 @@ def import_(
         InvalidInput: entries are not valid; each field starts with the entry.
         Conflict: there are conflicts, and they are not to be skipped.
     """
-    session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+    session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": locks.TRANSFER})
     wanted = _wanted(catalogue, declarations)
     found = _Stored(session, declarations)
     steps = [_compare(each, wanted[each.key], notes.get(each.key), found) for each in declarations]

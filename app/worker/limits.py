@@ -27,7 +27,7 @@ from app.worker.execution import Execution
 
 logger = logging.getLogger(__name__)
 
-FEW = 256
+CLEAR_FROM = 1000
 
 
 def of(request: Any, task: Any) -> tuple[float | None, float | None]:
@@ -112,7 +112,7 @@ def _exceeded(app: Any, running: Execution, limit: float) -> None:
 
 
 class _Alarm:
-    """``act`` is forgotten when it is not needed any more: it holds its run."""
+    """``act`` is None when what it watches is over."""
 
     def __init__(self, act: Callable[[], None]) -> None:
         self.act: Callable[[], None] | None = act
@@ -122,8 +122,8 @@ class _Watch:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._deadlines: list[tuple[float, int, _Alarm]] = []
+        self._clear_at = CLEAR_FROM
         self._numbers = count()
-        self._most = FEW
         self._thread: threading.Thread | None = None
 
     @contextmanager
@@ -131,22 +131,24 @@ class _Watch:
         """Call ``act`` in the watching thread if what runs inside is not over by then."""
         alarm = _Alarm(act)
         with self._changed:
-            if len(self._deadlines) >= self._most:
-                # Those that are over, and would wait here for hours.
-                self._deadlines = [each for each in self._deadlines if each[2].act is not None]
-                heapq.heapify(self._deadlines)
-                self._most = max(FEW, 2 * len(self._deadlines))
+            if len(self._deadlines) >= self._clear_at:
+                self._clear()
             heapq.heappush(self._deadlines, (deadline, next(self._numbers), alarm))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._keep, name="upbeat-limits", daemon=True)
                 self._thread.start()
-            if self._deadlines[0][2] is alarm:
-                self._changed.notify()
+            self._changed.notify()
         try:
             yield
         finally:
-            # Without the lock, in which an interruption could strike.
+            # Without the lock: an interruption that is raised here would leave it locked.
             alarm.act = None
+
+    def _clear(self) -> None:
+        """Runs end long before their limits: without this, all of the last hours' would be kept."""
+        self._deadlines = [each for each in self._deadlines if each[2].act is not None]
+        heapq.heapify(self._deadlines)
+        self._clear_at = max(CLEAR_FROM, 2 * len(self._deadlines))
 
     def _keep(self) -> None:
         while True:

@@ -21,6 +21,7 @@ WORKERS = (10, 100, 1000, 10_000)
 MACHINES = (Machine(2), Machine(8), Machine(32), Machine(32, 8))
 SLOTS = 8
 SECONDS = 0.1
+TIMES = [name for name in Costs.__dataclass_fields__ if name != "shared"]
 ADVICE = {
     "beats": "start another beat, on any host",
     "workers": "start more workers, or more slots",
@@ -39,15 +40,13 @@ def write(costs: Costs, points: Sequence[Point]) -> Path:
 
 def _head(costs: Costs, points: Sequence[Point]) -> list[str]:
     cores = os.cpu_count() or 1
-    micro = {
-        name: f"{getattr(costs, name) * 1e6:,.1f}" for name in Costs.__dataclass_fields__ if name != "batch"
-    }
+    micro = {name: f"{getattr(costs, name) * 1e6:,.1f}" for name in TIMES}
     return [
         "# Beyond one machine: a model",
         "",
         "Written by `make model`. The costs are measured; the rest is the arithmetic of queueing networks in",
-        "`bench/model/capacity.py`: mean value analysis for beats, which go round and round, and for runs the utilisation",
-        "law at 80 % of each resource.",
+        "`bench/model/capacity.py`: for beats, which go round and round, a closed network, solved exactly; for runs the",
+        "utilisation law at 80 % of each resource.",
         "",
         *(f"- {each}" for each in machine()),
         "",
@@ -64,20 +63,33 @@ def _head(costs: Costs, points: Sequence[Point]) -> list[str]:
         f"| a second of an idle worker | | {micro['idle_postgres']} | {micro['idle_redis']} | |",
         f"| a row that another beat holds | | {micro['skip']} | | |",
         "",
+        f"While the other cores are busy too, a core works at {costs.shared:.0%} of its speed: caches and memory are shared, and",
+        "processes move between cores. That is measured with one beat beside processes that have nothing to do with it.",
+        "",
         "## Held against measurements",
         "",
-        f"Claims a second, without publishing, of beats that share {cores} cores with PostgreSQL. The model knows the costs",
-        "of one beat only.",
+        f"Claims a second, without publishing, of beats that share {cores} cores with PostgreSQL, in turns on a machine that does",
+        "nothing else. The model knows the costs of one beat only: of that alone, and of that beside strangers.",
         "",
         "| beats | measured (rounds) | model | error |",
         "| --: | --- | --: | --: |",
         *(_held_against(costs, point, cores) for point in points),
         "",
-        "What busy processes lose by outnumbering the cores is not in the model: here each beat is two of them, the beat",
-        "and its session. Where there are more than two for each core, the measurement is the truth, and the table below is",
-        "of hosts that are not shared.",
-        "",
         "![claims a second, measured and predicted; ticks a second of many beats](model.svg)",
+        "",
+        "## Beats and PostgreSQL on hosts of their own",
+        "",
+        "Ticks a second that are claimed, decided, written and published, if nothing else is done.",
+        "",
+        "| PostgreSQL cores | " + " | ".join(f"{count} beat{'s' * (count > 1)}" for count in BEATS) + " |",
+        "| --: |" + " --: |" * len(BEATS),
+        *(
+            f"| {host.postgres_cores} | "
+            + " | ".join(f"{beats_apart(costs, count, host):,.0f}" for count in BEATS)
+            + " |"
+            for host in MACHINES
+            if host.redis_shards == 1
+        ),
         "",
     ]
 

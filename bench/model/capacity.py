@@ -94,8 +94,8 @@ def beats_apart(costs: Costs, beats: int, machine: Machine) -> float:
 
 
 def _fire_postgres(costs: Costs, beats: int) -> float:
-    """With what a claim spends on the rows that the others hold: half of a batch each, on average."""
-    return costs.fire_postgres + costs.skip * (beats - 1) / 2
+    """With what a claim spends on the rows of all others, each of which holds a batch for nearly all of its round."""
+    return costs.fire_postgres + costs.skip * (beats - 1)
 
 
 def limit(costs: Costs, *, beats: int, workers: int, slots: int, seconds: float, machine: Machine) -> Limit:

@@ -29,6 +29,7 @@ from support.servers import Servers, running_servers
 TICKS = 30_000
 RUNS = 3_000
 IDLE_SECONDS = 12.0
+SETTLED = 5.0
 HELD = 10_000
 # Each race begins with a VACUUM; one that comes by itself falls upon some of them only.
 STILL = ("autovacuum=off",)
@@ -152,6 +153,8 @@ def _skip(rig: Rig) -> float:
 def _run(servers: Servers, rig: Rig) -> tuple[tuple[float, float, float], tuple[float, float]]:
     """Of one run: worker, PostgreSQL, Redis; and of a second in which a worker has nothing to do: the latter two."""
     rig.contestant.forget_sent()
+    # Redis goes on for a while with what was thrown away.
+    time.sleep(SETTLED)
     # What the servers do when nobody asks them anything is no worker's.
     with _watching(servers.pid("postgres"), servers.pid("redis")) as alone:
         time.sleep(IDLE_SECONDS)

@@ -4,7 +4,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from bench.worker.crew import ours
-from bench.workers import places
+from bench.chores import places
 from support.servers import Servers
 
 STEPS, RUNS = 4, 300

@@ -6,7 +6,7 @@ from sqlalchemy import text
 
 from app.worker import app
 from app.worker.bridge import task_connection
-from bench.workers import places
+from bench.chores import places
 
 
 @app.task(name=places.NOOP)

@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 PYTHON ?=
 PIP_FLAGS := --require-hashes --disable-pip-version-check --no-input --quiet
 UV_VERSION := 0.13.9
-# Two processes, each with servers of its own; a file's tests stay together. PARALLEL= for one.
-PARALLEL ?= -n 2 --dist loadfile
+# Two processes, each with servers of its own; a file's tests stay together, in the order of the folders: what boots
+# whole stacks comes first, units last, so that both end together. PARALLEL= for one.
+PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 RUN := $(BIN)/python
 REQUESTS ?= 10000
 # What speaks to the database in SQL of its own, on the older server too.

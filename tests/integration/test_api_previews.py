@@ -18,7 +18,7 @@ SCHEDULES = "/api/v1/scheduled-tasks"
 NOBODY = "0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b1"
 BERLIN = {"type": "crontab", "expression": "30 2 * * *", "timezone": "Europe/Berlin"}
 HOURLY = {"type": "interval", "every": 1, "unit": "hours"}
-EASTER = "2027-03-27T12:00:00Z"
+EASTER = "2099-03-28T12:00:00Z"
 
 
 @pytest.fixture(scope="module")
@@ -64,19 +64,19 @@ async def test_a_preview_in_full(admin: httpx.AsyncClient) -> None:
         "items": [
             tick
             | {
-                "scheduled_for": "2027-03-28T01:00:00Z",
-                "due_at": "2027-03-28T01:00:00Z",
-                "local_time": "2027-03-28T03:00:00+02:00",
+                "scheduled_for": "2099-03-29T01:00:00Z",
+                "due_at": "2099-03-29T01:00:00Z",
+                "local_time": "2099-03-29T03:00:00+02:00",
                 "dst": "gap",
-                "skipped_local_time": "2027-03-28T02:30:00",
+                "skipped_local_time": "2099-03-29T02:30:00",
                 "offset_change": 3600.0,
                 "estimated": False,
             },
             tick
             | {
-                "scheduled_for": "2027-03-29T00:30:00Z",
-                "due_at": "2027-03-29T00:30:00Z",
-                "local_time": "2027-03-29T02:30:00+02:00",
+                "scheduled_for": "2099-03-30T00:30:00Z",
+                "due_at": "2099-03-30T00:30:00Z",
+                "local_time": "2099-03-30T02:30:00+02:00",
                 "estimated": False,
             },
         ],

@@ -122,7 +122,7 @@ def ours(servers: Servers, folder: Path, *options: str, **environment: str) -> I
     variables |= {"UPBEAT_TASK_MODULES": "bench.chores.tasks", **environment}
     engine = sync_engine(settings.database, name="bench")
     sessions = sync_sessions(engine)
-    publisher = CeleryPublisher(Celery("bench", broker=broker))
+    publisher = CeleryPublisher(Celery("bench", broker=broker, set_as_current=False))
     look = psycopg.connect(servers.database_url(database), autocommit=True)
 
     def stage(task: str, count: int) -> None:

@@ -18,7 +18,7 @@ SCHEDULES = "/api/v1/scheduled-tasks"
 NOBODY = "0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b1"
 BERLIN = {"type": "crontab", "expression": "30 2 * * *", "timezone": "Europe/Berlin"}
 HOURLY = {"type": "interval", "every": 1, "unit": "hours"}
-EASTER = "2027-03-27T12:00:00Z"
+EASTER = "2099-03-28T12:00:00Z"
 
 
 @pytest.fixture(scope="module")
@@ -64,19 +64,19 @@ async def test_a_preview_in_full(admin: httpx.AsyncClient) -> None:
         "items": [
             tick
             | {
-                "scheduled_for": "2027-03-28T01:00:00Z",
-                "due_at": "2027-03-28T01:00:00Z",
-                "local_time": "2027-03-28T03:00:00+02:00",
+                "scheduled_for": "2099-03-29T01:00:00Z",
+                "due_at": "2099-03-29T01:00:00Z",
+                "local_time": "2099-03-29T03:00:00+02:00",
                 "dst": "gap",
-                "skipped_local_time": "2027-03-28T02:30:00",
+                "skipped_local_time": "2099-03-29T02:30:00",
                 "offset_change": 3600.0,
                 "estimated": False,
             },
             tick
             | {
-                "scheduled_for": "2027-03-29T00:30:00Z",
-                "due_at": "2027-03-29T00:30:00Z",
-                "local_time": "2027-03-29T02:30:00+02:00",
+                "scheduled_for": "2099-03-30T00:30:00Z",
+                "due_at": "2099-03-30T00:30:00Z",
+                "local_time": "2099-03-30T02:30:00+02:00",
                 "estimated": False,
             },
         ],
@@ -131,11 +131,11 @@ async def test_an_invalid_schedule_says_why(admin: httpx.AsyncClient, sync: sess
 
 async def test_an_unsaved_schedule(admin: httpx.AsyncClient) -> None:
     before = (await admin.get(SCHEDULES)).json()
-    body = {"schedule": HOURLY, "task_extra_config": {"ends_at": "2027-01-01T02:00:00Z", "jitter": "50%"}}
-    answer = await admin.post(f"{SCHEDULES}/preview", params={"after": "2026-12-31T23:30:00Z"}, json=body)
+    body = {"schedule": HOURLY, "task_extra_config": {"ends_at": "2099-01-01T02:00:00Z", "jitter": "50%"}}
+    answer = await admin.post(f"{SCHEDULES}/preview", params={"after": "2098-12-31T23:30:00Z"}, json=body)
     found = await good(answer)
     assert [item["scheduled_for"] for item in found["items"]] == [
-        f"2027-01-01T0{hour}:00:00Z" for hour in range(3)
+        f"2099-01-01T0{hour}:00:00Z" for hour in range(3)
     ]
     for item in found["items"]:
         offset = datetime.fromisoformat(item["due_at"]) - datetime.fromisoformat(item["scheduled_for"])
@@ -159,14 +159,14 @@ async def test_an_unsaved_schedule(admin: httpx.AsyncClient) -> None:
             {
                 "schedule": HOURLY,
                 "task_extra_config": {
-                    "starts_at": "2027-01-02T00:00:00Z",
-                    "ends_at": "2027-01-01T00:00:00Z",
+                    "starts_at": "2099-01-02T00:00:00Z",
+                    "ends_at": "2099-01-01T00:00:00Z",
                 },
             },
             "task_extra_config.ends_at",
         ),
         (
-            {"schedule": HOURLY, "task_extra_config": {"ends_at": "2027-01-01T00:00:00"}},
+            {"schedule": HOURLY, "task_extra_config": {"ends_at": "2099-01-01T00:00:00"}},
             "task_extra_config.ends_at",
         ),
         ({"schedule": HOURLY, "task_name": "a"}, "task_name"),
@@ -181,9 +181,9 @@ async def test_an_unsaved_schedule_that_would_be_refused(
 
 
 async def test_a_simulation(admin: httpx.AsyncClient) -> None:
-    await admin.post("/api/v1/calendars", json={"name": "simulated", "dates": ["2027-01-01"]})
+    await admin.post("/api/v1/calendars", json={"name": "simulated", "dates": ["2099-01-01"]})
     path = await create(admin, HOURLY, overlap="buffer_one", calendars=["simulated"])
-    body = {"start": "2026-12-31T20:30:00Z", "end": "2027-01-01T00:00:00Z", "duration": 9000}
+    body = {"start": "2098-12-31T20:30:00Z", "end": "2099-01-01T00:00:00Z", "duration": 9000}
     found = await good(await admin.post(f"{path}/simulate", json=body))
     assert found["counts"] == {"succeeded": 2, "cancelled": 0, "skipped": 2}
     assert found["complete"]
@@ -193,7 +193,7 @@ async def test_a_simulation(admin: httpx.AsyncClient) -> None:
         ("skipped", "buffer_full", 0.0),
         ("skipped", "calendar", 0.0),
     ]
-    assert found["items"][1]["started_at"] == "2026-12-31T23:30:00Z"
+    assert found["items"][1]["started_at"] == "2098-12-31T23:30:00Z"
     short = await good(await admin.post(f"{path}/simulate", json={**body, "limit": 3}))
     assert not short["complete"]
     assert short["items"] == found["items"][:3]
@@ -203,11 +203,11 @@ async def test_a_simulation(admin: httpx.AsyncClient) -> None:
     ("change", "field"),
     [
         ({"end": "2020-01-01T00:00:00Z"}, "end"),
-        ({"end": "2027-01-01T00:00:00"}, "end"),
+        ({"end": "2099-01-01T00:00:00"}, "end"),
         ({"duration": -1}, "duration"),
         ({"duration": 1e9}, "duration"),
         ({"limit": 5001}, "limit"),
-        ({"from": "2027-01-01T00:00:00Z"}, "from"),
+        ({"from": "2099-01-01T00:00:00Z"}, "from"),
     ],
 )
 async def test_a_simulation_that_makes_no_sense(
@@ -220,7 +220,7 @@ async def test_a_simulation_that_makes_no_sense(
     assert [error["field"] for error in answer.json()["errors"]] == [field]
 
 
-@pytest.mark.parametrize("query", ["n=0", "n=1001", "after=2027-01-01T00:00:00", "after=soon", "m=1"])
+@pytest.mark.parametrize("query", ["n=0", "n=1001", "after=2099-01-01T00:00:00", "after=soon", "m=1"])
 async def test_a_query_that_makes_no_sense(admin: httpx.AsyncClient, query: str) -> None:
     path = await create(admin, HOURLY)
     assert (await admin.get(f"{path}/preview?{query}")).status_code == 422

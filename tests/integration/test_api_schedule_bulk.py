@@ -144,7 +144,7 @@ async def test_what_is_exported_imports_as_it_is(admin: httpx.AsyncClient) -> No
         admin,
         f"{mark} ünïcode: {{yaml}} 'quotes' # 1",
         task_kwargs={"message": "2026-01-01T00:00:00Z", "seconds": 1e-07},
-        task_extra_config={"queue": "system", "jitter": "5%", "starts_at": "2027-01-01T00:00:00Z"},
+        task_extra_config={"queue": "system", "jitter": "5%", "starts_at": "2099-01-01T00:00:00Z"},
         task_type="system",
         description="line\nline: 'x'\n\ttab",
     )

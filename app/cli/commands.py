@@ -142,11 +142,13 @@ def migrate(
 
     That is: apply what is declared in code and in UPBEAT_SCHEDULES_FILE, and check that all schedules fit their tasks.
     """
-    from app.db.migrate import upgrade
+    from app.db.migrate import Standing, upgrade
 
     settings = get_settings()
-    upgrade(settings)
-    print(f"The database {settings.database.name} is up to date.")
+    if upgrade(settings) is Standing.AHEAD:
+        print(f"A later release has migrated the database {settings.database.name}; it is left as it is.")
+    else:
+        print(f"The database {settings.database.name} is up to date.")
     if not schema_only:
         from app.cli.deployment import deploy, summary
 

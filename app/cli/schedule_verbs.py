@@ -6,14 +6,19 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.arguments import given, instant, json_of, timing
+from app.cli.choices import CatchUp, Reprocess, ScheduleState
 from app.cli.client import LIMIT, PAGE, connected, schedule_id
-from app.cli.runs import All, Args, Kwargs, Limit, Timeout, Wait, details, first, told
+from app.cli.completion import complete_schedules, complete_tasks
+from app.cli.progress import working
+from app.cli.runs import All, Args, Kwargs, Limit, TaskName, Timeout, Wait, details, first, told
 from app.cli.schedules import Json, schedules
 from app.cli.tables import cell, print_json, show
 
 __all__ = ["schedules"]
 
-Which = Annotated[str, typer.Argument(metavar="SCHEDULE", help="Its id, or its name.")]
+Which = Annotated[
+    str, typer.Argument(metavar="SCHEDULE", help="Its id, or its name.", autocompletion=complete_schedules)
+]
 Cron = Annotated[str | None, typer.Option(help="A crontab expression: '0 3 * * *'.")]
 Every = Annotated[str | None, typer.Option(help="An interval: 90s, 5m, 2h, 1d, 1w.")]
 At = Annotated[str | None, typer.Option(help="Once, at this time: 2027-03-01T09:00:00+01:00.")]
@@ -28,7 +33,7 @@ _SCHEDULE = {"id": "id", "task_name": "schedule", "task": "task", "state": "stat
 def list_schedules(
     *,
     search: Annotated[str | None, typer.Option(help="Part of a name or a task.")] = None,
-    state: Annotated[str | None, typer.Option(help="active, paused, disabled, invalid, completed.")] = None,
+    state: Annotated[ScheduleState | None, typer.Option(help="Those in this state.")] = None,
     limit: Limit = LIMIT,
     everything: All = False,
     as_json: Json = False,
@@ -39,6 +44,7 @@ def list_schedules(
         found = first(
             client.schedules.list(limit=PAGE if everything else min(limit, PAGE), **which),
             None if everything else limit,
+            quiet=as_json,
         )
         show(found, _SCHEDULE, as_json=as_json, empty="There are no such schedules.")
 
@@ -52,8 +58,8 @@ def show_schedule(which: Which, *, as_json: Json = False) -> None:
 
 @schedules.command()
 def create(
-    name: str,
-    task: str,
+    name: Annotated[str, typer.Argument(help="What it is called.")],
+    task: TaskName,
     *,
     cron: Cron = None,
     every: Every = None,
@@ -86,7 +92,7 @@ def edit(
     which: Which,
     *,
     name: Annotated[str | None, typer.Option(help="Another name.")] = None,
-    task: Annotated[str | None, typer.Option(help="Another task.")] = None,
+    task: Annotated[str | None, typer.Option(help="Another task.", autocompletion=complete_tasks)] = None,
     cron: Cron = None,
     every: Every = None,
     at: At = None,
@@ -129,7 +135,7 @@ def pause(
 def resume(
     which: Which,
     *,
-    catch_up: Annotated[str, typer.Option(help="none, latest or all of the ticks that passed.")] = "none",
+    catch_up: Annotated[CatchUp, typer.Option(help="Which of the ticks that passed are run.")] = CatchUp.NONE,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -195,8 +201,8 @@ def backfill(
     start: Annotated[str, typer.Option(help="Ticks after this time, …")],
     end: Annotated[str, typer.Option(help="… up to this one.")],
     reprocess: Annotated[
-        str, typer.Option(help="none, failed or completed: which get another run.")
-    ] = "none",
+        Reprocess, typer.Option(help="Which ticks that have a run get another: failed, or completed too.")
+    ] = Reprocess.NONE,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -207,7 +213,7 @@ def backfill(
         "reprocess": reprocess,
         "dry_run": dry_run,
     }
-    with connected() as client:
+    with connected() as client, working("Making runs", quiet=as_json):
         done = client.schedules.backfill(schedule_id(client, which), **body)
     if as_json:
         print_json(done.model_dump())
@@ -228,7 +234,7 @@ def history(which: Which, *, limit: Limit = 20, as_json: Json = False) -> None:
     }
     with connected() as client:
         found = client.schedules.list_versions(schedule_id(client, which))
-        show(first(found, limit), columns, as_json=as_json, empty="It has no versions.")
+        show(first(found, limit, quiet=as_json), columns, as_json=as_json, empty="It has no versions.")
 
 
 @schedules.command()

@@ -2,8 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime, timedelta
 from typing import Any, TextIO
@@ -14,7 +13,6 @@ from rich.table import Table
 
 UNBOUNDED = 10_000  # columns of a line that no terminal breaks
 LONGEST_CELL = 60
-TOLD_EVERY = 200
 
 
 def show(
@@ -37,26 +35,9 @@ def print_json(value: Any, file: TextIO | None = None) -> None:
 
 def console(file: TextIO | None = None) -> Console:
     """Breaks lines at the width of a terminal, and not at all where there is none."""
-    made = Console(file=file, highlight=False)
-    if not made.is_terminal:
-        made = Console(file=file, highlight=False, width=UNBOUNDED)
-    return made
-
-
-@contextmanager
-def counting() -> Iterator[Callable[[int], None]]:
-    """Tells on a terminal how many items of a long list have come; what is told goes when the list is there."""
-    waiting = Console(stderr=True)
-    if not waiting.is_terminal:
-        yield lambda _: None
-        return
-    with waiting.status("") as status:
-
-        def tell(number: int) -> None:
-            if number % TOLD_EVERY == 0:
-                status.update(f"{number} …")
-
-        yield tell
+    # Asked of the file: variables such as FORCE_COLOR let rich take a pipe for a terminal of 80 columns.
+    width = None if (file or sys.stdout).isatty() else UNBOUNDED
+    return Console(file=file, highlight=False, width=width)
 
 
 def cell(value: Any) -> str:

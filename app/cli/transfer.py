@@ -8,7 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.arguments import given
+from app.cli.choices import ScheduleAct, ScheduleState
 from app.cli.client import connected
+from app.cli.completion import complete_queues
+from app.cli.progress import working
+from app.cli.runs import TaskOption
 from app.cli.schedule_verbs import DryRun, schedules
 from app.cli.schedules import Json
 from app.cli.tables import print_json, show
@@ -21,9 +25,10 @@ BATCH = 500
 CHANGES = 2
 
 Search = Annotated[str | None, typer.Option(help="Part of a name or a task.")]
-State = Annotated[str | None, typer.Option(help="active, paused, disabled, invalid, completed.")]
-Task = Annotated[str | None, typer.Option(help="A task's registered name.")]
-Queue = Annotated[str | None, typer.Option(help="The queue that they name themselves.")]
+State = Annotated[ScheduleState | None, typer.Option(help="Those in this state.")]
+Queue = Annotated[
+    str | None, typer.Option(help="The queue that they name themselves.", autocompletion=complete_queues)
+]
 
 
 @schedules.command("export")
@@ -32,17 +37,18 @@ def export_schedules(
     *,
     search: Search = None,
     state: State = None,
-    task: Task = None,
+    task: TaskOption = None,
     queue: Queue = None,
     as_json: Json = False,
 ) -> None:
     """Write people's schedules as YAML, as `import` and UPBEAT_SCHEDULES_FILE take them."""
     which: dict[str, Any] = given(search=search, state=state, task=task, queue=queue)
     entries: dict[str, Any] = {}
-    with connected() as client:
+    with connected() as client, working("Reading", quiet=as_json) as tell:
         page = client.schedules.export(**which)
         entries |= page.schedules
         while page.next_cursor is not None:
+            tell(len(entries), None, "")
             page = client.schedules.export(cursor=page.next_cursor, **which)
             entries |= page.schedules
     document = {"schedules": entries}
@@ -71,8 +77,9 @@ def import_schedules(
     """
     entries = _entries(file)
     steps: list[dict[str, Any]] = []
-    with connected() as client:
+    with connected() as client, working("Importing", quiet=as_json) as tell:
         for start in range(0, len(entries), BATCH):
+            tell(start, len(entries), "")
             part = dict(entries[start : start + BATCH])
             body: dict[str, Any] = given(reason=reason) | {
                 "schedules": part,
@@ -92,11 +99,11 @@ def import_schedules(
 
 @schedules.command("act")
 def act_on_schedules(
-    action: Annotated[str, typer.Argument(help="enable, disable, pause, resume, run or delete.")],
+    action: Annotated[ScheduleAct, typer.Argument(help="What is done to each.")],
     *,
     search: Search = None,
     state: State = None,
-    task: Task = None,
+    task: TaskOption = None,
     queue: Queue = None,
     note: Annotated[str | None, typer.Option(help="Why they are paused.")] = None,
     reason: Annotated[str | None, typer.Option(help="Why, kept with each version.")] = None,
@@ -110,10 +117,11 @@ def act_on_schedules(
         "dry_run": dry_run,
     }
     parts = []
-    with connected() as client:
+    with connected() as client, working(action, quiet=as_json) as tell:
         done = client.schedules.act_on_many(**body)
         parts.append(done)
         while done.next_cursor is not None:
+            tell(sum(part.changed + part.unchanged + part.refused for part in parts), None, "")
             done = client.schedules.act_on_many(**body, cursor=done.next_cursor)
             parts.append(done)
     if as_json:

@@ -6,6 +6,7 @@ from uuid import UUID
 import typer
 
 from app.cli.client import LIMIT, connected
+from app.cli.completion import complete_workers
 from app.cli.runs import Limit, first
 from app.cli.schedules import Json
 from app.cli.tables import print_json, show
@@ -13,7 +14,9 @@ from app.errors import Conflict, NotFound
 
 workers = typer.Typer(help="The workers: list, drain, resize.")
 
-Which = Annotated[str, typer.Argument(metavar="WORKER", help="Its id, or its name.")]
+Which = Annotated[
+    str, typer.Argument(metavar="WORKER", help="Its id, or its name.", autocompletion=complete_workers)
+]
 
 
 @workers.callback(invoke_without_command=True)
@@ -33,7 +36,7 @@ def list_workers(
     }  # fmt: skip
     with connected() as client:
         found = client.workers.list(alive=None if every else True)
-        show(first(found, limit), columns, as_json=as_json, empty="No worker is alive.")
+        show(first(found, limit, quiet=as_json), columns, as_json=as_json, empty="No worker is alive.")
 
 
 @workers.command()

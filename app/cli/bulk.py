@@ -51,6 +51,8 @@ def act_on_runs(
     Without --state, `cancel` means queued and running ones, `replay` those that failed, timed out or were lost, and
     were not replayed yet.
     """
+    if not any((state, task, queue, schedule, error, since, until)):
+        raise typer.BadParameter("say which runs", param_hint="--state, --task or another")
     with connected() as client:
         which: dict[str, Any] = given(
             task=task,

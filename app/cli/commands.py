@@ -111,6 +111,8 @@ def create_user(
 
     if password_stdin:
         password = sys.stdin.readline().rstrip("\n")
+    elif not sys.stdin.isatty():
+        raise typer.BadParameter("there is no terminal to ask for it on", param_hint="--password-stdin")
     else:
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     add_person(get_settings(), username, password, role)

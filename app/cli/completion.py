@@ -1,5 +1,7 @@
 """What a shell completes beyond verbs and options: names that the service knows, if it tells them in time."""
 
+import os
+import re
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr
 from io import StringIO
@@ -47,6 +49,13 @@ def _names(incomplete: str, ask: Callable[[Any], Iterable[str]]) -> list[str]:
     try:
         with redirect_stderr(StringIO()), connected() as client:
             found = ask(client.with_options(timeout=PATIENCE, max_retries=0))
-            return [name for name in islice(found, MOST) if name.startswith(incomplete)]
+            return [_typed(name) for name in islice(found, MOST) if name.startswith(incomplete)]
     except Exception:  # noqa: BLE001 - what is typed is not to be disturbed; the command itself says what is wrong
         return []
+
+
+def _typed(name: str) -> str:
+    """As it has to be typed: other shells quote by themselves what bash takes as it comes."""
+    if os.environ.get("_UPBEAT_COMPLETE") != "complete_bash":
+        return name
+    return re.sub(r"([^\w@%+=:,./-])", r"\\\1", name)

@@ -1,5 +1,6 @@
 """`upbeat inspect` and `upbeat purge`: what the tables know, and what the workers say when they are asked."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -155,7 +156,8 @@ def _ping(seconds: float, as_json: bool) -> None:  # noqa: FBT001
     """Workers that answer, and those that hold a lease without answering."""
     try:
         answers = ask("ping", seconds=seconds)
-    except BrokerUnavailable:
+    except BrokerUnavailable as error:
+        print(f"Redis cannot be used, so nobody was asked: {error}.", file=sys.stderr)
         answers = {}
     with opened(get_settings(), "upbeat-inspect") as sessions, sessions() as session:
         leases = {each.name: each for each in inspecting.workers(session)}

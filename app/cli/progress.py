@@ -1,6 +1,7 @@
 """How far long work is: one line below what a terminal shows, which goes when the work is done; nothing anywhere else."""
 
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+AFTER = 0.4  # seconds that work goes on before anything is drawn
 T = TypeVar("T")
 # Called with what is done, of how much (None: nobody knows), and what is said of it.
 Tell = Callable[[float, float | None, str], None]
@@ -24,7 +26,7 @@ Tell = Callable[[float, float | None, str], None]
 
 @contextmanager
 def working(what: str, *, quiet: bool = False) -> Iterator[Tell]:
-    """Shows that ``what`` goes on, and how far it is; not when ``quiet``, nor when the output is not read on a terminal."""
+    """Shows that ``what`` goes on, and how far it is, once it takes a while; not when ``quiet``, nor when the output is not read on a terminal."""
     bar = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
@@ -42,7 +44,7 @@ def working(what: str, *, quiet: bool = False) -> Iterator[Tell]:
     def tell(done: float, total: float | None = None, said: str = "") -> None:
         bar.update(task, completed=done, total=total, description=f"{what} {said}".rstrip())
 
-    with bar:
+    with _drawn_after(AFTER, bar):
         yield tell
 
 
@@ -52,6 +54,30 @@ def counted(items: Iterable[T], what: str, *, quiet: bool = False) -> Iterator[T
         for number, item in enumerate(items, 1):
             yield item
             tell(number, None, "")
+
+
+@contextmanager
+def _drawn_after(seconds: float, bar: Progress) -> Iterator[None]:
+    """What is done sooner does not flicker."""
+    lock, over = threading.Lock(), False
+
+    def draw() -> None:
+        with lock:
+            if not over:
+                bar.start()
+
+    timer = threading.Timer(seconds, draw)
+    timer.daemon = True
+    if not bar.disable:
+        timer.start() if seconds else draw()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        with lock:
+            over = True
+            if bar.live.is_started:
+                bar.stop()
 
 
 class _Count(ProgressColumn):

@@ -73,10 +73,13 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a schedule of a task: give one of --cron, --every and --at."""
+    when = timing(cron, every, at, timezone)
+    if when is None:
+        raise typer.BadParameter("say when it runs", param_hint="--cron, --every or --at")
     body = given(
         task_name=name,
         task_path=task,
-        schedule=timing(cron, every, at, timezone),
+        schedule=when,
         task_args=json_of(list, args, "--args"),
         task_kwargs=json_of(dict, kwargs, "--kwargs"),
         task_extra_config=json_of(dict, extra, "--extra"),
@@ -115,6 +118,8 @@ def edit(
         description=description,
         task_enabled=enabled,
     )
+    if not body:
+        raise typer.BadParameter("say what is to be changed; --help lists it", param_hint="one option")
     with connected() as client:
         _told(client.schedules.update(schedule_id(client, which), **body), as_json=as_json)
 

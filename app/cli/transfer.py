@@ -56,7 +56,10 @@ def export_schedules(
     if file is None:
         sys.stdout.write(text)
     else:
-        file.write_text(text, encoding="utf-8")
+        try:
+            file.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InvalidInput(FieldError(str(file), f"cannot be written: {error.strerror}")) from None
         print(f"{len(entries)} schedules are in {file}.")
 
 
@@ -111,6 +114,10 @@ def act_on_schedules(
     as_json: Json = False,
 ) -> None:
     """Do something to all schedules that the options find; at least one of them is needed."""
+    if not any((search, state, task, queue)):
+        raise typer.BadParameter("say which schedules", param_hint="--search, --state, --task or --queue")
+    if action is ScheduleAct.PAUSE and not note:
+        raise typer.BadParameter("say why they are paused", param_hint="--note")
     body: dict[str, Any] = given(note=note, reason=reason) | {
         "action": action,
         "filter": given(search=search, state=state, task=task, queue=queue),
@@ -146,7 +153,8 @@ def _entries(file: Path) -> list[tuple[str, dict[str, Any]]]:
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(FieldError(str(file), f"cannot be read: {error}")) from None
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InvalidInput(FieldError(str(file), f"cannot be read: {why}")) from None
     # JSON is YAML.
     document = schedule_file.load(text, str(file))
     return [(key, fields) for key, fields, _ in schedule_file.entries(document, str(file))]

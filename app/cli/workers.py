@@ -36,7 +36,10 @@ def list_workers(
     }  # fmt: skip
     with connected() as client:
         found = client.workers.list(alive=None if every else True)
-        show(first(found, limit, quiet=as_json), columns, as_json=as_json, empty="No worker is alive.")
+        rows = first(found, limit, quiet=as_json)
+    if not as_json:
+        rows = [{**row, "queues": ", ".join(row["queues"])} for row in rows]
+    show(rows, columns, as_json=as_json, empty="No worker is alive.")
 
 
 @workers.command()

@@ -21,8 +21,10 @@ from support.servers import Servers, settings_for
 # Conditions that no row of older code can meet, each with its reason.
 HARMLESS: Mapping[str, set[str]] = {
     "0006": {  # the column came with it, and who does not know it leaves it NULL
-        "celery_periodic_task_configs has a new condition: CREATE UNIQUE INDEX ON public.celery_periodic_task_configs"
-        " USING btree (owner, owner_key) WHERE (owner IS NOT NULL)"
+        (
+            "celery_periodic_task_configs has a new condition: CREATE UNIQUE INDEX ON public.celery_periodic_task_configs"
+            " USING btree (owner, owner_key) WHERE (owner IS NOT NULL)"
+        )
     }
 }
 

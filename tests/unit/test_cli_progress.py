@@ -21,6 +21,7 @@ class Screen(io.StringIO):
 def _plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_INTERACTIVE", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("app.cli.progress.AFTER", 0.0)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
 
@@ -62,4 +63,11 @@ def test_nothing_of_it_with_json_or_in_a_pipe(
     monkeypatch.setenv("FORCE_COLOR", "1")
     with terminal(stdout) as screen, working("Waiting", quiet=quiet) as tell:
         tell(1, 2, "")
+    assert screen.getvalue() == ""
+
+
+def test_what_is_done_at_once_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.cli.progress.AFTER", 60.0)
+    with terminal() as screen, working("Waiting"):
+        pass
     assert screen.getvalue() == ""

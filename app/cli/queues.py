@@ -63,7 +63,7 @@ def purge(
             done = client.queues.purge(name, **body)
             cancelled += done.cancelled
     if as_json:
-        print_json(done.model_dump() | {"cancelled": cancelled})
+        print_json(done.model_dump(by_alias=True) | {"cancelled": cancelled})
     elif dry_run:
         print(f"{done.matched}{' or more' if done.more else ''} runs would be cancelled.")
     else:
@@ -72,7 +72,7 @@ def purge(
 
 def _told(queue: Any, *, as_json: bool) -> None:
     if as_json:
-        print_json(queue.model_dump())
+        print_json(queue.model_dump(by_alias=True))
     elif queue.paused:
         print(f"{queue.name} is paused: {queue.pause_note} {queue.depth} runs wait.")
     else:

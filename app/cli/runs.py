@@ -40,12 +40,12 @@ _RUN = {"id": "run", "task": "task", "state": "state", "reason": "reason", "queu
 
 def first(items: Any, limit: int | None, *, quiet: bool = False) -> list[dict[str, Any]]:
     """The first items of a list, walking its pages; all of them without a limit, counted on a terminal."""
-    return [each.model_dump() for each in counted(islice(items, limit), "Reading", quiet=quiet)]
+    return [each.model_dump(by_alias=True) for each in counted(islice(items, limit), "Reading", quiet=quiet)]
 
 
 def details(item: Any, *, as_json: bool) -> None:
     """One object: a line for each field."""
-    fields = item.model_dump()
+    fields = item.model_dump(by_alias=True)
     if as_json:
         print_json(fields)
     else:
@@ -57,7 +57,7 @@ def told(run: Any, *, wait: bool, timeout: float | None, as_json: bool) -> None:
     """A run that was made: as it is, or, with ``wait``, as it ended."""
     ended = _waited(run, timeout, quiet=as_json) if wait else run
     if as_json:
-        print_json(ended.model_dump())
+        print_json(ended.model_dump(by_alias=True))
     else:
         print(f"{ended.id} is {ended.state}{f' ({ended.reason})' if ended.reason else ''}{_came(ended)}")
     if wait and ended.state != "succeeded":
@@ -224,6 +224,6 @@ def explain_run(run: Run, *, as_json: Json = False) -> None:
     with connected() as client:
         found = client.runs.why(run)
     if as_json:
-        print_json(found.model_dump())
+        print_json(found.model_dump(by_alias=True))
     else:
         print(f"{found.state}{f' ({found.reason})' if found.reason else ''}: {found.explanation}")

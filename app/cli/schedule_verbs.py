@@ -149,7 +149,7 @@ def resume(
     with connected() as client:
         done = client.schedules.resume(schedule_id(client, which), **body)
     if as_json:
-        print_json(done.model_dump())
+        print_json(done.model_dump(by_alias=True))
     else:
         would = "would be" if dry_run else "are"
         print(
@@ -178,7 +178,12 @@ def preview(
         found = client.schedules.preview(schedule_id(client, which), n=number)
     if not as_json:
         print(found.description)
-    show([each.model_dump() for each in found.items], columns, as_json=as_json, empty="No tick is left.")
+    show(
+        [each.model_dump(by_alias=True) for each in found.items],
+        columns,
+        as_json=as_json,
+        empty="No tick is left.",
+    )
 
 
 @schedules.command()
@@ -194,7 +199,12 @@ def simulate(
     columns = {"scheduled_for": "tick", "due_at": "due", "state": "state", "reason": "reason"}
     with connected() as client:
         found = client.schedules.simulate(schedule_id(client, which), end=end, duration=duration)
-    show([each.model_dump() for each in found.items], columns, as_json=as_json, empty="No tick lies in it.")
+    show(
+        [each.model_dump(by_alias=True) for each in found.items],
+        columns,
+        as_json=as_json,
+        empty="No tick lies in it.",
+    )
     if not as_json:
         print(", ".join(f"{count} {state}" for state, count in found.counts.items()))
 
@@ -221,7 +231,7 @@ def backfill(
     with connected() as client, working("Making runs", quiet=as_json):
         done = client.schedules.backfill(schedule_id(client, which), **body)
     if as_json:
-        print_json(done.model_dump())
+        print_json(done.model_dump(by_alias=True))
     else:
         verb = "would get" if dry_run else "get"
         print(f"{done.runs} of {done.ticks} ticks {verb} a run. Left out: {cell(done.left_out)}")
@@ -256,7 +266,7 @@ def diff(
     columns = {"field": "field", "before": "before", "after": "after"}
     with connected() as client:
         found = client.schedules.diff(schedule_id(client, which), version, against=against)
-    rows = [each.model_dump() for each in found.changes]
+    rows = [each.model_dump(by_alias=True) for each in found.changes]
     show(rows, columns, as_json=as_json, empty="Nothing differs.")
 
 
@@ -282,13 +292,13 @@ def why(
     with connected() as client:
         found = client.schedules.why(schedule_id(client, which), at=instant(at, "--at"))
     if as_json:
-        print_json(found.model_dump())
+        print_json(found.model_dump(by_alias=True))
     else:
         print(f"{found.verdict}{f' ({found.reason})' if found.reason else ''}: {found.explanation}")
 
 
 def _told(schedule: Any, *, as_json: bool) -> None:
     if as_json:
-        print_json(schedule.model_dump())
+        print_json(schedule.model_dump(by_alias=True))
     else:
         print(f"{schedule.id} “{schedule.task_name}” is {schedule.state}. Next: {cell(schedule.next_run_at)}")

@@ -89,7 +89,7 @@ def import_schedules(
                 "dry_run": dry_run,
                 "skip_conflicts": skip_conflicts,
             }
-            steps += [each.model_dump() for each in client.schedules.import_(**body).items]
+            steps += [each.model_dump(by_alias=True) for each in client.schedules.import_(**body).items]
     rows = [step | {"fields": ", ".join(each["field"] for each in step["changes"])} for step in steps]
     columns = {"action": "action", "key": "schedule", "fields": "changes", "problem": "problem"}
     if as_json:
@@ -132,14 +132,14 @@ def act_on_schedules(
             done = client.schedules.act_on_many(**body, cursor=done.next_cursor)
             parts.append(done)
     if as_json:
-        print_json([part.model_dump() for part in parts])
+        print_json([part.model_dump(by_alias=True) for part in parts])
         return
     changed, refused = (sum(getattr(part, name) for part in parts) for name in ("changed", "refused"))
     would = "would be " if dry_run else ""
     print(
         f"{changed} {would}changed, {sum(part.unchanged for part in parts)} as they were to be, {refused} refused."
     )
-    refusals = [each.model_dump() for part in parts for each in part.refusals]
+    refusals = [each.model_dump(by_alias=True) for part in parts for each in part.refusals]
     if refusals:
         show(refusals, {"id": "id", "why": "why"}, as_json=False, empty="")
 

@@ -68,9 +68,14 @@ def activity(which: Which, *, as_json: Json = False) -> None:
     with connected() as client:
         found = client.workers.activity(worker_id(client, which))
     if as_json:
-        print_json(found.model_dump())
+        print_json(found.model_dump(by_alias=True))
         return
-    show([each.model_dump() for each in found.active], columns, as_json=False, empty="It executes nothing.")
+    show(
+        [each.model_dump(by_alias=True) for each in found.active],
+        columns,
+        as_json=False,
+        empty="It executes nothing.",
+    )
     print(found.silence or "It answers.")
 
 
@@ -96,7 +101,7 @@ def worker_id(client: Any, given: str) -> str:
 
 def _told(worker: Any, *, as_json: bool) -> None:
     if as_json:
-        print_json(worker.model_dump())
+        print_json(worker.model_dump(by_alias=True))
         return
     asked = "; it is asked to drain" if worker.drain_requested_at else ""
     slots = worker.concurrency if worker.concurrency_wanted is None else worker.concurrency_wanted

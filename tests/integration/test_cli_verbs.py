@@ -80,7 +80,7 @@ def test_tasks_and_their_runs(terminal: Terminal) -> None:
     assert "hé" in terminal.type("runs", "logs", run_id)
     assert "hé" in terminal.type("runs", "logs", run_id, "-f")
     again = terminal.json("runs", "replay", run_id, "--kwargs", '{"message": "again"}', "--wait")
-    assert (again["state"], again["kwargs"]) == ("succeeded", {"message": "again"})
+    assert (again["state"], again["result"]["message"]) == ("succeeded", "again")
     later = terminal.json("tasks", "run", TASK, "--countdown", "60")
     assert "is cancelled" in terminal.type("runs", "cancel", str(later["id"]), "--reason", "not needed")
 

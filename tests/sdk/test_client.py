@@ -295,7 +295,7 @@ def test_what_cannot_work_is_told_at_once(options: dict[str, Any], message: str)
 def test_what_has_no_form_in_json_is_told_before_it_is_sent() -> None:
     with (
         Upbeat("http://127.0.0.1:1", token=SECRET) as client,
-        pytest.raises(ConfigurationError, match="run_task is given cannot be written as JSON: .*object"),
+        pytest.raises(ConfigurationError, match=r"run_task is given cannot be written as JSON: .*object"),
     ):
         client.tasks.run("x", kwargs={"a": object()})
 

@@ -16,7 +16,7 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.orm import Session
 
 from app.errors import FieldError, InvalidInput
-from app.scheduling import schedules
+from app.scheduling import schedules, tracing
 from app.scheduling.catalogue import Catalogue, TaskSpec
 from app.scheduling.config import BackfillRequest
 from app.scheduling.ids import new_id, tick_id
@@ -97,7 +97,7 @@ def backfill(
     at_a_time = len(ordered) if request.overlap == "allow_all" else request.max_concurrent or 1
     made = _rows(row, task, ordered, at_a_time, now=now, redispatch=timedelta(seconds=redispatch_delay))
     for values in made:
-        values["requested_by"] = actor
+        values |= {"requested_by": actor, "request_id": tracing.request_id()}
     session.execute(insert(RunRow), made)
     messages = [
         RunMessage.of(each["id"], task.name, each["queue"], 1, each["options"]) for each in made[:at_a_time]

@@ -33,16 +33,17 @@ _OF_VALUES = ("21", "22", "23")
 INSERT_MANY = text("""
 INSERT INTO celery_task_runs
     (id, state, origin, task, queue, due_at, next_dispatch_at, dispatches, args, kwargs, options, requested_by,
-     traceparent)
+     traceparent, request_id)
 SELECT id, 'queued', 'submit', task, queue, statement_timestamp() + make_interval(secs => delay),
        statement_timestamp() + make_interval(secs => CASE WHEN delay > 0 THEN delay ELSE :redispatch_delay END),
        CASE WHEN delay > 0 THEN 0 ELSE 1 END,
-       CAST(args AS jsonb), CAST(kwargs AS jsonb), CAST(options AS jsonb), requested_by, traceparent
+       CAST(args AS jsonb), CAST(kwargs AS jsonb), CAST(options AS jsonb), requested_by, traceparent,
+       request_id
 FROM unnest(
     CAST(:id AS uuid[]), CAST(:task AS text[]), CAST(:queue AS text[]), CAST(:delay AS double precision[]),
     CAST(:args AS text[]), CAST(:kwargs AS text[]), CAST(:options AS text[]), CAST(:requested_by AS text[]),
-    CAST(:traceparent AS text[])
-) AS u (id, task, queue, delay, args, kwargs, options, requested_by, traceparent)
+    CAST(:traceparent AS text[]), CAST(:request_id AS text[])
+) AS u (id, task, queue, delay, args, kwargs, options, requested_by, traceparent, request_id)
 RETURNING id, due_at, created_at
 """)
 
@@ -92,6 +93,7 @@ class Wish:
     requested_by: str | None
     id: UUID = field(default_factory=new_id)
     traceparent: str | None = field(default_factory=tracing.current)
+    request_id: str | None = field(default_factory=tracing.request_id)
     companion: Companion | None = field(default_factory=present)
 
     @classmethod
@@ -180,6 +182,7 @@ class Enqueuer:
             "options": [json.dumps(wish.options) if wish.options else "{}" for wish in wishes],
             "requested_by": [wish.requested_by for wish in wishes],
             "traceparent": [wish.traceparent for wish in wishes],
+            "request_id": [wish.request_id for wish in wishes],
         }
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
 from app.db.companions import produced
-from app.db.migrate import current, head
+from app.db.migrate import Standing, standing
 from app.errors import Conflict, NotFound
 from app.scheduling import (
     backfill,
@@ -63,7 +63,7 @@ class Readiness:
     """What must hold for work to flow; the age is in seconds, None before any beat ran."""
 
     database: bool
-    revision_is_head: bool
+    migrated: bool
     last_beat_pass_age: float | None
 
 
@@ -263,7 +263,7 @@ class Scheduler(ScheduleOperations, RunOperations):
             age = session.scalar(select(NOW - func.max(BeatRow.last_pass_at)))
             return Readiness(
                 database=True,
-                revision_is_head=current(session.connection()) == head(),
+                migrated=standing(session.connection()) is not Standing.BEHIND,
                 last_beat_pass_age=age.total_seconds() if isinstance(age, timedelta) else None,
             )
 

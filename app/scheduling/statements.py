@@ -195,7 +195,8 @@ WHERE id = :id AND attempt = :attempt AND (CAST(:task AS text) IS NULL OR task =
               WHERE w.id = :worker_id AND w.lease_expires_at > clock_timestamp())
 RETURNING args, kwargs, attempt, options, schedule_id, scheduled_for, canvas, task, queue,
     EXTRACT(EPOCH FROM started_at - due_at)::float AS start_lateness,
-    EXTRACT(EPOCH FROM published_at - due_at)::float AS dispatch_lateness, traceparent, settles
+    EXTRACT(EPOCH FROM published_at - due_at)::float AS dispatch_lateness, traceparent, settles,
+    request_id
 """)
 
 

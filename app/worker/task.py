@@ -104,7 +104,12 @@ class Task(CeleryTask):  # type: ignore[misc]
         if isinstance(started, runs.Held):
             logger.info("run %s waits: %s", task_id, started.reason, extra={"action": "start_held"})
             raise Ignore("over its limit")
-        logs.enter(run_id=task_id, attempt=started.attempt, schedule_id=_text(started.schedule_id))
+        logs.enter(
+            run_id=task_id,
+            attempt=started.attempt,
+            schedule_id=_text(started.schedule_id),
+            request_id=started.request_id,
+        )
         canvas: dict[str, Any] = codec.from_stored(started.canvas or {})
         args[:] = codec.from_stored(started.args)
         kwargs.clear()

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.outages import is_outage
 from app.db.listen_async import AsyncListener
+from app.db.migrate import head
 from app.scheduling.ids import new_id
 from app.scheduling.models import BeatRow
 from app.settings import BrokerSettings, DatabaseSettings, Settings
@@ -75,21 +76,25 @@ async def test_not_ready_when_no_beat_passes(api: FastAPI) -> None:
     assert await read(api) == (503, {"database": True, "migrations": True, "redis": True, "beat": False})
 
 
-async def test_not_ready_at_another_revision(api: FastAPI) -> None:
+@pytest.mark.parametrize(("revision", "ready"), [("0001", False), ("later", True)])
+async def test_not_ready_behind_this_code_and_ready_when_a_later_release_has_migrated(
+    api: FastAPI, revision: str, *, ready: bool
+) -> None:
+    """Else a rolling upgrade would take all old processes out of service at once."""
     await beat_passed(api, timedelta(0))
     sessions = api.state.services.sessions
-    async with sessions.begin() as session:
-        head = await session.scalar(text("UPDATE alembic_version SET version_num = 'other' RETURNING 1"))
-        assert head == 1
-        assert (await read(api))[0] == 200, "not before it is committed"
-        await session.commit()
+    before, change = await read(api), text("UPDATE alembic_version SET version_num = :v")
     try:
-        assert await read(api) == (503, {"database": True, "migrations": False, "redis": True, "beat": True})
-    finally:
-        from app.db.migrate import head as newest
-
         async with sessions.begin() as session:
-            await session.execute(text("UPDATE alembic_version SET version_num = :v"), {"v": newest()})
+            await session.execute(change, {"v": revision})
+            assert await read(api) == before, "not before it is committed"
+        assert await read(api) == (
+            200 if ready else 503,
+            {"database": True, "migrations": ready, "redis": True, "beat": True},
+        )
+    finally:
+        async with sessions.begin() as session:
+            await session.execute(change, {"v": head()})
 
 
 async def test_health_tells_nothing_of_the_inside(settings: Settings) -> None:

@@ -5,18 +5,21 @@ import json
 import signal
 import socket
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import httpx
 import psycopg
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
-from app.api import events, streams
+from app.api import admissions, streams
 from app.api import feed as feeds
 from app.api.feed import Feed, Reset, Topic
+from app.api.guards import OPERATE, READ, Guard, guarded
 from app.modules.auth import service
 from app.scheduling.changes import RunChange
 from app.scheduling.ids import EPOCH, new_id
@@ -29,6 +32,9 @@ from upbeat_sdk import AsyncUpbeat
 
 RUNS, SCHEDULES, QUEUES = (f"/api/v1/{name}/stream" for name in ("runs", "scheduled-tasks", "queues"))
 TASK = "scheduled_task.test_task"
+SOMEBODY = service.Principal(
+    new_id(), "somebody", service.Role.VIEWER, datetime.now(UTC), service.Means.SESSION, new_id()
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +52,12 @@ async def client(api: Api, settings: Settings) -> AsyncIterator[httpx.AsyncClien
         yield connection
 
 
-def logged_in(api: Api) -> httpx.AsyncClient:
-    with httpx.Client(base_url=api.url, timeout=20) as connection:
-        answer = connection.post("/api/v1/auth/login", data={"username": ADMIN[0], "password": ADMIN[1]})
-    headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+def logged_in(api: Api, username: str = ADMIN[0], token: str | None = None) -> httpx.AsyncClient:
+    if token is None:
+        with httpx.Client(base_url=api.url, timeout=20) as connection:
+            form = {"username": username, "password": ADMIN[1]}
+            token = connection.post("/api/v1/auth/login", data=form).json()["access_token"]
+    headers = {"Authorization": f"Bearer {token}"}
     limits = httpx.Limits(max_connections=200)
     return httpx.AsyncClient(base_url=api.url, timeout=20, headers=headers, limits=limits)
 
@@ -333,8 +341,9 @@ async def test_a_client_that_does_not_read_is_let_go_and_the_others_are_not(app:
         assert not stuck._line
         feed._give(Topic.RUNS, now, [change()])
         assert await stuck.next(0) == ()
-        assert streams._ending(feed, stuck, 1e12) == "too_slow"
-        assert streams._ending(feed, good, 1e12) is None
+        admission = admissions.Admission(SOMEBODY, READ, "runs", stuck.tell)
+        assert streams._ending(feed, stuck, admission, 1e12) == "too_slow"
+        assert streams._ending(feed, good, admission, 1e12) is None
 
 
 async def test_more_than_is_told_one_by_one(
@@ -364,18 +373,82 @@ async def test_more_than_is_told_one_by_one(
         connection.execute("DELETE FROM celery_task_runs WHERE task = 'a.b'")
 
 
-async def test_a_stream_ends_with_its_session(
-    settings: Settings, app: FastAPI, monkeypatch: pytest.MonkeyPatch, client: httpx.AsyncClient
+async def test_streams_end_with_what_opened_them(
+    app: FastAPI, api: Api, client: httpx.AsyncClient, database: Database
 ) -> None:
-    """In this process, whose clock of checks is shortened: httpx's transport for applications gives whole answers."""
-    monkeypatch.setattr(streams, "AUTHORIZED_FOR", 0.0)
-    monkeypatch.setattr(events, "KEEP_ALIVE", 0.05)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://upbeat.test") as inside:
-        answer = await inside.post("/api/v1/auth/login", data={"username": ADMIN[0], "password": ADMIN[1]})
-        bearer = {"Authorization": f"Bearer {answer.json()['access_token']}"}
-        stream = asyncio.create_task(inside.get(RUNS, headers=bearer))
-        await eventually_async(lambda: _holds(bool(app.state.services.feed._clients)), 10)
-        assert (await inside.post("/api/v1/auth/logout", headers=bearer)).status_code in (200, 204)
-        text = (await asyncio.wait_for(stream, 10)).text
-    assert text.rstrip().endswith('data: {"reason": "unauthorized"}')
-    assert ": still here" in text
+    """Each stream that there is, by each way in which a credential ends; another process than the streams' ends it."""
+    document = (await client.get("/openapi.json")).json()["paths"]
+    paths = [path for path, item in document.items() if "text/event-stream" in json.dumps(item.get("get"))]
+    assert len(paths) == 4
+    run = await submit(client, countdown=3600)
+    sessions = app.state.services.sessions
+    made = {
+        name: await service.create_user(sessions, username=name, password=ADMIN[1], role="operator")
+        for name in ("logged out", "away", "deleted", "with keys")
+    }
+    connections = {name: logged_in(api, name) for name in made}
+    keys = {}
+    for name in ("revoked", "expired"):
+        body = {"name": name, "scopes": ["read"]}
+        keys[name] = (await connections["with keys"].post("/api/v1/api-keys", json=body)).json()
+        connections[name] = logged_in(api, token=keys[name]["secret"])
+    streams_of = {
+        name: [Stream(connection, path.replace("{run_id}", run)) for path in paths]
+        for name, connection in connections.items()
+    }
+    for opened in streams_of.values():
+        for stream in opened:
+            await eventually_async(lambda s=stream: _holds(bool(s.events)), 15)  # type: ignore[misc]
+    await service.logout_everywhere(sessions, made["logged out"].id)
+    await service.change_user(sessions, made["away"].id, service.UserChange(active=False))
+    await service.delete_user(sessions, made["deleted"].id)
+    await service.revoke_key(sessions, UUID(keys["revoked"]["id"]), owner=None)
+    with psycopg.connect(database.url) as connection:
+        connection.execute("UPDATE api_keys SET expires_at = now() WHERE id = %s", [keys["expired"]["id"]])
+    ended = [stream for name, opened in streams_of.items() if name != "with keys" for stream in opened]
+    await asyncio.wait_for(asyncio.gather(*(stream.task for stream in ended)), 15)
+    last = [stream.events[-1] for stream in ended]
+    assert last.count(("end", {"reason": "unauthorized"})) == 3 * 5
+    assert all(not stream.task.done() for stream in streams_of["with keys"])
+    for stream in streams_of["with keys"]:
+        await stream.close()
+    for each in connections.values():
+        await each.aclose()
+    await client.post(f"/api/v1/runs/{run}/cancel", json={})
+
+
+async def test_all_streams_are_checked_at_once_and_by_their_guards(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admissions, "LOOK_EVERY", 0.02)
+    sessions, rules = app.state.services.sessions, app.state.services.settings.auth
+    user = await service.create_user(sessions, username="demoted", password=ADMIN[1], role="operator")
+    place, refusals = service.Place("192.0.2.1"), app.state.services.refusals
+    token = (await service.login(sessions, rules, "demoted", ADMIN[1], place, refusals=refusals)).token
+    caller = (await service.authenticate(sessions, rules, token)).principal
+    told: list[Guard] = []
+
+    async def reads() -> None: ...
+
+    async def operates() -> None: ...
+
+    looked_after = admissions.Admissions(sessions, rules)
+    with ExitStack() as stack:
+        opened = []
+        for guard, endpoint in ((READ, reads), (OPERATE, operates)) * 50:
+            scope = {"type": "http", "path": "/api/v1/runs/stream", "endpoint": guarded(guard)(endpoint)}
+            request = Request(scope)
+            request.state.caller = caller
+            opened.append(
+                stack.enter_context(looked_after.admitted(request, lambda g=guard: told.append(g)))  # type: ignore[misc]
+            )
+        await eventually_async(lambda: _holds(looked_after.looks > 1), 10)
+        assert not told
+        await service.change_user(sessions, user.id, service.UserChange(role=service.Role.VIEWER))
+        await eventually_async(lambda: _holds(len(told) >= 50), 10)
+        assert {each.over for each in opened if each.guard == READ} == {False}
+        assert {each.over for each in opened if each.guard == OPERATE} == {True}
+        task = looked_after._task
+    assert task is not None
+    await asyncio.wait_for(task, 10)
+    await looked_after.close()

@@ -33,7 +33,12 @@ from upbeat_sdk import AsyncUpbeat
 RUNS, SCHEDULES, QUEUES = (f"/api/v1/{name}/stream" for name in ("runs", "scheduled-tasks", "queues"))
 TASK = "scheduled_task.test_task"
 SOMEBODY = service.Principal(
-    new_id(), "somebody", service.Role.VIEWER, datetime.now(UTC), service.Means.SESSION, new_id()
+    id=new_id(),
+    username="somebody",
+    role=service.Role.VIEWER,
+    created_at=datetime.now(UTC),
+    means=service.Means.SESSION,
+    credential_id=new_id(),
 )
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,7 +26,8 @@ from app.scheduling.ids import EPOCH, new_id
 from app.settings import Settings
 from support.api import ADMIN, serving
 from support.polling import eventually_async
-from support.servers import Database
+from support.proxy import Mode, Proxy
+from support.servers import Database, Servers
 from support.stack import Api, Stack
 from upbeat_sdk import AsyncUpbeat
 
@@ -72,8 +73,8 @@ class Stream:
 
     def __init__(self, client: httpx.AsyncClient, path: str, after: str | None = None, **query: Any) -> None:
         self.events: list[tuple[str, Any]] = []
-        self.comments = 0
-        self.id: str | None = None
+        self.remarks = ""
+        self.ids: list[str] = []
         headers = {} if after is None else {"Last-Event-ID": after}
         self.task = asyncio.create_task(self._read(client, path, headers, query))
 
@@ -86,14 +87,18 @@ class Stream:
             event: dict[str, str] = {}
             async for line in answer.aiter_lines():
                 name, _, value = line.partition(": ")
-                self.comments += line.startswith(":")
+                self.remarks += line if line.startswith(":") else ""
                 if line:
                     event[name] = value
                     continue
                 if "event" in event:
-                    self.id = event.get("id", self.id)
+                    self.ids += [event["id"]] if "id" in event else []
                     self.events.append((event["event"], json.loads(event["data"])))
                 event = {}
+
+    @property
+    def id(self) -> str | None:
+        return self.ids[-1] if self.ids else None
 
     def of(self, kind: str) -> list[Any]:
         return [data for name, data in self.events if name == kind]
@@ -281,10 +286,18 @@ async def test_many_clients_are_one_reader_of_the_database(
         await stream.close()
 
 
-async def test_streams_end_with_the_service_and_go_on_with_the_next(
-    api: Api, client: httpx.AsyncClient, shared_stack: Stack
+@pytest.fixture(scope="module")
+def cable(servers: Servers) -> Iterator[Proxy]:
+    with Proxy(servers.postgres.port) as proxy:
+        yield proxy
+
+
+async def test_streams_outlast_the_database_and_end_with_the_service_and_go_on_with_the_next(
+    api: Api, client: httpx.AsyncClient, shared_stack: Stack, servers: Servers, cable: Proxy
 ) -> None:
-    other = shared_stack.api("--timeout-graceful-shutdown", "30")
+    direct = shared_stack.environment["DATABASE_URL"]
+    through = direct.replace(f":{servers.postgres.port}/", f":{cable.port}/")
+    other = shared_stack.api("--timeout-graceful-shutdown", "30", env={"DATABASE_URL": through})
     place, heard = urlsplit(other.url), set[str]()
 
     async def listen() -> None:
@@ -301,10 +314,15 @@ async def test_streams_end_with_the_service_and_go_on_with_the_next(
             unread.sendall(request.encode())
             assert unread.recv(12) == b"HTTP/1.1 200"
             opened = [await ready(connection, path) for path in (RUNS, SCHEDULES, QUEUES)]
+            waiting = await submit(client, countdown=3600)
+            log = Stream(connection, f"/api/v1/runs/{waiting}/logs/stream")
+            await log.has("state")
+            await _lose_the_database(client, cable, opened[0], log)
             other.process.signal_main(signal.SIGTERM)
-            await asyncio.wait_for(asyncio.gather(*(stream.task for stream in opened)), 10)
+            await asyncio.wait_for(asyncio.gather(*(stream.task for stream in (*opened, log))), 10)
             assert all(stream.events[-1] == ("end", {"reason": "closing"}) for stream in opened)
             await asyncio.to_thread(other.process.wait, 10)
+    await client.post(f"/api/v1/runs/{waiting}/cancel", json={})
     missed = await submit(client)
     command = [str(part) for part in other.process.popen.args]  # type: ignore[union-attr]
     shared_stack.processes.start("again", command, shared_stack.environment)
@@ -312,6 +330,31 @@ async def test_streams_end_with_the_service_and_go_on_with_the_next(
     assert missed in heard
     listening.cancel()
     await asyncio.wait({listening})
+
+
+async def _lose_the_database(client: httpx.AsyncClient, cable: Proxy, stream: Stream, log: Stream) -> None:
+    """Cut it off from the streams' process alone: what happens meanwhile is told when it is back, in its order."""
+    cable.set(Mode.REFUSE)
+    await eventually_async(lambda: _holds("the database is away" in log.remarks), 15)
+    meanwhile = [await submit(client) for _ in range(5)]
+
+    async def over() -> bool:
+        states = [(await client.get(f"/api/v1/runs/{run}")).json()["state"] for run in meanwhile]
+        return set(states) == {"succeeded"}
+
+    await eventually_async(over, 15)
+    assert not {run["id"] for run in stream.of("run")} & set(meanwhile)
+    cable.set(Mode.PASS)
+    for run in meanwhile:
+        await stream.until(run, "succeeded")
+    after = await submit(client)
+    await stream.until(after, "succeeded")
+    told = [(run["id"], run["state"], run["attempt"]) for run in stream.of("run")]
+    assert len(told) == len(set(told)), "nothing twice"
+    assert stream.ids == sorted(set(stream.ids), key=int), "no place twice, and none before another"
+    assert not stream.of("reset")
+    assert not stream.of("end")
+    assert not log.task.done()
 
 
 async def _holds(value: bool) -> bool:  # noqa: FBT001

@@ -112,8 +112,10 @@ class Refusals:
         """Write entries until cancelled, and what is left then."""
         try:
             while True:
+                # Not wait_for, which drops a cancellation that comes with the news.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), EVERY)
+                    async with asyncio.timeout(EVERY):
+                        await self._news.wait()
                 await asyncio.sleep(WRITE_AFTER)
                 self._news.clear()
                 self._sum_up(self._clock() - EVERY)

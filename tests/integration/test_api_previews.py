@@ -295,7 +295,7 @@ async def test_long_calculations_hold_up_nobody_else(admin: httpx.AsyncClient) -
     answers = await asyncio.wait_for(asyncio.gather(*asked), 60)
     assert [answer.status_code for answer in answers] == [202, 202, 200, 200, 200, 200, 200]
     planned, done = (answer.json() for answer in answers[:2])
-    assert (planned["ticks"], planned["runs"], planned["run_ids"]) == (10_000, 10_000, [])
+    assert (planned["ticks"], planned["run_ids"]) == (10_000, [])
     assert (done["runs"], len(set(done["run_ids"]))) == (10_000, 10_000)
     last = (await admin.get(f"/api/v1/runs/{done['run_ids'][-1]}")).json()
     assert (last["state"], last["origin"], last["requested_by"]) == ("queued", "backfill", "admin")

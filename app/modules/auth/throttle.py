@@ -13,7 +13,7 @@ from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Network, ip_address
 from typing import Final
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import Interval, delete, func, or_, select, type_coerce, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -59,8 +59,8 @@ class Throttle:
         self, sessions: async_sessionmaker[AsyncSession], subjects: Sequence[tuple[bytes, int]]
     ) -> list[timedelta]:
         async with sessions.begin() as session:
-            waits = await session.scalar(
-                select(LoginThrottle.blocked_until - _NOW).where(
+            waits: timedelta | None = await session.scalar(
+                select(type_coerce(LoginThrottle.blocked_until - _NOW, Interval)).where(
                     LoginThrottle.subject == self._address, LoginThrottle.blocked_until > _NOW
                 )
             )

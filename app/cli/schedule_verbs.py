@@ -278,7 +278,7 @@ def restore(
     reason: Annotated[str | None, typer.Option(help="Why, kept with the new version.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Bring an earlier version back, as a new one."""
+    """Bring an earlier version back, as a new one; also of a deleted schedule, which is named by its id."""
     with connected() as client:
         made = client.schedules.restore(schedule_id(client, which), version, **given(reason=reason))
         _told(made, as_json=as_json)

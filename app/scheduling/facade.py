@@ -30,6 +30,7 @@ from app.scheduling import (
     statements,
 )
 from app.scheduling.backfill import Backfill
+from app.scheduling.calculating import calculated
 from app.scheduling.calendars import Calendars
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import BackfillRequest, RunRequest, ScheduleCreate, ScheduleUpdate
@@ -172,6 +173,11 @@ class Scheduler(ScheduleOperations, RunOperations):
 
     async def backfill(self, schedule_id: UUID, request: BackfillRequest, *, actor: str) -> Backfill:
         """Make runs for ticks of the past; see `backfill.backfill`."""
+        async with self._sessions() as session:
+            version, plan = await session.run_sync(
+                backfill.asked_about, self._catalogue, schedule_id, request
+            )
+        layout = await calculated(backfill.lay_out, schedule_id, version, plan, request)
         done = await self._unit(
             lambda session: backfill.backfill(
                 session,
@@ -180,6 +186,7 @@ class Scheduler(ScheduleOperations, RunOperations):
                 request,
                 actor=actor,
                 redispatch_delay=self._settings.beat.redispatch_delay,
+                layout=layout,
             )
         )
         await self._publish(done.messages)

@@ -1,5 +1,7 @@
 """Previews and simulations over HTTP, on a real database."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +12,7 @@ from fastapi import FastAPI
 from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.scheduling.calculating import AT_ONCE, calculated
 from app.scheduling.models import ClockRow, ScheduleRow
 from app.settings import Settings
 from support.api import connected, serving
@@ -259,3 +262,43 @@ async def test_the_largest_answers_are_quick(admin: httpx.AsyncClient) -> None:
     found = await good(await admin.post(f"{path}/simulate", json=body))
     assert len(found["items"]) == 5000
     assert not found["complete"]
+
+
+async def test_long_calculations_hold_up_nobody_else(admin: httpx.AsyncClient) -> None:
+    """All that calculate wait for the threads that others occupy here; the service goes on, and then they are done."""
+    path = await create(admin, {**BERLIN, "expression": "* * * * *"})
+    end = datetime.now(UTC).replace(second=30, microsecond=0) - timedelta(minutes=1)
+    period = {"start": (end - timedelta(minutes=10_000)).isoformat(), "end": end.isoformat()}
+    document = {"schedules": {"one": {"task_path": "scheduled_task.test_task", "schedule": HOURLY}}}
+    simulated = {"end": "2099-01-01T00:00:00Z", "duration": 3600, "limit": 5000}
+    freed = threading.Event()
+    occupying = [asyncio.create_task(calculated(freed.wait)) for _ in range(AT_ONCE)]
+    try:
+        asked = [
+            asyncio.create_task(request)
+            for request in (
+                admin.post(f"{path}/backfill", json=period | {"dry_run": True}),
+                admin.post(f"{path}/backfill", json=period | {"overlap": "allow_all"}),
+                admin.post(f"{path}/simulate", json=simulated),
+                admin.get(f"{path}/preview", params={"n": 1000}),
+                admin.post(f"{SCHEDULES}/preview", json={"schedule": HOURLY}),
+                admin.post(f"{SCHEDULES}/import", json=document | {"dry_run": True}),
+                admin.get(f"{SCHEDULES}/export/yaml"),
+            )
+        ]
+        for _ in range(20):
+            assert (await admin.get("/livez")).status_code == 200
+            assert (await admin.get(path)).status_code == 200
+        assert not any(each.done() for each in asked)
+    finally:
+        freed.set()
+    answers = await asyncio.wait_for(asyncio.gather(*asked), 60)
+    assert [answer.status_code for answer in answers] == [202, 202, 200, 200, 200, 200, 200]
+    planned, done = (answer.json() for answer in answers[:2])
+    assert (planned["ticks"], planned["run_ids"]) == (10_000, [])
+    assert (done["runs"], len(set(done["run_ids"]))) == (10_000, 10_000)
+    last = (await admin.get(f"/api/v1/runs/{done['run_ids'][-1]}")).json()
+    assert (last["state"], last["origin"], last["requested_by"]) == ("queued", "backfill", "admin")
+    again = (await admin.post(f"{path}/backfill", json=period | {"dry_run": True})).json()
+    assert again["left_out"] == {"active": 10_000}
+    await asyncio.gather(*occupying)

@@ -220,15 +220,18 @@ def view(session: Session, schedule_id: UUID) -> ScheduleView:
 
 
 def locked(session: Session, schedule_id: UUID) -> tuple[ScheduleRow, ClockRow]:
-    """One schedule, its clock locked until the transaction ends.
+    """One schedule, its clock locked until the transaction ends; both as they are now, whatever the session has read.
 
     Raises:
         NotFound: there is none with this id.
     """
     clock = session.scalar(
-        select(ClockRow).where(ClockRow.schedule_id == schedule_id).with_for_update(key_share=True)
+        select(ClockRow)
+        .where(ClockRow.schedule_id == schedule_id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
     )
-    row = session.get(ScheduleRow, schedule_id) if clock is not None else None
+    row = session.get(ScheduleRow, schedule_id, populate_existing=True) if clock is not None else None
     if clock is None or row is None:
         raise _no_schedule()
     return row, clock

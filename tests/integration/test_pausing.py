@@ -9,6 +9,7 @@ from app.errors import Conflict, InvalidInput, NotFound
 from app.scheduling import explaining, schedules
 from app.scheduling.explaining import Explanation, Verdict
 from app.scheduling.ids import new_id
+from app.scheduling.models import ScheduleRow
 from app.scheduling.policies import CatchUp, Reason
 from support.engine import MINUTE, Engine
 
@@ -58,6 +59,16 @@ def test_all_that_is_caught_up_with_is_decided_at_once(engine: Engine) -> None:
     engine.passes()
     assert len(engine.rows(schedule)) == 150
     assert [gap[2:] for gap in engine.missed(schedule)] == [(50, "catchup_limit")]
+
+
+def test_what_was_read_before_the_lock_is_read_again(engine: Engine) -> None:
+    schedule = engine.create()
+    with engine.sync.begin() as session:
+        before = session.get_one(ScheduleRow, schedule)
+        engine.pause(schedule, "meanwhile")
+        row, clock = schedules.locked(session, schedule)
+        assert row is before
+        assert (row.state, row.version, clock.next_run_at) == ("paused", 2, None)
 
 
 def test_what_nobody_had_decided_when_it_was_paused_or_edited_is_accounted_for(engine: Engine) -> None:

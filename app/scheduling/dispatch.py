@@ -80,6 +80,12 @@ class _Peek:
         return min(longest, delay) if delay > 0 else contended
 
 
+def _may_be_away(error: Exception) -> bool:
+    """Whether the database is why it failed; not if that only refused what was to be written."""
+    refused = isinstance(error, DBAPIError) and refuses_values(error)
+    return isinstance(error, SQLAlchemyError) and not refused
+
+
 class Dispatcher:
     """The work of one beat process. Not safe for use by two threads at once."""
 
@@ -126,7 +132,7 @@ class Dispatcher:
         try:
             delay = self._pass()
         except Exception as error:
-            if isinstance(error, SQLAlchemyError):
+            if _may_be_away(error):
                 self._in_contact_since = None
             tally.count("beat_pass", label="failed")
             raise
@@ -254,9 +260,9 @@ class Dispatcher:
         """What one row brings about must not stop those behind it; a database that is away stops all."""
         try:
             yield
-        except SQLAlchemyError:
-            raise
-        except Exception:
+        except Exception as error:
+            if _may_be_away(error):
+                raise
             logger.exception("%s could not be dealt with", what, extra={"action": "beat_row_failed"})
 
     def _publish(self, messages: Sequence[RunMessage]) -> None:

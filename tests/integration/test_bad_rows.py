@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.scheduling import on_demand, statements
@@ -121,18 +122,23 @@ def test_a_sweep_that_fails_leaves_the_others_going_and_contact_unbroken(engine:
         calls.append("fails")
         raise TypeError("an errback without arguments")
 
+    def refused(session: Session) -> list[RunMessage]:
+        calls.append("refused")
+        session.execute(text("SELECT CAST('what an errback was given' AS int)"))
+        return []
+
     def works(session: Session) -> list[RunMessage]:
         calls.append("works")
         return []
 
-    engine.beat._sweeps = (fails, works)
+    engine.beat._sweeps = (fails, refused, works)
     schedule = engine.create()
     engine.passes(60)
     engine.start(engine.rows(schedule)[0].id)
     engine.lose_worker()
     engine.passes()
     engine.passes()
-    assert calls[:2] == ["fails", "works"]
+    assert calls[:3] == ["fails", "refused", "works"]
     assert engine.states(schedule) == ["lost worker_lost"]
 
 

@@ -344,10 +344,11 @@ def cancel(session: Session, run_id: UUID, reason: Reason = Reason.CANCELLED_BY_
     if end_queued(session, run_id, RunState.CANCELLED, reason):
         return RunState.CANCELLED
     requested = {"id": run_id, "reason": reason, "settles": False}
-    if session.scalar(statements.REQUEST_CANCEL, requested) is None:
-        return None
-    session.execute(statements.NOTIFY_CANCEL, {"id": run_id})
-    return RunState.RUNNING
+    if session.scalar(statements.REQUEST_CANCEL, requested) is not None:
+        session.execute(statements.NOTIFY_CANCEL, {"id": run_id})
+        return RunState.RUNNING
+    # It may have gone back for another attempt between the two.
+    return RunState.CANCELLED if end_queued(session, run_id, RunState.CANCELLED, reason) else None
 
 
 def _end(session: Session, statement: TextClause, values: Mapping[str, Any]) -> bool:

@@ -261,6 +261,25 @@ def test_a_cancellation_between_the_look_and_the_requeue_is_obeyed(
     assert (row.state, row.reason, row.attempt) == (RunState.CANCELLED, Reason.CANCELLED_BY_USER, 1)
 
 
+def test_a_cancellation_finds_what_is_requeued_between_its_two_looks(
+    sync: sessionmaker[Session], worker: UUID
+) -> None:
+    run_id = _submit(sync, max_attempts=5)
+    _start(sync, run_id, worker)
+    requeued: list[RunState | None] = []
+
+    def requeue_first(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "cancel_requested_at = COALESCE" in statement and not requeued:
+            requeued.append(_finish(sync, run_id, Outcome(RunState.FAILED, error={"type": "E"}, retryable=True)))
+
+    with sync.begin() as session:
+        event.listen(session.connection(), "before_cursor_execute", requeue_first)
+        assert runs.cancel(session, run_id) is RunState.CANCELLED
+    assert requeued == [RunState.QUEUED]
+    row = _read(sync, run_id)
+    assert (row.state, row.reason, row.attempt) == (RunState.CANCELLED, Reason.CANCELLED_BY_USER, 2)
+
+
 def _alone(sync: sessionmaker[Session]) -> runs.Single:
     return partial(execute_alone, sync.kw["bind"])
 

@@ -4,13 +4,15 @@ There is no DEFAULT partition (it would forbid DETACH CONCURRENTLY), so an id wh
 partition cannot be stored; beats keep the coming months in place.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
+
+from app.db import locks
 
 MONTHS_BEHIND = 1
 MONTHS_AHEAD = 2
@@ -84,21 +86,36 @@ def ensure_partitions(
     """Make the missing partitions around ``now``; answers the names of those made.
 
     The table is made first and attached afterwards, so that the parent is locked only for the
-    moment of attaching, in a mode that lets reads and writes go on.
+    moment of attaching, in a mode that lets reads and writes go on. Of two who miss a month at once one makes it.
     """
+    starts = [month_start(now, offset) for offset in range(-behind, MONTHS_AHEAD + 1)]
+    missing = _missing(connection, parents, starts)
+    if missing:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": locks.PARTITIONS})
+        # Who had it before has committed: what is missing still nobody else is making.
+        missing = _missing(connection, parents, starts)
     made = []
+    for parent, start in missing:
+        name = _name(parent, start)
+        connection.execute(text(f"CREATE TABLE IF NOT EXISTS {name} (LIKE {parent} INCLUDING ALL)"))
+        _give_to_owner(connection, parent, name)
+        _attach(connection, parent, name, start, month_start(start, 1))
+        made.append(name)
+    return made
+
+
+def _missing(
+    connection: Connection, parents: Sequence[str], starts: Sequence[datetime]
+) -> list[tuple[str, datetime]]:
+    missing = []
     for parent in parents:
         present = existing(connection, parent)
-        for offset in range(-behind, MONTHS_AHEAD + 1):
-            start, end = month_start(now, offset), month_start(now, offset + 1)
-            name = f"{parent}_{start:%Y_%m}"
-            if name in present:
-                continue
-            connection.execute(text(f"CREATE TABLE IF NOT EXISTS {name} (LIKE {parent} INCLUDING ALL)"))
-            _give_to_owner(connection, parent, name)
-            _attach(connection, parent, name, start, end)
-            made.append(name)
-    return made
+        missing += [(parent, start) for start in starts if _name(parent, start) not in present]
+    return missing
+
+
+def _name(parent: str, start: datetime) -> str:
+    return f"{parent}_{start:%Y_%m}"
 
 
 def drop_partition(

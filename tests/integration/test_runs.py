@@ -270,7 +270,9 @@ def test_a_cancellation_finds_what_is_requeued_between_its_two_looks(
 
     def requeue_first(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         if "cancel_requested_at = COALESCE" in statement and not requeued:
-            requeued.append(_finish(sync, run_id, Outcome(RunState.FAILED, error={"type": "E"}, retryable=True)))
+            requeued.append(
+                _finish(sync, run_id, Outcome(RunState.FAILED, error={"type": "E"}, retryable=True))
+            )
 
     with sync.begin() as session:
         event.listen(session.connection(), "before_cursor_execute", requeue_first)

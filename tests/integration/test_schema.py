@@ -1,11 +1,13 @@
 """The schema: up, down and up again on data; models and database agree; partitions."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy import text
 
 from app.db import migrate, sync_engine, sync_sessions
 from app.db.partitions import ensure_partitions, existing
@@ -14,6 +16,7 @@ from app.scheduling.catalogue import TaskSpec
 from app.scheduling.config import RunOptions
 from app.scheduling.models import RUNS, RunRow
 from app.settings import Settings
+from support.polling import eventually
 from support.processes import ROOT
 from support.servers import Servers, settings_for
 
@@ -76,6 +79,26 @@ def test_coming_months_have_partitions(settings: Settings) -> None:
         assert ensure_partitions(connection, (RUNS,), later, behind=0) == []
     engine.dispose()
     migrate.check(settings)
+
+
+def test_of_two_who_miss_a_month_at_once_one_makes_it(settings: Settings) -> None:
+    engine = sync_engine(settings.database, name="test")
+    later = datetime.now(UTC) + timedelta(days=900)
+    waits = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+
+    def second() -> list[str]:
+        with engine.begin() as connection:
+            return ensure_partitions(connection, (RUNS,), later, behind=0)
+
+    with ThreadPoolExecutor() as pool:
+        with engine.begin() as connection:
+            assert len(ensure_partitions(connection, (RUNS,), later, behind=0)) == 3
+            other = pool.submit(second)
+            eventually(lambda: connection.scalar(waits) or other.done())
+        assert other.result() == []
+    engine.dispose()
 
 
 def test_supported_server(servers: Servers) -> None:

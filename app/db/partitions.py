@@ -6,7 +6,8 @@ partition cannot be stored; beats keep the coming months in place.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -14,8 +15,10 @@ from sqlalchemy.exc import DBAPIError
 
 from app.db import locks
 
-MONTHS_BEHIND = 1
-MONTHS_AHEAD = 2
+# The longest catch-up window, and a day: until then a tick may yet be decided, and the key of its partition is what
+# forbids that a second time.
+UNDECIDED: Final = timedelta(days=31)
+MONTHS_AHEAD: Final = 2
 
 # Lock not available, and a statement that took too long.
 _BUSY = ("55P03", "57014")
@@ -52,6 +55,12 @@ def month_start(instant: datetime, offset: int = 0) -> datetime:
     return datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC)
 
 
+def months_behind(now: datetime) -> int:
+    """How many months before ``now``'s may have ticks that are yet to be decided: two at the beginning of March."""
+    oldest = now - UNDECIDED
+    return (now.year - oldest.year) * 12 + now.month - oldest.month
+
+
 def _bound(instant: datetime) -> UUID:
     return UUID(int=int(instant.timestamp() * 1000) << 80)
 
@@ -81,14 +90,17 @@ def partitions(connection: Connection, parent: str) -> list[Partition]:
 
 
 def ensure_partitions(
-    connection: Connection, parents: tuple[str, ...], now: datetime, *, behind: int = MONTHS_BEHIND
+    connection: Connection, parents: tuple[str, ...], now: datetime, *, behind: int | None = None
 ) -> list[str]:
     """Make the missing partitions around ``now``; answers the names of those made.
+
+    ``behind``: of so many months before this one; unless it is given, of all whose ticks may yet be decided.
 
     The table is made first and attached afterwards, so that the parent is locked only for the
     moment of attaching, in a mode that lets reads and writes go on. Of two who miss a month at once one makes it.
     """
-    starts = [month_start(now, offset) for offset in range(-behind, MONTHS_AHEAD + 1)]
+    first = months_behind(now) if behind is None else behind
+    starts = [month_start(now, offset) for offset in range(-first, MONTHS_AHEAD + 1)]
     missing = _missing(connection, parents, starts)
     if missing:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": locks.PARTITIONS})

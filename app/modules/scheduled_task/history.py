@@ -20,16 +20,13 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.db import locks
-from app.db.partitions import Partition, PartitionBusy, drop_partition, partitions
+from app.db.partitions import UNDECIDED, Partition, PartitionBusy, drop_partition, partitions
 from app.scheduling.ids import id_at
 from app.scheduling.models import ATTEMPTS, LOGS, NOW, RUNS
 
 logger = logging.getLogger(__name__)
 
 BATCH: Final = 1000
-# The longest catch-up window: until then a tick may yet be decided, and the partition's key is what
-# forbids that a second time.
-UNDECIDED: Final = timedelta(days=31)
 _OPEN = "state IN ('queued', 'running')"
 _CHILDREN = (ATTEMPTS, LOGS)
 

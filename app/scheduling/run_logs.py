@@ -11,9 +11,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, text, tuple_
+from sqlalchemy import Row, select, text, tuple_
 from sqlalchemy.orm import Session
 
+from app.scheduling import tally
 from app.scheduling.models import LogRow, RunRow
 
 CHANNEL = "upbeat_runs"
@@ -40,7 +41,7 @@ FROM celery_task_runs
 WHERE id = ANY(CAST(:ids AS uuid[])) AND streamed_until > clock_timestamp()
 """)
 
-NOTIFY_ONE = text("SELECT pg_notify('upbeat_runs', CAST(CAST(:id AS uuid) AS text))")
+_NOTIFY_ONE = text("SELECT pg_notify('upbeat_runs', CAST(CAST(:id AS uuid) AS text))")
 
 _FOLLOW = text("""
 UPDATE celery_task_runs
@@ -107,6 +108,13 @@ def store(
         session.execute(_PROGRESS, {"id": run_id, "attempt": attempt, "progress": json.dumps(document)})
     ids = {line.run_id for line in lines} | {run_id for run_id, _ in progress}
     session.execute(_NOTIFY, {"ids": list(ids)})
+
+
+def tell_end(session: Session, ended: Row[Any]) -> None:
+    """Count a run that is over, and tell those who follow it; ``ended`` has what `statements.ENDED` names."""
+    tally.note(session, tally.Ended(ended.task, ended.queue, ended.state, ended.seconds))
+    if ended.streamed_until is not None:
+        session.execute(_NOTIFY_ONE, {"id": ended.id})
 
 
 def read(

@@ -362,11 +362,9 @@ def _end(session: Session, statement: TextClause, values: Mapping[str, Any]) -> 
             return False
         if ended.settles:
             settlement.settle(session, ended)
-    tally.note(session, tally.Ended(ended.task, ended.queue, ended.state, ended.seconds))
+    run_logs.tell_end(session, ended)
     if ended.limit_key is not None:
         limiting.release(session, ended.limit_key)
-    if ended.streamed_until is not None:
-        session.execute(run_logs.NOTIFY_ONE, {"id": ended.id})
     return True
 
 

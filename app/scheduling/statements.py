@@ -205,7 +205,8 @@ START = _start(limited=False)
 # Of a run with a limit, whose key is held: see `app.scheduling.limiting`.
 START_LIMITED = _start(limited=True)
 
-_ENDED = "task, queue, EXTRACT(EPOCH FROM finished_at - started_at)::float AS seconds, id, schedule_id, origin, state, attempt, started_at, finished_at, blocked_by, settles, limit_key, streamed_until"
+# What is told of a run that has just become terminal.
+ENDED = "task, queue, EXTRACT(EPOCH FROM finished_at - started_at)::float AS seconds, id, schedule_id, origin, state, attempt, started_at, finished_at, blocked_by, settles, limit_key, streamed_until"
 
 # Without ``settling`` a run whose end concerns its schedule or its limit is left alone: that is locked first.
 FINISH = text(f"""
@@ -215,7 +216,7 @@ SET state = :state, reason = :reason, finished_at = clock_timestamp(),
 WHERE id = :id AND attempt = :attempt AND state = 'running'
   AND (CAST(:worker_id AS uuid) IS NULL OR worker_id = :worker_id)
   AND (:settling OR NOT settles AND limit_key IS NULL)
-RETURNING {_ENDED}
+RETURNING {ENDED}
 """)
 
 # ``late`` ends it only if its start deadline has passed.
@@ -228,7 +229,7 @@ WHERE id = :id AND state = 'queued'
   AND (CAST(:task AS text) IS NULL OR task = :task)
   AND (NOT :late OR start_deadline <= clock_timestamp())
   AND (:settling OR NOT settles AND limit_key IS NULL)
-RETURNING {_ENDED}
+RETURNING {ENDED}
 """)
 
 # An end that concerns nobody else, and that nobody follows, as a transaction of its own. Unless ``awaited`` its

@@ -5,12 +5,13 @@ active. Whoever changes the line holds the schedule's clock locked. Backfilled r
 """
 
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
-from app.scheduling import statements
+from app.scheduling import run_logs, statements
 from app.scheduling.policies import Reason
 
 _LINE = "schedule_id = :schedule_id AND origin IN ('schedule', 'manual') AND state = 'queued' AND blocked_by IS NOT NULL"
@@ -35,7 +36,7 @@ _REPLACE = text(f"""
 UPDATE celery_task_runs
 SET state = 'skipped', reason = 'replaced', finished_at = clock_timestamp()
 WHERE {_LINE} AND origin = 'schedule'
-RETURNING id, blocked_by
+RETURNING {statements.ENDED}
 """)
 
 _FOLLOW = text("UPDATE celery_task_runs SET blocked_by = :after WHERE blocked_by = :id AND state = 'queued'")
@@ -74,7 +75,10 @@ def make_room(session: Session, schedule_id: UUID, *, replace: bool, cancel: boo
     freed = 0
     line = {"schedule_id": schedule_id}
     if replace:
-        replaced = {row.id: row.blocked_by for row in session.execute(_REPLACE, line)}
+        rows = session.execute(_REPLACE, line).all()
+        for row in rows:
+            run_logs.tell_end(session, row)
+        replaced = {row.id: row.blocked_by for row in rows}
         freed += len(replaced)
         for run_id in replaced:
             session.execute(_FOLLOW, {"id": run_id, "after": _first_not_in(replaced, run_id)})
@@ -125,7 +129,23 @@ def _stuck(session: Session) -> list[UUID]:
 
 def _cancel(session: Session, run_id: UUID) -> bool:
     """True if it had not started, and so is over."""
-    ended = session.execute(
+    ended = _end_queued(session, run_id)
+    if ended is None:
+        requested = {"id": run_id, "reason": Reason.REPLACED, "settles": True}
+        if session.scalar(statements.REQUEST_CANCEL, requested) is not None:
+            session.execute(statements.NOTIFY_CANCEL, {"id": run_id})
+            return False
+        # It may have gone back for another attempt between the two.
+        ended = _end_queued(session, run_id)
+    if ended is None:
+        return False
+    run_logs.tell_end(session, ended)
+    promote(session, run_id)
+    return bool(ended.attempt == 1)
+
+
+def _end_queued(session: Session, run_id: UUID) -> Row[Any] | None:
+    return session.execute(
         statements.END_QUEUED,
         {
             "id": run_id,
@@ -138,13 +158,6 @@ def _cancel(session: Session, run_id: UUID) -> bool:
             "settling": True,
         },
     ).one_or_none()
-    if ended is not None:
-        promote(session, run_id)
-        return bool(ended.attempt == 1)
-    requested = {"id": run_id, "reason": Reason.REPLACED, "settles": True}
-    if session.scalar(statements.REQUEST_CANCEL, requested) is not None:
-        session.execute(statements.NOTIFY_CANCEL, {"id": run_id})
-    return False
 
 
 def _first_not_in(replaced: dict[UUID, UUID], run_id: UUID) -> UUID:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from app.scheduling import backfill, on_demand
+from app.scheduling import backfill, on_demand, tally
 from app.scheduling.config import BackfillRequest
 from app.scheduling.ids import new_id
 from app.scheduling.policies import Overlap
@@ -73,6 +73,20 @@ def test_cancel_other_cancels_a_queued_one_at_once(engine: Engine) -> None:
     schedule = engine.create(overlap="cancel_other")
     _minutes(engine, 3)
     assert engine.states(schedule) == ["cancelled replaced", "cancelled replaced", "queued"]
+
+
+def test_runs_that_make_room_for_another_are_counted_as_ended(engine: Engine) -> None:
+    told: list[tally.Happening] = []
+    tally.listen(told.append)
+    try:
+        latest, other = engine.create(overlap="buffer_latest"), engine.create(overlap="cancel_other")
+        _minutes(engine, 3)
+    finally:
+        tally._listeners.remove(told.append)
+    assert engine.states(latest) == ["queued", "skipped replaced", "waiting"]
+    assert engine.states(other) == ["cancelled replaced", "cancelled replaced", "queued"]
+    ends = [each.state for each in told if isinstance(each, tally.Ended) for _ in range(each.number)]
+    assert sorted(ends) == ["cancelled", "cancelled", "skipped"]
 
 
 def test_a_line_closes_up_when_one_in_it_is_cancelled(engine: Engine) -> None:

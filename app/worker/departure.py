@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from billiard import process
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 DRAINED_STATUS = 0
 ACCOUNTING = 10.0
+# Seconds of these for what is still running while it is handed over.
+HANDING_OVER = 1.0
 LOOK_EVERY = 0.1
 
 
@@ -36,8 +39,9 @@ def supersede() -> None:
 def leave(why: str, status: int) -> None:
     """Kill the pool, end what still runs as lost or for another attempt, give the lease back, and exit."""
     left = list(state.requests.values())
+    children = process.active_children()
     # First: whoever may be started again elsewhere must have stopped here.
-    for child in process.active_children():
+    for child in children:
         with suppress(ProcessLookupError, TypeError):
             os.kill(child.pid, signal.SIGKILL)
     outcome = Outcome(
@@ -46,18 +50,31 @@ def leave(why: str, status: int) -> None:
         reason=Reason.WORKER_LOST,
     )
 
+    # Without children the runs stop with this process: those go back last.
+    stopping = [] if children else [each for each in left if each.request_dict.get("upbeat_restartable")]
+
     def account() -> None:
         for request in left:
-            _account(request.id, (request.request_dict.get("retries") or 0) + 1, outcome)
+            if request not in stopping:
+                _account(request.id, (request.request_dict.get("retries") or 0) + 1, outcome)
         unflushed.unflushed.close()
         liveness.lease().give_back()
 
+    def hand_over() -> None:
+        for request in stopping:
+            _account(request.id, (request.request_dict.get("retries") or 0) + 1, outcome)
+
     # The database may be away; then the lease ends by itself, and a beat accounts for them.
-    accounting = threading.Thread(target=account, name="upbeat-departure", daemon=True)
-    accounting.start()
-    accounting.join(ACCOUNTING)
+    _within(ACCOUNTING - HANDING_OVER, account)
+    _within(HANDING_OVER, hand_over)
     logging.shutdown()
     os._exit(status)
+
+
+def _within(seconds: float, work: Callable[[], None]) -> None:
+    thread = threading.Thread(target=work, name="upbeat-departure", daemon=True)
+    thread.start()
+    thread.join(seconds)
 
 
 def _account(task_id: str, attempt: int, outcome: Outcome) -> None:

@@ -83,7 +83,7 @@ def test_a_drain_is_bounded_and_accounts_for_what_is_left(
 ) -> None:
     worker = stack.worker("-P", pool, env={"UPBEAT_WORKER_DRAIN_TIMEOUT": "0.5"})
     with calling(settings):
-        once, again = sent(60, task=block.name), sent(60, task=block.name, on_worker_lost="retry")
+        again, once = sent(60, task=block.name, on_worker_lost="retry"), sent(60, task=block.name)
     eventually(lambda: len(stack.ledger.starts()) == 2)
     worker.terminate()
     assert worker.wait(15) == 0
@@ -92,6 +92,8 @@ def test_a_drain_is_bounded_and_accounts_for_what_is_left(
     assert (lost["state"], lost["reason"]) == ("lost", "worker_lost")
     assert "asked to stop" in lost["error"]["message"]
     assert (queued["state"], queued["attempt"]) == ("queued", 2)
+    if pool == "threads":
+        assert lost["finished_at"] < queued["due_at"], "it ran until the process ended"
     assert stack.ledger.ends() == []
 
 

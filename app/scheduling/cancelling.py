@@ -7,6 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.scheduling import runs
+from app.scheduling.ids import process_of
 from app.scheduling.policies import Reason
 from app.scheduling.states import RunState
 
@@ -17,7 +18,7 @@ WHERE id = :id AND state = 'running'
 """)
 
 _ASKED = text("""
-SELECT id, attempt, cancel_reason, cancel_note, cancel_forced,
+SELECT id, attempt, cancel_reason, cancel_note, cancel_forced, start_token,
        EXTRACT(EPOCH FROM clock_timestamp() - cancel_requested_at)::float AS seconds
 FROM celery_task_runs
 WHERE worker_id = :worker_id AND state = 'running' AND cancel_requested_at IS NOT NULL
@@ -32,7 +33,8 @@ WHERE id = :id AND attempt = :attempt AND state = 'running' AND cancel_requested
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A running attempt that somebody wants to end; ``seconds`` ago."""
+    """A running attempt that somebody wants to end; ``seconds`` ago. ``process``: of its worker's host, which started
+    it and executes it."""
 
     run_id: UUID
     attempt: int
@@ -40,6 +42,7 @@ class Asked:
     note: str | None
     forced: bool
     seconds: float
+    process: int
 
 
 def cancel(
@@ -61,7 +64,15 @@ def cancel(
 def asked(session: Session, worker_id: UUID) -> list[Asked]:
     """The attempts of a worker that are to be stopped."""
     return [
-        Asked(row.id, row.attempt, row.cancel_reason, row.cancel_note, row.cancel_forced, row.seconds)
+        Asked(
+            row.id,
+            row.attempt,
+            row.cancel_reason,
+            row.cancel_note,
+            row.cancel_forced,
+            row.seconds,
+            process_of(row.start_token),
+        )
         for row in session.execute(_ASKED, {"worker_id": worker_id})
     ]
 

@@ -17,6 +17,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+from billiard.process import active_children
 from celery import signals
 from celery.worker import state
 from sqlalchemy.exc import SQLAlchemyError
@@ -84,12 +85,10 @@ class Cancellations(threading.Thread):
         return min(ASK_AGAIN, *(max(0.05, grace - each.seconds) for each in asked))
 
     def _ask(self, asked: Asked) -> None:
-        pid = _child_of(asked.run_id)
-        if pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(pid, SIGNAL)
-        else:
+        if asked.process == os.getpid():
             bridge.cancel((asked.run_id, asked.attempt), _error(asked))
+        else:
+            _signal(asked.process, SIGNAL)
 
     def _force(self, asked: Asked) -> None:
         outcome = outcomes.outcome_of(_error(asked))
@@ -100,13 +99,11 @@ class Cancellations(threading.Thread):
             asked.run_id,
             extra={"action": "run_killed", "run_id": str(asked.run_id)},
         )
-        pid = _child_of(asked.run_id)
-        if pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        elif str(asked.run_id) in state.requests:
+        if asked.process == os.getpid():
             bridge.cancel((asked.run_id, asked.attempt), _error(asked))
             replacement.begin(f"run {asked.run_id} cannot be stopped", {str(asked.run_id)})
+        else:
+            _signal(asked.process, signal.SIGKILL)
 
 
 def stop_restartable() -> None:
@@ -131,6 +128,14 @@ def stop_restartable() -> None:
 
 def _error(asked: Asked) -> bridge.RunCancelled:
     return bridge.RunCancelled(asked.reason, asked.note)
+
+
+def _signal(process: int, number: int) -> None:
+    """Signal a child of the pool. Who executes a run is in its start, not in Celery's books: those have one entry for
+    all messages of a run, and lose it when the first of them has ended."""
+    if any(child.pid == process for child in active_children()):
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
 
 
 def _child_of(run_id: UUID | str) -> int | None:

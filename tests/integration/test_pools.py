@@ -12,6 +12,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.db import sync_engine, sync_sessions
 from app.scheduling import canvas
+from app.scheduling.ids import process_of
+from app.scheduling.messages import RunMessage
 from app.scheduling.models import RunRow
 from app.settings import Settings
 from app.worker import celery_app
@@ -30,6 +32,7 @@ SETTINGS = {
     "UPBEAT_BEAT_MAX_SLEEP": "1",
     "UPBEAT_WORKER_CANCEL_GRACE": "1",
     "UPBEAT_WORKER_DRAIN_TIMEOUT": "10",
+    "UPBEAT_WORKER_LEASE_RENEWAL": "1",
 }
 
 
@@ -168,11 +171,17 @@ def test_a_plain_function_is_cancelled_by_force(
 ) -> None:
     result = stubborn.blocks.apply_async((str(notes),), queue=POOLS["prefork"])
     eventually(lambda: _lines(notes) == ["started"], PATIENCE)
+    row = _row(sessions, result.id)
+    token = row.start_token
+    assert token is not None
+    celery_app.publisher.publish([RunMessage.of(row.id, row.task, row.queue, row.attempt, row.options)])
+    assert calls.add.apply_async((1, 2), queue=POOLS["prefork"]).get(PATIENCE) == 3
     result.revoke(terminate=terminate)
     with pytest.raises(TaskRevokedError):
         result.get(PATIENCE)
     row = _row(sessions, result.id)
     assert (row.state, row.reason, row.attempt) == ("cancelled", "cancelled_by_user", 1)
+    eventually(lambda: not Path(f"/proc/{process_of(token)}").exists(), PATIENCE, "its child to be killed")
     assert calls.add.apply_async((1, 2), queue=POOLS["prefork"]).get(PATIENCE) == 3
 
 

@@ -15,11 +15,14 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from app.db.engines import maintenance_engine
 from app.errors import ConfigurationError
 from app.settings import Settings
+
+# The second is what the later of two is told who make it at the same time.
+_MADE_ALREADY = ("42P04", "23505")
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -93,8 +96,8 @@ def create_database(settings: Settings) -> bool:
             quoted = engine.dialect.identifier_preparer.quote(str(target.database))
             try:
                 connection.execute(text(f"CREATE DATABASE {quoted}"))
-            except ProgrammingError as error:
-                if "already exists" in str(error.orig):
+            except (ProgrammingError, IntegrityError) as error:
+                if getattr(error.orig, "sqlstate", None) in _MADE_ALREADY:
                     return False
                 raise ConfigurationError(
                     f"The database {target.database} is missing and this role may not create it."

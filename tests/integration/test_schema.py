@@ -64,6 +64,11 @@ def test_database_is_made_and_migrates_up_down_and_up_on_data(empty: Settings) -
     migrate.check(empty)
 
 
+def test_two_who_make_the_database_at_once_make_one(empty: Settings) -> None:
+    with ThreadPoolExecutor() as pool:
+        assert sorted(pool.map(migrate.create_database, [empty] * 2)) == [False, True]
+
+
 def test_models_and_database_agree(settings: Settings) -> None:
     migrate.check(settings)
 
@@ -82,21 +87,23 @@ def test_coming_months_have_partitions(settings: Settings) -> None:
 
 
 def test_of_two_who_miss_a_month_at_once_one_makes_it(settings: Settings) -> None:
-    engine = sync_engine(settings.database, name="test")
+    engine = sync_engine(settings.database, name="test", pool_size=3)
     later = datetime.now(UTC) + timedelta(days=900)
-    waits = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
 
-    def second() -> list[str]:
+    def make() -> list[str]:
         with engine.begin() as connection:
             return ensure_partitions(connection, (RUNS,), later, behind=0)
+
+    def waits() -> bool:
+        query = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype IN ('advisory', 'transactionid'))"
+        with engine.connect() as connection:
+            return bool(connection.execute(text(query)).scalar_one())
 
     with ThreadPoolExecutor() as pool:
         with engine.begin() as connection:
             assert len(ensure_partitions(connection, (RUNS,), later, behind=0)) == 3
-            other = pool.submit(second)
-            eventually(lambda: connection.scalar(waits) or other.done())
+            other = pool.submit(make)
+            eventually(lambda: waits() or other.done())
         assert other.result() == []
     engine.dispose()
 

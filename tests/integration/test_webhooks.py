@@ -1,5 +1,6 @@
 """Webhooks: over HTTP, and what a real receiver gets of them."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -417,6 +418,33 @@ async def test_names_are_unique(admin: httpx.AsyncClient) -> None:
         await admin.patch(f"{WEBHOOKS}/{ids[1]}", json={"name": "one"}),
     ):
         assert (answer.status_code, answer.json()["type"]) == (409, "/problems/conflict")
+
+
+async def test_a_name_that_somebody_else_takes_at_the_same_time(
+    api: FastAPI, admin: httpx.AsyncClient
+) -> None:
+    body = {"name": "late", "url": "https://hooks.example.com/", "event_types": ["run.failed"]}
+    made = (await admin.post(WEBHOOKS, json=body)).json()
+    sessions = api.state.services.sessions
+
+    async def waits() -> bool:
+        query = text("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'transactionid')")
+        async with sessions() as session:
+            return bool(await session.scalar(query)) or answering.done()
+
+    async with sessions.begin() as session:
+        await session.execute(
+            text(
+                "INSERT INTO webhooks (id, name, url, event_types, secret)"
+                " SELECT gen_random_uuid(), 'taken', url, event_types, secret FROM webhooks WHERE id = :id"
+            ),
+            {"id": made["id"]},
+        )
+        change = admin.patch(f"{WEBHOOKS}/{made['id']}", json={"name": "taken"})
+        answering = asyncio.create_task(change)
+        await eventually_async(waits)
+    answer = await answering
+    assert (answer.status_code, answer.json()["type"]) == (409, "/problems/conflict")
 
 
 async def test_an_alert_over_http(api: FastAPI, admin: httpx.AsyncClient) -> None:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
@@ -157,13 +158,17 @@ class Agents:
             if "url" in changes and row.credential is not None:
                 # Whoever may change the address could else have the credential sent to himself.
                 _forget_credential(row, changes["url"])
+            row.updated_at = database_time(session)
             for name, value in changes.items():
                 setattr(row, name, value)
-            row.updated_at = database_time(session)
             row.version += 1
             if {"daily_calls", "daily_tokens"} & set(changes):
                 row.exhausted_on = None
-            session.flush()
+            try:
+                session.flush()
+            except IntegrityError as error:
+                # Somebody else took the name meanwhile.
+                raise _taken() from error
             blocking.reconcile(session, self._catalogue, row)
             return _view(session, row)
 

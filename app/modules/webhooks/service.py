@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Text, any_, delete, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
@@ -118,10 +119,14 @@ class Webhooks:
                 select(func.count()).select_from(WebhookRow).where(WebhookRow.name == name)
             ):
                 raise _taken()
+            row.updated_at = database_time(session)
             for column, value in changes.items():
                 setattr(row, column, value)
-            row.updated_at = database_time(session)
-            session.flush()
+            try:
+                session.flush()
+            except IntegrityError as error:
+                # Somebody else took it meanwhile.
+                raise _taken() from error
             if not row.enabled:
                 session.execute(deliveries.GIVE_UP, {"webhook_id": webhook_id})
             return row

@@ -32,6 +32,7 @@ from app.scheduling.lost_messages import LostMessages
 from app.scheduling.messages import BrokerUnavailable, Publisher, RunMessage
 from app.scheduling.models import ATTEMPTS, LOGS, NOW, RUNS
 from app.scheduling.policies import Reason
+from app.scheduling.rounds import Rounds
 from app.scheduling.states import RunState
 from app.settings import Settings
 
@@ -118,7 +119,7 @@ class Dispatcher:
         self._broker_away_until: float | None = None
         self._sender = ThreadPoolExecutor(max_workers=1, thread_name_prefix="upbeat-send")
         self._sending: tuple[Sequence[RunMessage], Future[None]] | None = None
-        self._next = {"sweep": 0.0, "survey": 0.0, "heartbeat": 0.0, "partitions": 0.0}
+        self._rounds = Rounds(sweep=0.0, survey=0.0, heartbeat=0.0, partitions=0.0)
 
     def run_pass(self) -> float:
         """Do what is due now.
@@ -142,19 +143,19 @@ class Dispatcher:
         return delay
 
     def _pass(self) -> float:
-        if self._is_time("partitions", PARTITIONS_EVERY):
+        if self._rounds.is_time("partitions", PARTITIONS_EVERY):
             self._ensure_partitions()
-        if self._is_time("survey", min(SURVEY_EVERY, self._settings.sweep_every)):
+        if self._rounds.is_time("survey", min(SURVEY_EVERY, self._settings.sweep_every)):
             self.settle()
             self._lost_messages.look()
         before = self._peek()
         self._mind_the_clock(before.now)
         claimed, more = self._fire_all() if before.schedules_due else (0, False)
         woken = self.dispatch() if before.runs_due else 0
-        if self._is_time("sweep", self._settings.sweep_every):
+        if self._rounds.is_time("sweep", self._settings.sweep_every):
             self._sweep()
             self._complete()
-        if self._is_time("heartbeat", self._settings.heartbeat_every):
+        if self._rounds.is_time("heartbeat", self._settings.heartbeat_every):
             self._heartbeat()
         if more or woken >= self._settings.batch or self._drift.step(self._sessions):
             return 0.0
@@ -344,10 +345,3 @@ class Dispatcher:
             not_before = peek.now + timedelta(seconds=rest)
             peek = replace(peek, next_dispatch_at=max(peek.next_dispatch_at, not_before))
         return peek
-
-    def _is_time(self, what: str, every: float) -> bool:
-        now = time.monotonic()
-        if now < self._next[what]:
-            return False
-        self._next[what] = now + every
-        return True

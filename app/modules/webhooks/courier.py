@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +18,7 @@ from app.modules.webhooks import deliveries
 from app.modules.webhooks.deliveries import Claimed
 from app.modules.webhooks.sending import Message, Receipt, send
 from app.outbound import OutboundPolicy
+from app.scheduling.rounds import Rounds
 from app.sealing import Sealer, SecretKeysUnfit
 from app.settings import Settings
 
@@ -45,7 +45,7 @@ class Courier:
         self._watch = alerts.Watch(settings.alert)
         self._under_way: Counter[UUID] = Counter()
         self._attempts: set[asyncio.Task[None]] = set()
-        self._next = {"look": 0.0, "forget": time.monotonic() + FORGET_EVERY}
+        self._rounds = Rounds(look=0.0, forget=FORGET_EVERY)
 
     async def run(self) -> None:
         """Until cancelled; attempts that are under way then are left to whoever claims them later."""
@@ -68,11 +68,11 @@ class Courier:
 
     async def step(self) -> bool:
         """Do what is due, and begin the deliveries that are; True if there is more to do at once."""
-        if self._is_time("look", self._settings.alert.look_every):
+        if self._rounds.is_time("look", self._settings.alert.look_every):
             await self._unit(self._watch.look)
         made = await self._unit(lambda session: deliveries.make(session, self._settings.webhook.attempts))
         begun = await self._deliver()
-        if self._is_time("forget", FORGET_EVERY):
+        if self._rounds.is_time("forget", FORGET_EVERY):
             await self._unit(self._forget)
         return made == deliveries.TAKEN_AT_ONCE or begun
 
@@ -130,13 +130,6 @@ class Courier:
     def _forget(self, session: Session) -> None:
         kept, closed = self._settings.webhook.keep_days, self._settings.alert.keep_days
         alerts.forget_old(session, facts=timedelta(days=kept), alerts=timedelta(days=closed))
-
-    def _is_time(self, what: str, every: float) -> bool:
-        now = time.monotonic()
-        if now < self._next[what]:
-            return False
-        self._next[what] = now + every
-        return True
 
     async def _unit(self, work: Callable[[Session], T]) -> T:
         async with self._sessions.begin() as session:

@@ -5,16 +5,18 @@ just before it commits, so no unit of work has to know of it, and none can forge
 something else than a SELECT are joined; a rollback takes the companion's rows with it, and it joins the next one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import event, inspect
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTransaction
 
 from app.db.base import Base
+
+T = TypeVar("T")
 
 Changes = dict[str, dict[str, Any]]
 _RESULT, _CHANGES, _WROTE, _JOINED, _BROUGHT = "result", "changes", "wrote", "joined", "brought"
@@ -76,6 +78,14 @@ def bring(session: AsyncSession, companion: Companion | None, result: object) ->
 def produced(session: AsyncSession, result: object) -> None:
     """Say what the unit of work in ``session`` made, before its commit."""
     session.info[_RESULT] = result
+
+
+async def unit(sessions: async_sessionmaker[AsyncSession], work: Callable[[Session], T]) -> T:
+    """Do ``work`` in a transaction of its own, and say what it made."""
+    async with sessions() as session, session.begin():
+        made = await session.run_sync(work)
+        produced(session, made)
+        return made
 
 
 def changed(session: Session, key: str, columns: dict[str, Any]) -> None:

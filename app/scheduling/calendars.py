@@ -6,10 +6,9 @@ that they need with every firing, and read again those that have changed.
 """
 
 import difflib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,14 +17,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
-from app.db.companions import produced
+from app.db.companions import unit
 from app.errors import Conflict, FieldError, InvalidInput, NotFound
 from app.scheduling import versions
 from app.scheduling.ids import new_id
 from app.scheduling.models import NOW, CalendarRow, ScheduleRow
 from app.scheduling.public_holidays import check, holidays_of
-
-T = TypeVar("T")
 
 MAX_DATES = 5000
 NAME = r"^\w([\w.\- ]{0,98}\w)?$"
@@ -245,7 +242,7 @@ class Calendars:
 
     async def create(self, body: CalendarCreate) -> CalendarRow:
         """Store a calendar; see `create` of this module for what it raises, here and below."""
-        return await self._unit(lambda session: create(session, body))
+        return await unit(self._sessions, lambda session: create(session, body))
 
     async def list(
         self, *, limit: int, after: str | None = None, search: str | None = None
@@ -256,32 +253,26 @@ class Calendars:
             query = query.where(CalendarRow.name > after)
         if search is not None:
             query = query.where(CalendarRow.name.icontains(search, autoescape=True))
-        found = await self._unit(lambda session: list(session.scalars(query)))
+        found = await unit(self._sessions, lambda session: list(session.scalars(query)))
         return found[:limit], found[limit - 1].name if len(found) > limit else None
 
     async def get(self, name: str) -> CalendarRow:
         """One calendar."""
-        return await self._unit(lambda session: read(session, name))
+        return await unit(self._sessions, lambda session: read(session, name))
 
     async def update(
         self, name: str, body: CalendarUpdate, *, expected: Collection[int] | None = None
     ) -> CalendarRow:
         """Change what ``body`` gives; it counts from the next tick that is decided."""
-        return await self._unit(lambda session: update(session, name, body, expected=expected))
+        return await unit(self._sessions, lambda session: update(session, name, body, expected=expected))
 
     async def delete(self, name: str, *, expected: Collection[int] | None = None) -> None:
         """Delete a calendar that no schedule names."""
-        await self._unit(lambda session: remove(session, name, expected=expected))
+        await unit(self._sessions, lambda session: remove(session, name, expected=expected))
 
     async def excluded_dates(self, name: str, year: int) -> dict[date, str | None]:
         """The dates of a year on which ticks are skipped, ascending, with the names of holidays."""
         return NamedCalendar.of(await self.get(name)).in_year(year)
-
-    async def _unit(self, work: Callable[[Session], T]) -> T:
-        async with self._sessions() as session, session.begin():
-            made = await session.run_sync(work)
-            produced(session, made)
-            return made
 
 
 def _locked(session: Session, name: str) -> CalendarRow:

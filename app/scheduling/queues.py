@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
-from app.db.companions import changed, produced
+from app.db.companions import changed, unit
 from app.errors import Conflict, NotFound
 from app.scheduling import backlog, purging, statements, wishes
 from app.scheduling.backlog import Backlog
@@ -103,7 +103,7 @@ class Queues:
             changed(session, f"celery_queue_pauses/{name}", {"note": {"before": None, "after": note}})
             session.execute(wishes.NOTIFY)
 
-        await self._unit(work)
+        await unit(self._sessions, work)
         return await self.get(name)
 
     async def resume(self, name: str) -> QueueView:
@@ -127,7 +127,7 @@ class Queues:
                 session.execute(_HASTEN, {"queue": name})
                 session.execute(statements.NOTIFY_BEATS)
 
-        await self._unit(work)
+        await unit(self._sessions, work)
         return await self.get(name)
 
     async def purge(self, name: str, *, limit: int, dry_run: bool) -> Purged:
@@ -147,7 +147,7 @@ class Queues:
         while looked_at < limit:
             page = await self._read(lambda session: purging.page(session, which))
             page = page[: limit - looked_at]
-            done = sum([await self._unit(_ending(name, part)) for part in purging.parts(page)])
+            done = sum([await unit(self._sessions, _ending(name, part)) for part in purging.parts(page)])
             ended, looked_at = ended + done, looked_at + len(page)
             if not done or len(page) < purging.BATCH:
                 break
@@ -170,12 +170,6 @@ class Queues:
         # Without a commit: the audit joins the first, and what is looked up here is no change.
         async with self._sessions() as session:
             return await session.run_sync(work)
-
-    async def _unit(self, work: Callable[[Session], T]) -> T:
-        async with self._sessions() as session, session.begin():
-            made = await session.run_sync(work)
-            produced(session, made)
-            return made
 
 
 def _ending(name: str, part: list[UUID]) -> Callable[[Session], int]:

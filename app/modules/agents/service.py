@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import delete, func, select, update
@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
-from app.db.companions import produced
+from app.db.companions import unit
 from app.errors import Conflict, FieldError, InvalidInput
 from app.modules.agents import blocking, budget, calls, client, prompts
 from app.modules.agents.calls import Work
@@ -33,7 +33,6 @@ from app.scheduling.schedules import database_time
 from app.sealing import Sealer
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 CHECKS_AT_ONCE: Final = 10
 BATCH: Final = 1000
@@ -98,11 +97,11 @@ class Agents:
                 raise _taken()
             return _view(session, row)
 
-        return await self._unit(work)
+        return await unit(self._sessions, work)
 
     async def get(self, agent_id: UUID) -> AgentView:
         """One agent; raises NotFound."""
-        return await self._unit(lambda session: _view(session, calls.by_id(session, agent_id)))
+        return await unit(self._sessions, lambda session: _view(session, calls.by_id(session, agent_id)))
 
     async def require_enabled(self, agent_id: UUID) -> None:
         """Raises NotFound if there is no such agent, AgentDisabled if it takes no calls."""
@@ -112,7 +111,7 @@ class Agents:
             if not row.enabled:
                 raise calls.disabled(row)
 
-        await self._unit(work)
+        await unit(self._sessions, work)
 
     async def page(
         self,
@@ -133,7 +132,9 @@ class Agents:
         for column, value in ((AgentRow.kind, kind), (AgentRow.health, health), (AgentRow.enabled, enabled)):
             if value is not None:
                 query = query.where(column == value)
-        return await self._unit(lambda session: [_view(session, row) for row in session.scalars(query).all()])
+        return await unit(
+            self._sessions, lambda session: [_view(session, row) for row in session.scalars(query).all()]
+        )
 
     async def update(
         self, agent_id: UUID, body: AgentUpdate, *, expected: Collection[int] | None = None
@@ -172,7 +173,7 @@ class Agents:
             blocking.reconcile(session, self._catalogue, row)
             return _view(session, row)
 
-        return await self._unit(work)
+        return await unit(self._sessions, work)
 
     async def remove(self, agent_id: UUID, *, expected: Collection[int] | None = None) -> None:
         """Delete an agent; what it said stays until it is old.
@@ -190,7 +191,7 @@ class Agents:
             blocking.release(session, self._catalogue, row)
             session.execute(delete(AgentRow).where(AgentRow.id == agent_id))
 
-        await self._unit(work)
+        await unit(self._sessions, work)
 
     async def set_credential(
         self, agent_id: UUID, credential: str | None, *, expected: Collection[int] | None = None
@@ -215,7 +216,7 @@ class Agents:
             session.flush()
             return _view(session, row)
 
-        return await self._unit(work)
+        return await unit(self._sessions, work)
 
     async def rotate_credentials(self) -> int:
         """Encrypt every credential with the newest key; answers how many.
@@ -237,7 +238,7 @@ class Agents:
             )
             return 1
 
-        return sum([await self._unit(partial(work, agent_id=each)) for each in holders])
+        return sum([await unit(self._sessions, partial(work, agent_id=each)) for each in holders])
 
     async def calls(
         self, agent_id: UUID, *, limit: int, before: UUID | None = None, state: str | None = None
@@ -253,7 +254,7 @@ class Agents:
             calls.by_id(session, agent_id)
             return list(session.scalars(query.order_by(AgentCallRow.id.desc()).limit(limit)))
 
-        return await self._unit(work)
+        return await unit(self._sessions, work)
 
     async def execute(self, agent: str, work: Work) -> Answer:
         """Have an agent do something, and record what came of it.
@@ -265,8 +266,8 @@ class Agents:
             AgentError: it was asked in vain; the class says why, and whether to try again.
             OutboundRefused: its address may not be reached.
         """
-        prepared = await self._unit(
-            lambda session: calls.prepare(session, self._catalogue, self._sealer, agent, work)
+        prepared = await unit(
+            self._sessions, lambda session: calls.prepare(session, self._catalogue, self._sealer, agent, work)
         )
         if isinstance(prepared, calls.Refused):
             raise prepared.error
@@ -277,19 +278,23 @@ class Agents:
             # Also when a time limit of the run cancels it: what was used is counted.
             failure, duration = error, time.monotonic() - began
             logger.warning("agent %s failed after %.1f s: %s", agent, duration, type(error).__name__)
-            await self._unit(
-                lambda session: calls.failed(session, self._catalogue, prepared, failure, duration)
+            await unit(
+                self._sessions,
+                lambda session: calls.failed(session, self._catalogue, prepared, failure, duration),
             )
             raise
         duration = time.monotonic() - began
-        await self._unit(lambda session: calls.succeeded(session, self._catalogue, prepared, reply, duration))
+        await unit(
+            self._sessions,
+            lambda session: calls.succeeded(session, self._catalogue, prepared, reply, duration),
+        )
         logger.info("agent %s answered %d after %.1f s", agent, reply.status, duration)
         return _answer(prepared, reply, duration)
 
     async def check(self, agent_id: UUID) -> AgentView:
         """Ask an agent whether it is there, and note the answer; raises NotFound, SecretKeysUnfit."""
-        endpoint = await self._unit(
-            lambda session: calls.endpoint_of(calls.by_id(session, agent_id), self._sealer)
+        endpoint = await unit(
+            self._sessions, lambda session: calls.endpoint_of(calls.by_id(session, agent_id), self._sealer)
         )
         problem = None
         try:
@@ -301,7 +306,7 @@ class Agents:
             calls.note_health(session, self._catalogue, agent_id, problem, checked=True)
             return _view(session, calls.by_id(session, agent_id))
 
-        return await self._unit(work)
+        return await unit(self._sessions, work)
 
     async def check_all(self) -> dict[str, int]:
         """Check every enabled agent, some at once; answers how many are healthy, ailing and unhealthy."""
@@ -314,7 +319,7 @@ class Agents:
                 try:
                     if enabled:
                         return await self._condition(agent_id)
-                    await self._unit(lambda session: self._reconcile(session, agent_id))
+                    await unit(self._sessions, lambda session: self._reconcile(session, agent_id))
                 except Exception:
                     logger.exception("agent %s could not be checked", agent_id)
                     return "failed"
@@ -329,7 +334,7 @@ class Agents:
 
     async def forget_calls(self, age: timedelta, *, batch: int = BATCH) -> int:
         """Delete what was said longer than ``age`` ago, a few rows at a time; answers how many."""
-        before = id_at(await self._unit(database_time) - age)
+        before = id_at(await unit(self._sessions, database_time) - age)
         victims = select(AgentCallRow.id).where(AgentCallRow.id < before).limit(batch)
         statement = delete(AgentCallRow).where(
             AgentCallRow.id.in_(select(victims.with_for_update(skip_locked=True).cte("victims").c.id))
@@ -340,7 +345,7 @@ class Agents:
 
         total = 0
         while True:
-            deleted = await self._unit(work)
+            deleted = await unit(self._sessions, work)
             total += deleted
             if deleted < batch:
                 return total
@@ -355,12 +360,6 @@ class Agents:
                 check_url(value, self._policy, name)
         if body.prompt_template is not None:
             prompts.check(body.prompt_template, "prompt_template")
-
-    async def _unit(self, work: Callable[[Session], T]) -> T:
-        async with self._sessions() as session, session.begin():
-            made = await session.run_sync(work)
-            produced(session, made)
-            return made
 
 
 def _view(session: Session, row: AgentRow) -> AgentView:

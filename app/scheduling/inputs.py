@@ -1,10 +1,11 @@
-"""Types of what people write, where pydantic's own take more than their schema says. Pure."""
+"""What people write: types where pydantic's own take more than their schema says, and what a change gives. Pure."""
 
 import re
+from collections.abc import Collection
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, TypeAdapter, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 # What ids, intervals and offsets can be computed from, in both directions.
@@ -32,3 +33,9 @@ def _sensible(instant: datetime) -> datetime:
 
 
 Instant = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_sensible)]
+
+
+def changes(body: BaseModel, *, emptied: Collection[str]) -> dict[str, Any]:
+    """The fields of a change that are given; a null counts as not given, but in the fields that may be ``emptied``."""
+    given = body.model_dump(exclude_unset=True)
+    return {name: value for name, value in given.items() if value is not None or name in emptied}

@@ -7,6 +7,7 @@ import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from app.modules.agents.prompts import MAX_PROMPT
+from app.scheduling import inputs
 
 Kind = Literal["chat", "webhook"]
 Health = Literal["unknown", "healthy", "unhealthy"]
@@ -99,8 +100,7 @@ class AgentUpdate(BaseModel):
 
     def changes(self) -> dict[str, Any]:
         """The fields that are given; a null in a field that must not be empty counts as not given."""
-        given = self.model_dump(exclude_unset=True)
-        return {name: value for name, value in given.items() if value is not None or name in OPTIONAL}
+        return inputs.changes(self, emptied=OPTIONAL)
 
 
 OPTIONAL = frozenset(

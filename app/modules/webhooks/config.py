@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.modules.alerts.service import FactType
+from app.scheduling import inputs
 
 _CLOSED = ConfigDict(extra="forbid", frozen=True)
 
@@ -65,8 +66,7 @@ class WebhookUpdate(BaseModel):
 
     def changes(self) -> dict[str, Any]:
         """The fields that are given; a null in a field that must not be empty counts as not given."""
-        given = self.model_dump(exclude_unset=True)
-        return {name: value for name, value in given.items() if value is not None or name in OPTIONAL}
+        return inputs.changes(self, emptied=OPTIONAL)
 
 
 OPTIONAL = frozenset({"description", "schedule_ids", "tasks", "tags"})

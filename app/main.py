@@ -27,6 +27,7 @@ from app.api import (
     previews,
     problems,
     queues,
+    routing,
     run_actions,
     run_logs,
     runs,
@@ -164,6 +165,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(auth.public, prefix="/api/v1")
     for router in (*RESOURCES, *module_routers()):
         app.include_router(router, prefix="/api/v1", dependencies=[Depends(authorize)])
+    routing.serve_directly(app)
     if settings.api.docs_enabled:
         docs.install(app)
     openapi.install(app)

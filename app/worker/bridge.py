@@ -223,7 +223,7 @@ class Bridge:
         if self._loop is None or asyncio.get_running_loop() is not self._loop:
             raise RuntimeError("task_sessions() belongs to an async task body, run by run_async")
         if self._engine is None:
-            self._engine = async_engine(get_settings().database, name="upbeat-task", ping_idle=True)
+            self._engine = async_engine(get_settings().database, name="upbeat-task")
             alone = self._engine.execution_options(isolation_level="AUTOCOMMIT")
             self._sessions = {False: async_sessions(self._engine), True: async_sessions(alone)}
         return self._sessions[autocommit]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import structlog
 
+from app import logs as app_logs
 from app.api import access, logs
 from app.settings import LogSettings
 
@@ -28,7 +29,8 @@ def test_a_line_is_as_structlog_writes_it(
     capsys: pytest.CaptureFixture[str], form: str, path: str, status: int | None
 ) -> None:
     logs.configure(LogSettings(format=form))
-    with structlog.contextvars.bound_contextvars(request_id="r-1", user="ann b"):
+    app_logs.enter(request_id="r-1", user="ann b")
+    try:
         access.write(SCOPE | {"path": path}, status, 0.01234)
         structlog.get_logger("app.others").info(
             "request",
@@ -39,6 +41,8 @@ def test_a_line_is_as_structlog_writes_it(
             milliseconds=12.3,
             client="127.0.0.1",
         )
+    finally:
+        app_logs.leave()
     written = capsys.readouterr().err.splitlines(keepends=True)
     middle = len(written) // 2
     ours, theirs = "".join(written[:middle]), "".join(written[middle:])

@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, Final
 
 from starlette.types import Scope
@@ -90,7 +91,12 @@ def _fields(event: Request) -> Iterator[tuple[str, Any]]:
 
 def _time(record: logging.LogRecord) -> str:
     at = record.created
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}.{int(at % 1 * 1000):03d}+00:00"
+    return f"{_second(int(at))}.{int(at % 1 * 1000):03d}+00:00"
+
+
+@lru_cache(maxsize=4)
+def _second(at: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
 
 
 def _shown(value: object) -> str:

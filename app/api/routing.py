@@ -82,11 +82,11 @@ def direct(body: type[BaseModel], render: Render) -> Callable[[F], F]:
 class DirectRoute(BaseRoute):
     """A route of the framework that is served as `direct` says; found by one look at the path."""
 
-    def __init__(self, context: RouteContext, what: _Direct) -> None:
+    def __init__(self, context: RouteContext, endpoint: Callable[..., Any], what: _Direct) -> None:
         self.path = self.path_format = context.path_format
-        self.name, self.endpoint, self.methods = context.name, context.endpoint, context.methods or set()
+        self.name, self.endpoint, self.methods = context.name, endpoint, context.methods or set()
         self._pattern = context.path_regex
-        self._serve = _accompanying(_directly(self.endpoint, what))
+        self._serve = _accompanying(_directly(endpoint, what))
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """FULL, or not at all: the framework's own route answers other methods."""
@@ -105,10 +105,13 @@ class DirectRoute(BaseRoute):
 
 def serve_directly(app: FastAPI) -> None:
     """Put a `DirectRoute` before all others for each that is declared so."""
-    known = [
-        (context, getattr(context.endpoint, _ATTRIBUTE, None)) for context in iter_route_contexts(app.routes)
+    found = [
+        DirectRoute(context, endpoint, what)
+        for context in iter_route_contexts(app.routes)
+        if (endpoint := context.endpoint) is not None
+        and (what := getattr(endpoint, _ATTRIBUTE, None)) is not None
     ]
-    app.router.routes[:0] = [DirectRoute(context, what) for context, what in known if what is not None]
+    app.router.routes[:0] = found
 
 
 def _directly(endpoint: Callable[..., Any], what: _Direct) -> Handler:

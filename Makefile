@@ -7,8 +7,11 @@ BIN := $(VENV)/bin
 PYTHON ?=
 PIP_FLAGS := --require-hashes --disable-pip-version-check --no-input --quiet
 UV_VERSION := 0.13.9
-# Two processes, each with servers of its own; a file's tests stay together. PARALLEL= for one.
-PARALLEL ?= -n 2 --dist loadfile
+# A file's tests stay together, and files are taken in the order of their folders: what boots whole stacks comes first,
+# units last, so that all end together. Three processes, each with servers of its own: a test waits for half of its
+# time, and two cores carry them. PARALLEL= for one.
+SPREAD := --dist loadfile --no-loadscope-reorder
+PARALLEL ?= -n 3 $(SPREAD)
 RUN := $(BIN)/python
 REQUESTS ?= 10000
 # What speaks to the database in SQL of its own, on the older server too.
@@ -23,7 +26,7 @@ help:
 	@echo 'make faults  every fault with the real leases (25 minutes); UPBEAT_TEST_SEED repeats one'
 	@echo 'make soak    all kinds of fault at random under load, with plots; MINUTES=30'
 	@echo 'make fuzz    what strangers send, at length; EXAMPLES=5000'
-	@echo 'make bench   measure, beside the peers (20 minutes; ARGS=--quick 4); ONLY=engine is a part'
+	@echo 'make bench   measure, beside the peers, into docs/benchmarks.md (20 minutes); ONLY=engine is a part, ARGS=--quick 4 minutes'
 	@echo 'make sdk     write the generated part of sdk/ from openapi.json'
 	@echo 'make model   what more beats and workers than this machine has would do; writes docs/model.md'
 	@echo 'make docs    the site of docs/, with the reference, in build/site'
@@ -58,7 +61,7 @@ api-fuzz: $(VENV)/.installed-dev
 	@UPBEAT_TEST_API_REQUESTS=$(REQUESTS) $(BIN)/python -m pytest -q -s --timeout 3600 tests/fuzz $(ARGS)
 
 faults: $(VENV)/.installed-dev
-	@UPBEAT_TEST_FAULTS=full $(BIN)/python -m pytest $(PARALLEL) --timeout 900 tests/faults tests/integration/test_proxy.py $(ARGS)
+	@UPBEAT_TEST_FAULTS=full $(BIN)/python -m pytest -n 2 $(SPREAD) --timeout 900 tests/faults tests/integration/test_proxy.py $(ARGS)
 
 MINUTES ?= 30
 soak: $(VENV)/.installed-dev
@@ -70,7 +73,7 @@ fuzz: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(ARGS)
-	@$(BIN)/python -m bench.page
+	@$(BIN)/python -m bench.page $(filter --quick,$(ARGS))
 
 model: $(VENV)/.installed-dev
 	@$(BIN)/python -m bench.model $(ARGS)

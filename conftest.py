@@ -14,7 +14,8 @@ from support.stack import Stack, stack_environment
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A developer's own settings must not reach the tests."""
+    """A developer's own settings must not reach the tests; processes by the hundred share what one has compiled."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for name in list(os.environ):
         keep = name.startswith(("UPBEAT_TEST_", "COVERAGE_"))
         if (name.startswith(("UPBEAT_", "CELERY_")) and not keep) or name in ("DATABASE_URL", "REDIS_URL"):

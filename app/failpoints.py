@@ -23,6 +23,7 @@ POINTS = frozenset(
         "start.committed",  # the attempt is running, the worker does not know it yet
         "finish.written",  # inside the transaction that ends an attempt
         "finish.committed",  # after it, successors not published
+        "ends.unconfirmed",  # ends were told to everybody, and may not be on the disk yet
     }
 )
 SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}

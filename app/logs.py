@@ -1,7 +1,8 @@
 """One form of log for API, workers, beats and the command: structlog's, for the lines of the standard library too.
 
 Each line has its instant, level, logger and message, and what it is about: `request_id` and `user` in the API, `run_id`,
-`attempt` and `schedule_id` while a run is executed, `action` and whatever else a line names. As JSON, one object a line
+`attempt`, `schedule_id` and the `request_id` that asked for it while a run is executed, `action` and whatever else a line
+names. As JSON, one object a line
 (`UPBEAT_LOG_FORMAT=json`), or for people: ``time LEVEL logger: message key=value …``, coloured on a terminal.
 
 What lines are about is said by `enter` and `also`, for the coroutines that start from there, until `leave`.

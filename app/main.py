@@ -45,6 +45,7 @@ from app.api import (
     worker_actions,
     workers,
 )
+from app.api.admissions import Admissions
 from app.api.dependencies import Services, authorize
 from app.api.feed import Feed
 from app.api.following import Following, announced_end
@@ -52,7 +53,7 @@ from app.api.probe import Probe
 from app.api.ratelimit import Limiter
 from app.api.scrapes import Scrapes
 from app.db import async_engine, async_sessions
-from app.modules.auth.service import RememberedKeys
+from app.modules.auth.service import Refusals, RememberedKeys
 from app.modules.webhooks.courier import Courier
 from app.outbound import OutboundPolicy
 from app.scheduling.facade import Scheduler
@@ -112,7 +113,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         scheduler = Scheduler(units, publisher, known, settings)
         limiter = Limiter(settings.rate, settings.broker.url())
         probe, observer = Probe(scheduler, publisher), Observer(units)
-        following, feed = Following(settings.database, observer), Feed(units)
+        following, feed, refusals = Following(settings.database, observer), Feed(units), Refusals(units)
         app.state.services = Services(
             settings=settings,
             sessions=units,
@@ -124,8 +125,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             statistics=Statistics(units),
             following=following,
             feed=feed,
+            admissions=Admissions(units, settings.auth),
             scrapes=Scrapes(observer, publisher),
             keys=RememberedKeys(units, settings.auth.key_age),
+            refusals=refusals,
             sealer=sealer,
             outbound=outbound,
         )
@@ -136,11 +139,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         try:
             with announced_end(following.end, feed.end):
                 courier = Courier(units, settings, sealer=sealer, outbound=outbound)
-                async with upkeep.alongside(upkeep.keep_clear(units), courier.run()):
+                async with upkeep.alongside(upkeep.keep_clear(units), courier.run(), refusals.keep()):
                     yield
         finally:
-            await feed.close()
-            await following.close()
+            for streams_of in (feed, following, app.state.services.admissions):
+                await streams_of.close()
             if beat is not None:
                 await asyncio.to_thread(beat.stop)
             await probe.close()

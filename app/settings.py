@@ -462,6 +462,15 @@ def _is_well_known(password: SecretStr) -> bool:
     return password.get_secret_value().lower() in WELL_KNOWN
 
 
+def _variable(title: str, place: tuple[int | str, ...]) -> str:
+    """The environment's name of what is wrong in the group of this name."""
+    (group,) = [each for each in Group.__subclasses__() if each.__name__ == title] or (None,)
+    name = ".".join(str(part) for part in place)
+    if group is None or name not in group.model_fields:
+        return name or title  # an alias is the variable's own name; a rule between several names them itself
+    return f"{group.model_config['env_prefix']}{name}".upper()
+
+
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
     """Read the environment once per process.
@@ -477,9 +486,9 @@ def get_settings() -> Settings:
         raise ConfigurationError(f"{error}. It takes JSON; correct it and start again.") from None
     except ValidationError as error:
         wrong = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            f"{_variable(error.title, item['loc'])}: {item['msg']}"
             for item in error.errors(include_input=False, include_url=False)
         )
-        raise ConfigurationError(f"{error.title}: {wrong}. Correct the variable and start again.") from None
+        raise ConfigurationError(f"{wrong}. Correct the variable and start again.") from None
     settings.require_production()
     return settings

@@ -1,10 +1,12 @@
-"""`docs/benchmarks.md` and its plots, from the lines of `build/bench.jsonl`: `python -m bench.page`.
+"""`docs/benchmarks.md` and its plots, from the lines of `build/bench.jsonl`: `python -m bench.page`. What a quick run
+measured does not mix with the rest: its page is `build/benchmarks.md`.
 
 Of lines of the same measure, size and peer the newest counts. Nothing here knows the measures: a part that reports new
 ones finds them on the page. Where less is better the advantage is the peer's figure over ours, else ours over the
 peer's: above 1 we are ahead.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -21,9 +23,10 @@ mpl.use("svg")
 
 import matplotlib.pyplot as plt
 
-from bench.report import RESULTS
+from bench.report import QUICK_RESULTS, RESULTS
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
 # Of what units less is better; of other rates more is. Anything else is not compared.
 LESS = re.compile(r"^(s|ms|µs|us|MB|kB|%.*|.*seconds?)$")
 RATE = re.compile(r"/s\b")
@@ -162,15 +165,19 @@ def _read(path: str) -> str:
 
 def main() -> int:
     """Write the page; answers the exit status."""
-    if not RESULTS.exists():
+    parser = argparse.ArgumentParser(prog="python -m bench.page", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="of a quick run, into build/")
+    quick = parser.parse_args().quick
+    results, folder = (QUICK_RESULTS, QUICK_RESULTS.parent) if quick else (RESULTS, DOCS)
+    if not results.exists():
         print("There is nothing to show yet: run `make bench` first.", file=sys.stderr)
         return 1
-    lines = newest(RESULTS.read_text().splitlines())
+    lines = newest(results.read_text().splitlines())
     for bench in dict.fromkeys(line["bench"] for line in lines):
-        plot(lines, bench, DOCS / f"benchmarks-{bench}.svg")
-    at = datetime.fromtimestamp(RESULTS.stat().st_mtime, UTC)
-    (DOCS / "benchmarks.md").write_text(page(lines, machine(), at))
-    print(f"docs/benchmarks.md: {len(lines)} measures")
+        plot(lines, bench, folder / f"benchmarks-{bench}.svg")
+    at = datetime.fromtimestamp(results.stat().st_mtime, UTC)
+    (folder / "benchmarks.md").write_text(page(lines, machine(), at))
+    print(f"{(folder / 'benchmarks.md').relative_to(ROOT)}: {len(lines)} measures")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""One line of JSON for each measure, on the terminal and in `build/bench.jsonl`."""
+"""One line of JSON for each measure, on the terminal and in `build/bench.jsonl`; of a quick run in one of its own."""
 
 import json
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parents[1] / "build" / "bench.jsonl"
+QUICK_RESULTS = RESULTS.with_name("bench-quick.jsonl")
 
 
 @dataclass(frozen=True, slots=True)

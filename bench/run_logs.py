@@ -39,7 +39,7 @@ def run(*, quick: bool, **_: Any) -> None:
     """Runs that print nothing, one line, and ten, in two prefork children."""
     runs = RUNS // 4 if quick else RUNS
     with running_servers(quick=False) as servers:
-        for printed in (0, 1, 10):
+        for printed in (0, 10) if quick else (0, 1, 10):
             rates: dict[str, list[float]] = {"true": [], "false": []}
             for _ in range(1 if quick else ROUNDS):
                 for stored, found in rates.items():

@@ -7,12 +7,11 @@ from sqlalchemy import Connection, text
 
 import app.modules
 import app.scheduling.models
+from app.db import locks
 from app.db.base import Base
 from app.db.engines import maintenance_engine
+from app.db.privileges import PARTITIONED
 from app.settings import get_settings
-
-ADVISORY_LOCK = 0x75706265_61740001  # "upbeat", 1
-PARTITION_PARENTS = ("celery_task_runs", "celery_task_run_attempts", "celery_task_run_logs")
 
 app.modules.import_models()
 
@@ -20,13 +19,15 @@ app.modules.import_models()
 def include_name(name: str | None, kind: str, parents: Any) -> bool:
     """Leave out partitions: they are made and dropped while the product runs."""
     return not (
-        kind == "table" and name is not None and name.startswith(tuple(f"{p}_2" for p in PARTITION_PARENTS))
+        kind == "table"
+        and name is not None
+        and name.startswith(tuple(f"{parent}_2" for parent in PARTITIONED))
     )
 
 
 def migrate(connection: Connection) -> None:
     """Run the migrations under the advisory lock, one transaction for each."""
-    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": locks.MIGRATION})
     connection.execute(text("SET lock_timeout = '4s'"))
     connection.execute(text("SET statement_timeout = '5min'"))
     connection.commit()
@@ -43,7 +44,7 @@ def migrate(connection: Connection) -> None:
             context.run_migrations()
     finally:
         connection.rollback()
-        connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": ADVISORY_LOCK})
+        connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": locks.MIGRATION})
         connection.commit()
 
 

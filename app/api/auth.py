@@ -81,7 +81,12 @@ Form = Annotated[OAuth2PasswordRequestForm, Depends()]
 async def login(form: Form, services: ServicesOf, place: PlaceOf, response: Response) -> AccessToken:
     """Takes the OAuth2 password form; send the token as `Authorization: Bearer …` from then on."""
     session = await service.login(
-        services.sessions, services.settings.auth, form.username, form.password, place
+        services.sessions,
+        services.settings.auth,
+        form.username,
+        form.password,
+        place,
+        refusals=services.refusals,
     )
     response.headers["Cache-Control"] = "no-store"
     return AccessToken(access_token=session.token)
@@ -95,7 +100,13 @@ async def login_browser(
     """For pages in a browser: the session is a cookie, and each change needs `X-CSRF-Token` too."""
     refuse_other_sites(request)
     session = await service.login(
-        services.sessions, services.settings.auth, form.username, form.password, place, browser=True
+        services.sessions,
+        services.settings.auth,
+        form.username,
+        form.password,
+        place,
+        refusals=services.refusals,
+        browser=True,
     )
     set_cookies(request, response, session)
     response.headers["Cache-Control"] = "no-store"
@@ -154,7 +165,8 @@ async def change_own_password(
         user,
         body.current_password,
         body.new_password,
-        address=place.address,
+        place=place,
+        refusals=services.refusals,
     )
 
 

@@ -11,17 +11,17 @@ from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app import logs
+from app.api.admissions import Admissions
 from app.api.companion import arm
 from app.api.credentials import bearer, cookie, principal_of
 from app.api.feed import Feed
 from app.api.following import Following
 from app.api.guards import guard_of_request, resource_of
-from app.api.outages import is_outage
 from app.api.probe import Probe
 from app.api.ratelimit import Limiter
 from app.api.scrapes import Scrapes
-from app.errors import Forbidden, TooManyRequests, Unauthenticated
-from app.modules.auth.service import Principal, RememberedKeys
+from app.errors import Unauthenticated
+from app.modules.auth.service import Principal, Refusals, RememberedKeys
 from app.outbound import OutboundPolicy
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.facade import Scheduler
@@ -45,8 +45,10 @@ class Services:
     statistics: Statistics
     following: Following
     feed: Feed
+    admissions: Admissions
     scrapes: Scrapes
     keys: RememberedKeys
+    refusals: Refusals
     sealer: Sealer
     outbound: OutboundPolicy
 
@@ -121,19 +123,6 @@ async def authorize(request: Request) -> None:
     guard.check(user, resource_of(request))
     arm(request, guard, user)
     request.state.authorized = True
-
-
-async def still_authorized(request: Request) -> bool:
-    """Whether the caller of a request that has lasted for a while may still make it; an outage is no answer."""
-    request.state.caller = None
-    try:
-        await authorize(request)
-    except (Unauthenticated, Forbidden):
-        return False
-    except Exception as error:
-        if not (is_outage(error) or isinstance(error, TooManyRequests)):
-            raise
-    return True
 
 
 SchedulerOf = Annotated[Scheduler, Depends(scheduler)]

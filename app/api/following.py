@@ -104,7 +104,9 @@ class Following:
                 await self._listener.close()
                 await asyncio.sleep(OUTAGE_PAUSE)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._look_now.wait(), LOOK_EVERY)
+                # Not wait_for, which drops a cancellation that comes with the news.
+                async with asyncio.timeout(LOOK_EVERY):
+                    await self._look_now.wait()
             self._look_now.clear()
         await self._listener.close()
 

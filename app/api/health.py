@@ -59,7 +59,7 @@ async def readyz(services: ServicesOf, response: Response) -> ReadinessReport:
 
 def _report(stored: Readiness | None, *, redis: bool, beat_age: float) -> ReadinessReport:
     database = stored is not None and stored.database
-    migrated = stored is not None and stored.revision_is_head
+    migrated = stored is not None and stored.migrated
     age = None if stored is None else stored.last_beat_pass_age
     beats = age is not None and age <= beat_age
     last = "" if age is None else f"The last pass was {max(age, 0):.1f} s ago."
@@ -67,7 +67,9 @@ def _report(stored: Readiness | None, *, redis: bool, beat_age: float) -> Readin
         "database": Check(ok=database, detail="Answers." if database else "Cannot be reached."),
         "migrations": Check(
             ok=migrated,
-            detail="At the newest revision." if migrated else "Not at the newest revision, or not known.",
+            detail="At the revision of this code, or a later one."
+            if migrated
+            else "Not migrated for this code, or not known.",
         ),
         "redis": Check(ok=redis, detail="Answers." if redis else "Cannot be reached."),
         "beat": Check(ok=beats, detail=last if age is not None else "No pass is known: start a beat."),

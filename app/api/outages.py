@@ -24,6 +24,7 @@ _AWAY: tuple[type[BaseException], ...] = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.LockNotAvailableError,
+    asyncpg.TransactionRollbackError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InterfaceError,
     ConnectionError,

@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from fastapi import Header, Query
+from fastapi import Header, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from app.api.dependencies import ServicesOf
+from app.api.dependencies import Services, ServicesOf
 from app.api.events import AWAY, BEGINNING, HEADERS, KEEP_ALIVE, STILL_HERE, EventStream, event, schema_of
-from app.api.following import Follower, Following
+from app.api.following import Follower
 from app.api.guards import READ, guarded
 from app.api.outages import is_outage
 from app.api.pagination import PageQuery, decode, encode
@@ -99,25 +99,33 @@ async def get_run_logs(run_id: UUID, query: Annotated[LogQuery, Query()], servic
 @guarded(READ)
 async def stream_run_logs(
     run_id: UUID,
+    request: Request,
     services: ServicesOf,
     last_event_id: Annotated[str | None, Header(description="`id` of the last `log` event received.")] = None,
 ) -> StreamingResponse:
-    """Server-sent events, from the first line or after `Last-Event-ID`, until the run is over."""
+    """Server-sent events, from the first line or after `Last-Event-ID`, until the run is over.
+
+    Without `end` it ended for another reason (the service stops, the session has ended): ask again.
+    """
     after = _place(last_event_id or None, "Last-Event-ID")
     if services.following.full or services.following.closing:
         raise Unavailable("Too many streams are open here. Try again, or read the pages of the log.")
     await services.observer.log(run_id, after=after, limit=1)
-    return EventStream(_events(services.following, services.observer, run_id, after), headers=dict(HEADERS))
+    return EventStream(_events(request, services, run_id, after), headers=dict(HEADERS))
 
 
 async def _events(
-    following: Following, observer: Observer, run_id: UUID, after: Place | None
+    request: Request, services: Services, run_id: UUID, after: Place | None
 ) -> AsyncIterator[str]:
     told: Standing | None = None
     ends = time.monotonic() + LONGEST_STREAM
     yield BEGINNING
-    with following.following(run_id) as follower:
-        while not following.closing and time.monotonic() < ends:
+    following, observer = services.following, services.observer
+    with (
+        following.following(run_id) as follower,
+        services.admissions.admitted(request, follower.tell) as admission,
+    ):
+        while not (following.closing or admission.over) and time.monotonic() < ends:
             # Looked at before the lines are read: all lines of a run are stored before it ends.
             standing = follower.standing
             lines = await _lines(observer, run_id, after, follower)

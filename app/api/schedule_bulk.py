@@ -17,6 +17,7 @@ from app.api.problems import READS, WRITES
 from app.api.routing import resource_router
 from app.api.schedules import ScheduleChoice
 from app.scheduling import bulk, transfer
+from app.scheduling.calculating import calculated
 from app.scheduling.choosing import PEOPLE, ScheduleFilter
 from app.scheduling.config import MAX_REASON
 from app.scheduling.facade import Scheduler
@@ -264,7 +265,8 @@ async def export_scheduled_tasks_as_yaml(
     found = await _exported(query, scheduler)
     more = encode(found.next)
     headers = {} if more is None else {NEXT_CURSOR: more}
-    return Response(transfer.dumped(found.entries), media_type=YAML, headers=headers)
+    document = await calculated(transfer.dumped, found.entries)
+    return Response(document, media_type=YAML, headers=headers)
 
 
 @router.post("/import", responses=WRITES, dependencies=[repeatable()], summary="Import scheduled tasks")

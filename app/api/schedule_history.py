@@ -161,6 +161,10 @@ async def restore_scheduled_task_version(
 ) -> ScheduledTask:
     """Its configuration becomes that of the version, as a new version. Whether it is paused or disabled stays.
 
+    A deleted schedule comes back under its id, with its history and runs; `If-Match` names the version of its deletion.
+    It is as it was when it was deleted, fires from now on, and counts `max_runs` anew. One that was declared belongs to
+    people from then on.
+
     What would be refused in an edit is refused here: a one-off in the past, a task that is gone, a declared schedule.
     """
     view = await scheduler.restore(

@@ -32,6 +32,7 @@ OWN = (
     "upbeat_schedules_fired_total",
     "upbeat_runs_dispatched_total",
     "upbeat_beat_passes_total",
+    "upbeat_logins_total",
 )
 PATIENCE = 2.0
 

@@ -14,7 +14,8 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api import events
-from app.api.dependencies import ServicesOf, still_authorized
+from app.api.admissions import Admission
+from app.api.dependencies import Services, ServicesOf
 from app.api.feed import Change, Client, Feed, Fired, Reset, Topic
 from app.api.guards import READ, guarded
 from app.api.outages import is_outage
@@ -32,8 +33,6 @@ schedules = resource_router("/scheduled-tasks", "Scheduled tasks")
 queues = resource_router("/queues", "Queues")
 
 LONGEST_STREAM: Final = 3600.0
-# A stream ends when its reader's session or key has, at the latest so many seconds later.
-AUTHORIZED_FOR: Final = 60.0
 AHEAD: Final = timedelta(minutes=1)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -109,7 +108,7 @@ class EndEvent(BaseModel):
 
     reason: Literal["too_slow", "too_long", "unauthorized", "closing"] = Field(
         description="`too_slow`: what was sent was not read. `too_long`: an hour is over. `unauthorized`: the session or"
-        " key has ended. `closing`: the service stops."
+        " key has ended, or does not allow this any more. `closing`: the service stops."
     )
 
 
@@ -204,7 +203,7 @@ async def stream_runs(
     A state that lasted for less may be left out. After a reconnection changes of the last seconds may be told again:
     an event replaces what you knew of its run. Heartbeats come every 15 seconds.
     """
-    return await _stream(request, services.feed, Topic.RUNS, query.wants, last_event_id)
+    return await _stream(request, services, Topic.RUNS, query.wants, last_event_id)
 
 
 @schedules.get(
@@ -234,7 +233,7 @@ async def stream_scheduled_tasks(
     After a reconnection changes of the last seconds may be told again. A tick that was caught up with more than ten
     seconds late is told when its run starts. Heartbeats come every 15 seconds.
     """
-    return await _stream(request, services.feed, Topic.SCHEDULES, query.wants, last_event_id)
+    return await _stream(request, services, Topic.SCHEDULES, query.wants, last_event_id)
 
 
 @queues.get(
@@ -254,12 +253,17 @@ async def stream_queues(
 
     A reconnection begins with all of them again. Heartbeats come every 15 seconds.
     """
-    return await _stream(request, services.feed, Topic.QUEUES, query.wants, last_event_id)
+    return await _stream(request, services, Topic.QUEUES, query.wants, last_event_id)
 
 
 async def _stream(
-    request: Request, feed: Feed, topic: Topic, wants: Callable[[Any], bool], last_event_id: str | None
+    request: Request,
+    services: Services,
+    topic: Topic,
+    wants: Callable[[Any], bool],
+    last_event_id: str | None,
 ) -> StreamingResponse:
+    feed = services.feed
     if feed.full or feed.closing:
         raise Unavailable(
             "Too many streams are open here, or the service stops. Try again, or read the lists."
@@ -267,20 +271,23 @@ async def _stream(
     position = await feed.now()
     after = _instant(last_event_id, position) if last_event_id else None
     return events.EventStream(
-        _events(request, feed, topic, wants, (position, after)), headers=dict(events.HEADERS)
+        _events(request, services, topic, wants, (position, after)), headers=dict(events.HEADERS)
     )
 
 
 async def _events(
     request: Request,
-    feed: Feed,
+    services: Services,
     topic: Topic,
     wants: Callable[[Any], bool],
     places: tuple[datetime, datetime | None],
 ) -> AsyncIterator[str]:
-    position, after = places
+    (position, after), feed = places, services.feed
     yield events.BEGINNING
-    with feed.reading(topic, wants, position) as client:
+    with (
+        feed.reading(topic, wants, position) as client,
+        services.admissions.admitted(request, client.tell) as admission,
+    ):
         try:
             for change in await _before(feed, topic, wants, after):
                 yield rendered(change)
@@ -292,8 +299,8 @@ async def _events(
         ready = ReadyEvent(at=position).model_dump_json()
         yield events.event("ready", ready, _identifier(position))
         ends = time.monotonic() + LONGEST_STREAM
-        checked = told = time.monotonic()
-        while (reason := _ending(feed, client, ends)) is None:
+        told = time.monotonic()
+        while (reason := _ending(feed, client, admission, ends)) is None:
             given = await client.next(events.KEEP_ALIVE)
             for text in _texts(given, client.position):
                 yield text
@@ -301,17 +308,14 @@ async def _events(
             if not given and now - told >= events.KEEP_ALIVE:
                 yield events.STILL_HERE
             told = now if given or now - told >= events.KEEP_ALIVE else told
-            if now - checked >= AUTHORIZED_FOR:
-                checked = now
-                if not await still_authorized(request):
-                    reason = "unauthorized"
-                    break
         yield events.event("end", json.dumps({"reason": reason}))
 
 
-def _ending(feed: Feed, client: Client, ends: float) -> str | None:
+def _ending(feed: Feed, client: Client, admission: Admission, ends: float) -> str | None:
     if feed.closing:
         return "closing"
+    if admission.over:
+        return "unauthorized"
     if client.slow:
         return "too_slow"
     return "too_long" if time.monotonic() >= ends else None

@@ -25,8 +25,7 @@ async def clear(sessions: async_sessionmaker[AsyncSession]) -> None:
     """Delete some of what has expired."""
     async with sessions.begin() as session:
         await idempotency.delete_expired(session)
-    async with sessions.begin() as session:
-        await auth.forget_old(session)
+    await auth.forget_old(sessions)
     async with sessions.begin() as session:
         await auth.delete_ended(session, ENDED_SESSIONS)
 

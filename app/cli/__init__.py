@@ -13,11 +13,16 @@ something would change, or does not fit; 3 of `status`: a service does not run, 
 4 of `--wait`: the run did not succeed; 130 stopped by Ctrl-C.
 """
 
+import io
 import sys
 
 
 def main() -> None:
     """Run the command; a user's mistake is one line on stderr, never a stack trace."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal or pipe of another encoding shows what it has no sign for as JSON would write it.
+            stream.reconfigure(errors="backslashreplace")
     try:
         from app.cli.commands import run
 

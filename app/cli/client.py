@@ -1,5 +1,6 @@
 """The service as its clients see it, for the verbs that speak to it: through the SDK, at UPBEAT_URL or this host."""
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,12 @@ CHECKOUT = Path(__file__).resolve().parents[2] / "sdk" / "src"
 RETRIES = 2  # somebody is waiting
 PAGE = 200  # items that one answer may have
 LIMIT = 100  # items of a list, unless told
+VERBS = {
+    "runs": "runs list",
+    "scheduled-tasks": "schedules list",
+    "tasks": "tasks list",
+    "workers": "workers",
+}
 KEY_HINT = "Set UPBEAT_TOKEN to a key, which is made by `upbeat api-keys create USER NAME --scope operate`."
 
 
@@ -73,9 +80,18 @@ def sdk_problem(error: Exception) -> str | None:
 
     if not isinstance(error, upbeat_sdk.UpbeatError):
         return None
-    said = "; ".join(str(error).split("\n")).rstrip(".")
+    said = _in_verbs("; ".join(str(error).split("\n")).rstrip("."))
     if isinstance(error, upbeat_sdk.Unauthenticated):
         return f"{said}. {KEY_HINT}"
     if isinstance(error, upbeat_sdk.ConnectionFailed):
         return f"{said}. Is the API there? `upbeat start api` starts it; UPBEAT_URL says where it is."
     return f"{said}."
+
+
+def _in_verbs(said: str) -> str:
+    """With this command's verbs where the API names its own paths."""
+    return re.sub(
+        r"GET /api/v1/([a-z-]+)\b(?!/)",
+        lambda path: f"`upbeat {VERBS[path[1]]}`" if path[1] in VERBS else path[0],
+        said,
+    )

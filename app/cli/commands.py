@@ -1,14 +1,17 @@
 """The verbs of the `upbeat` command."""
 
+import inspect
 import sys
 from typing import Annotated
 
 import typer
 
-from app.cli.choices import Level
+from app.cli.bulk import runs
+from app.cli.choices import Level, Role
 from app.cli.daemons import daemons
+from app.cli.progress import working
 from app.cli.queues import queues
-from app.cli.runs import runs, tasks
+from app.cli.runs import tasks
 from app.cli.transfer import schedules
 from app.cli.workers import workers
 from app.errors import UpbeatError
@@ -97,9 +100,7 @@ def keep(names: list[str]) -> None:
 @users.command("create")
 def create_user(
     username: str,
-    role: Annotated[
-        str, typer.Option(help="viewer, operator or admin; each may do what the former may.")
-    ] = "viewer",
+    role: Annotated[Role, typer.Option(help="Each may do what the former may.")] = Role.VIEWER,
     *,
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Read the password from standard input.")
@@ -110,6 +111,8 @@ def create_user(
 
     if password_stdin:
         password = sys.stdin.readline().rstrip("\n")
+    elif not sys.stdin.isatty():
+        raise typer.BadParameter("there is no terminal to ask for it on", param_hint="--password-stdin")
     else:
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     add_person(get_settings(), username, password, role)
@@ -142,11 +145,15 @@ def migrate(
 
     That is: apply what is declared in code and in UPBEAT_SCHEDULES_FILE, and check that all schedules fit their tasks.
     """
-    from app.db.migrate import upgrade
+    from app.db.migrate import Standing, upgrade
 
     settings = get_settings()
-    upgrade(settings)
-    print(f"The database {settings.database.name} is up to date.")
+    with working("Migrating"):
+        before = upgrade(settings)
+    if before is Standing.AHEAD:
+        print(f"A later release has migrated the database {settings.database.name}; it is left as it is.")
+    else:
+        print(f"The database {settings.database.name} is up to date.")
     if not schema_only:
         from app.cli.deployment import deploy, summary
 
@@ -170,3 +177,16 @@ def grant(
         print(f"{statement};")
     if not show:
         print("Granted. Set a password for each role that has none: ALTER ROLE upbeat_api PASSWORD '…'.")
+
+
+def _filled(group: typer.Typer) -> None:
+    """Let terminals break the lines of help, not the docstrings that they come from."""
+    for command in group.registered_commands:
+        parts = inspect.cleandoc(getattr(command.callback, "__doc__", None) or "").split("\n\n")
+        command.help = "\n\n".join(" ".join(part.split()) for part in parts)
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            _filled(inner.typer_instance)
+
+
+_filled(app)

@@ -181,5 +181,5 @@ def doctor(
     from app.cli.doctor import examine, exit_status
     from app.cli.doctor.report import report
 
-    found = report(examine(canary=canary, patience=timeout), as_json=as_json)
+    found = report(examine(canary=canary, patience=timeout, quiet=as_json), as_json=as_json)
     raise typer.Exit(exit_status(found))

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
+from app.cli.progress import working
 from app.cli.recorded import CommandLine
 from app.db.companions import accompanied
 from app.db.engines import async_engine, async_sessions
@@ -34,7 +35,10 @@ def plan(*, prune: bool, as_json: bool) -> int:
     """Print what `apply` would do; 2 if something would change."""
     given = declared(get_settings())
     steps = _run(
-        get_settings(), lambda deployment: deployment.plan(given, prune=Prune.DELETE if prune else None)
+        get_settings(),
+        lambda deployment: deployment.plan(given, prune=Prune.DELETE if prune else None),
+        "Comparing",
+        quiet=as_json,
     )
     _print_steps(steps, as_json=as_json, said="Plan")
     return CHANGES if any(step.changing for step in steps) else 0
@@ -43,13 +47,18 @@ def plan(*, prune: bool, as_json: bool) -> int:
 def apply(*, prune: str | None, as_json: bool) -> None:
     """Apply what is declared, and print what was done. ``prune`` is `delete`, `disable` or None."""
     given, how = declared(get_settings()), None if prune is None else Prune(prune)
-    steps = _run(get_settings(), lambda deployment: deployment.apply(given, actor=ACTOR, prune=how))
+    steps = _run(
+        get_settings(),
+        lambda deployment: deployment.apply(given, actor=ACTOR, prune=how),
+        "Applying",
+        quiet=as_json,
+    )
     _print_steps(steps, as_json=as_json, said="Done")
 
 
 def check(*, as_json: bool) -> int:
     """Check all schedules, and print what was found; 2 if some do not fit their tasks."""
-    found = _run(get_settings(), lambda deployment: deployment.check())
+    found = _run(get_settings(), lambda deployment: deployment.check(), "Checking", quiet=as_json)
     if as_json:
         print(json.dumps(drift_as_json(found), ensure_ascii=False, indent=2))
     else:
@@ -64,7 +73,9 @@ def deploy(settings: Settings) -> Deployed:
         InvalidInput: a declaration is not valid; nothing was applied.
     """
     given = declared(settings)
-    return _run(settings, lambda deployment: deployment.deploy(given, actor="upbeat migrate"))
+    return _run(
+        settings, lambda deployment: deployment.deploy(given, actor="upbeat migrate"), "Deploying schedules"
+    )
 
 
 def headlines(done: Deployed) -> list[str]:
@@ -118,7 +129,9 @@ def drift_as_json(found: Drift) -> dict[str, Any]:
     }
 
 
-def _run(settings: Settings, work: Callable[[Deployment], Awaitable[T]]) -> T:
+def _run(
+    settings: Settings, work: Callable[[Deployment], Awaitable[T]], what: str, *, quiet: bool = False
+) -> T:
     # What is logged for operators of services is printed here.
     logging.getLogger("app").addHandler(logging.NullHandler())
 
@@ -130,7 +143,8 @@ def _run(settings: Settings, work: Callable[[Deployment], Awaitable[T]]) -> T:
         finally:
             await engine.dispose()
 
-    return asyncio.run(connected())
+    with working(what, quiet=quiet):
+        return asyncio.run(connected())
 
 
 def _print_steps(steps: Iterable[Step], *, as_json: bool, said: str) -> None:

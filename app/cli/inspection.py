@@ -1,16 +1,17 @@
 """`upbeat inspect` and `upbeat purge`: what the tables know, and what the workers say when they are asked."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.cli.choices import Subject
+from app.cli.progress import working
 from app.cli.recorded import told
-from app.cli.tables import console, show, span
+from app.cli.tables import show, span
 from app.db.engines import sync_engine, sync_sessions
 from app.modules.audit.service import record
 from app.scheduling import inspecting, purging
@@ -58,15 +59,10 @@ def purge(queues: Sequence[str], expected: int) -> int:
     """
     discard = celery_app.publisher.discard
     ended = 0
-    bar = Progress(
-        TextColumn("Purging"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console()
-    )
-    bar.disable = not bar.console.is_terminal
-    with opened(get_settings(), "upbeat-purge") as sessions, bar:
-        task = bar.add_task("", total=expected)
+    with opened(get_settings(), "upbeat-purge") as sessions, working("Purging") as tell:
         for number in purging.purge(sessions, queues, discard=discard):
             ended += number
-            bar.update(task, completed=ended, total=max(expected, ended))
+            tell(ended, max(expected, ended), "")
         with sessions.begin() as session:
             changes = {"celery_task_runs": {str(Reason.PURGED): {"before": 0, "after": ended}}}
             record(session, told("purge_queue", "queues", ",".join(queues), changes))
@@ -160,7 +156,8 @@ def _ping(seconds: float, as_json: bool) -> None:  # noqa: FBT001
     """Workers that answer, and those that hold a lease without answering."""
     try:
         answers = ask("ping", seconds=seconds)
-    except BrokerUnavailable:
+    except BrokerUnavailable as error:
+        print(f"Redis cannot be used, so nobody was asked: {error}.", file=sys.stderr)
         answers = {}
     with opened(get_settings(), "upbeat-inspect") as sessions, sessions() as session:
         leases = {each.name: each for each in inspecting.workers(session)}

@@ -6,12 +6,14 @@ import typer
 
 from app.cli.choices import Subject
 from app.cli.client import connected
+from app.cli.completion import complete_queues
+from app.cli.progress import working
 from app.cli.schedules import Json
 from app.cli.tables import cell, print_json
 
 queues = typer.Typer(help="The queues: what waits, who takes from them; pause, resume, purge.")
 
-Name = Annotated[str, typer.Argument(metavar="QUEUE", help="Its name.")]
+Name = Annotated[str, typer.Argument(metavar="QUEUE", help="Its name.", autocompletion=complete_queues)]
 
 
 @queues.callback(invoke_without_command=True)
@@ -53,14 +55,15 @@ def purge(
     """Cancel the runs that wait in it. `upbeat purge` does it without the service."""
     body: dict[str, Any] = {"confirm": confirm, "dry_run": dry_run}
     cancelled = 0
-    with connected() as client:
+    with connected() as client, working("Cancelling", quiet=as_json) as tell:
         done = client.queues.purge(name, **body)
         cancelled += done.cancelled
         while done.more and not dry_run and done.cancelled:
+            tell(cancelled, None, "")
             done = client.queues.purge(name, **body)
             cancelled += done.cancelled
     if as_json:
-        print_json(done.model_dump() | {"cancelled": cancelled})
+        print_json(done.model_dump(by_alias=True) | {"cancelled": cancelled})
     elif dry_run:
         print(f"{done.matched}{' or more' if done.more else ''} runs would be cancelled.")
     else:
@@ -69,7 +72,7 @@ def purge(
 
 def _told(queue: Any, *, as_json: bool) -> None:
     if as_json:
-        print_json(queue.model_dump())
+        print_json(queue.model_dump(by_alias=True))
     elif queue.paused:
         print(f"{queue.name} is paused: {queue.pause_note} {queue.depth} runs wait.")
     else:

@@ -5,7 +5,7 @@ import redis
 from sqlalchemy.exc import OperationalError
 
 from app.db.engines import sync_engine
-from app.db.migrate import current, head
+from app.db.migrate import Standing, current, head, standing
 from app.errors import ConfigurationError
 from app.settings import Settings
 
@@ -70,18 +70,18 @@ def require_migrated(settings: Settings) -> None:
     """Look at the revision of the database.
 
     Raises:
-        ConfigurationError: the database is missing, or not at the revision of this code.
+        ConfigurationError: the database is missing, or behind this code.
     """
     name, remedy = settings.database.name, "Run `upbeat migrate` first."
     engine = sync_engine(settings.database, name="upbeat-start")
     try:
         with engine.connect() as connection:
-            found = current(connection)
+            found, stands = current(connection), standing(connection)
     except OperationalError as error:
         raise ConfigurationError(f"The database {name} cannot be used. {remedy}") from error
     finally:
         engine.dispose()
-    if found != head():
+    if stands is Standing.BEHIND:
         raise ConfigurationError(
             f"The database {name} is at revision {found or 'none'}, not {head()}. {remedy}"
         )

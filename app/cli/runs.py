@@ -1,5 +1,6 @@
 """`upbeat tasks|runs`, over the SDK."""
 
+import sys
 from itertools import islice
 from typing import Annotated, Any
 
@@ -7,12 +8,26 @@ import typer
 
 from app.cli.arguments import given, json_of
 from app.cli.client import LIMIT, PAGE, connected
+from app.cli.completion import complete_queues, complete_runs, complete_schedules, complete_tasks
+from app.cli.progress import Tell, counted, working
 from app.cli.schedules import Json
-from app.cli.tables import counting, print_json, show
+from app.cli.tables import print_json, show
+from app.scheduling.states import RunState
 
 tasks = typer.Typer(help="The tasks that there are, and runs of them.", no_args_is_help=True)
 runs = typer.Typer(help="Runs: what was executed, is executed, or waits.", no_args_is_help=True)
 
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Its id.", autocompletion=complete_runs)]
+TaskName = Annotated[
+    str, typer.Argument(metavar="TASK", help="Its registered name.", autocompletion=complete_tasks)
+]
+TaskOption = Annotated[
+    str | None, typer.Option(help="A task's registered name.", autocompletion=complete_tasks)
+]
+QueueOption = Annotated[str | None, typer.Option(help="A queue.", autocompletion=complete_queues)]
+ScheduleOption = Annotated[
+    str | None, typer.Option(help="A schedule's id or name.", autocompletion=complete_schedules)
+]
 Limit = Annotated[int, typer.Option(min=1, help="Items at most.")]
 All = Annotated[bool, typer.Option("--all", help="All of them, however many: --limit does not count.")]
 Args = Annotated[str | None, typer.Option(help="Positional arguments, a JSON list.")]
@@ -23,19 +38,14 @@ NOT_SUCCEEDED = 4
 _RUN = {"id": "run", "task": "task", "state": "state", "reason": "reason", "queue": "queue", "due_at": "due"}
 
 
-def first(items: Any, limit: int | None) -> list[dict[str, Any]]:
-    """The first items of a list, walking its pages; all of them without a limit, with their number on a terminal."""
-    found: list[dict[str, Any]] = []
-    with counting() as told_number:
-        for each in islice(items, limit):
-            found.append(each.model_dump())
-            told_number(len(found))
-    return found
+def first(items: Any, limit: int | None, *, quiet: bool = False) -> list[dict[str, Any]]:
+    """The first items of a list, walking its pages; all of them without a limit, counted on a terminal."""
+    return [each.model_dump(by_alias=True) for each in counted(islice(items, limit), "Reading", quiet=quiet)]
 
 
 def details(item: Any, *, as_json: bool) -> None:
     """One object: a line for each field."""
-    fields = item.model_dump()
+    fields = item.model_dump(by_alias=True)
     if as_json:
         print_json(fields)
     else:
@@ -45,14 +55,37 @@ def details(item: Any, *, as_json: bool) -> None:
 
 def told(run: Any, *, wait: bool, timeout: float | None, as_json: bool) -> None:
     """A run that was made: as it is, or, with ``wait``, as it ended."""
-    ended = run.wait(timeout) if wait else run
+    ended = _waited(run, timeout, quiet=as_json) if wait else run
     if as_json:
-        print_json(ended.model_dump())
+        print_json(ended.model_dump(by_alias=True))
     else:
-        result = f": {ended.result}" if ended.state == "succeeded" else ""
-        print(f"{ended.id} is {ended.state}{f' ({ended.reason})' if ended.reason else ''}{result}")
+        print(f"{ended.id} is {ended.state}{f' ({ended.reason})' if ended.reason else ''}{_came(ended)}")
     if wait and ended.state != "succeeded":
         raise typer.Exit(NOT_SUCCEEDED)
+
+
+def _waited(run: Any, timeout: float | None, *, quiet: bool) -> Any:
+    """The run as it ended; meanwhile a terminal shows its state, and the progress that its body tells."""
+    try:
+        with working(str(run.id), quiet=quiet) as tell:
+            return run.wait(timeout, watch=lambda seen: _tell(tell, seen))
+    except KeyboardInterrupt:
+        print(f"The run goes on: `upbeat runs show {run.id}`.", file=sys.stderr)
+        raise
+
+
+def _tell(tell: Tell, run: Any) -> None:
+    told = run.progress or {}
+    attempt = f", attempt {run.attempt}" if run.attempt > 1 else ""
+    tell(told.get("done") or 0, told.get("total"), f"{run.state}{attempt} {told.get('message') or ''}")
+
+
+def _came(run: Any) -> str:
+    """What came of a run, in so far as it is over."""
+    if run.state == "succeeded":
+        return f": {run.returned}"
+    message = (run.error or {}).get("message")
+    return f": {message}" if message else ""
 
 
 @tasks.command("list")
@@ -60,11 +93,16 @@ def list_tasks(*, limit: Limit = LIMIT, as_json: Json = False) -> None:
     """List the tasks."""
     columns = {"name": "task", "queue": "queue", "schedulable": "schedulable", "description": "description"}
     with connected() as client:
-        show(first(client.tasks.list(), limit), columns, as_json=as_json, empty="There are no tasks.")
+        show(
+            first(client.tasks.list(), limit, quiet=as_json),
+            columns,
+            as_json=as_json,
+            empty="There are no tasks.",
+        )
 
 
 @tasks.command("show")
-def show_task(name: str, *, as_json: Json = False) -> None:
+def show_task(name: TaskName, *, as_json: Json = False) -> None:
     """Show one task, with the schema of its parameters."""
     with connected() as client:
         details(client.tasks.get(name), as_json=as_json)
@@ -72,11 +110,13 @@ def show_task(name: str, *, as_json: Json = False) -> None:
 
 @tasks.command("run")
 def run_task(
-    name: str,
+    name: TaskName,
     *,
     args: Args = None,
     kwargs: Kwargs = None,
-    queue: Annotated[str | None, typer.Option(help="Another queue than the task's own.")] = None,
+    queue: Annotated[
+        str | None, typer.Option(help="Another queue than the task's own.", autocompletion=complete_queues)
+    ] = None,
     countdown: Annotated[float | None, typer.Option(min=0, help="Seconds until it may start.")] = None,
     wait: Wait = False,
     timeout: Timeout = None,
@@ -96,10 +136,10 @@ def run_task(
 @runs.command("list")
 def list_runs(
     *,
-    state: Annotated[str | None, typer.Option(help="queued, running, succeeded, failed, …")] = None,
-    task: Annotated[str | None, typer.Option(help="A task's name.")] = None,
-    queue: Annotated[str | None, typer.Option(help="A queue.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="A schedule's id or name.")] = None,
+    state: Annotated[RunState | None, typer.Option(help="Those in this state.")] = None,
+    task: TaskOption = None,
+    queue: QueueOption = None,
+    schedule: ScheduleOption = None,
     limit: Limit = 20,
     everything: All = False,
     as_json: Json = False,
@@ -116,7 +156,7 @@ def list_runs(
         )
         found = client.runs.list(limit=PAGE if everything else min(limit, PAGE), **which)
         show(
-            first(found, None if everything else limit),
+            first(found, None if everything else limit, quiet=as_json),
             _RUN,
             as_json=as_json,
             empty="There are no such runs.",
@@ -124,7 +164,7 @@ def list_runs(
 
 
 @runs.command("show")
-def show_run(run: str, *, as_json: Json = False) -> None:
+def show_run(run: Run, *, as_json: Json = False) -> None:
     """Show one run."""
     with connected() as client:
         details(client.runs.get(run), as_json=as_json)
@@ -132,7 +172,7 @@ def show_run(run: str, *, as_json: Json = False) -> None:
 
 @runs.command("logs")
 def show_logs(
-    run: str,
+    run: Run,
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the run has ended.")] = False,
 ) -> None:
@@ -147,7 +187,7 @@ def show_logs(
 
 @runs.command("cancel")
 def cancel_run(
-    run: str,
+    run: Run,
     *,
     force: Annotated[bool, typer.Option("--force", help="End a running one, if it does not stop.")] = False,
     reason: Annotated[str | None, typer.Option(help="Why, for whoever wonders.")] = None,
@@ -162,7 +202,7 @@ def cancel_run(
 
 @runs.command("replay")
 def replay_run(
-    run: str,
+    run: Run,
     *,
     args: Args = None,
     kwargs: Kwargs = None,
@@ -179,11 +219,11 @@ def replay_run(
 
 
 @runs.command("why")
-def explain_run(run: str, *, as_json: Json = False) -> None:
+def explain_run(run: Run, *, as_json: Json = False) -> None:
     """Say what a run waits for, or how it ended."""
     with connected() as client:
         found = client.runs.why(run)
     if as_json:
-        print_json(found.model_dump())
+        print_json(found.model_dump(by_alias=True))
     else:
         print(f"{found.state}{f' ({found.reason})' if found.reason else ''}: {found.explanation}")

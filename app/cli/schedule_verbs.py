@@ -6,14 +6,19 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.arguments import given, instant, json_of, timing
+from app.cli.choices import CatchUp, Reprocess, ScheduleState
 from app.cli.client import LIMIT, PAGE, connected, schedule_id
-from app.cli.runs import All, Args, Kwargs, Limit, Timeout, Wait, details, first, told
+from app.cli.completion import complete_schedules, complete_tasks
+from app.cli.progress import working
+from app.cli.runs import All, Args, Kwargs, Limit, TaskName, Timeout, Wait, details, first, told
 from app.cli.schedules import Json, schedules
 from app.cli.tables import cell, print_json, show
 
 __all__ = ["schedules"]
 
-Which = Annotated[str, typer.Argument(metavar="SCHEDULE", help="Its id, or its name.")]
+Which = Annotated[
+    str, typer.Argument(metavar="SCHEDULE", help="Its id, or its name.", autocompletion=complete_schedules)
+]
 Cron = Annotated[str | None, typer.Option(help="A crontab expression: '0 3 * * *'.")]
 Every = Annotated[str | None, typer.Option(help="An interval: 90s, 5m, 2h, 1d, 1w.")]
 At = Annotated[str | None, typer.Option(help="Once, at this time: 2027-03-01T09:00:00+01:00.")]
@@ -28,7 +33,7 @@ _SCHEDULE = {"id": "id", "task_name": "schedule", "task": "task", "state": "stat
 def list_schedules(
     *,
     search: Annotated[str | None, typer.Option(help="Part of a name or a task.")] = None,
-    state: Annotated[str | None, typer.Option(help="active, paused, disabled, invalid, completed.")] = None,
+    state: Annotated[ScheduleState | None, typer.Option(help="Those in this state.")] = None,
     limit: Limit = LIMIT,
     everything: All = False,
     as_json: Json = False,
@@ -39,6 +44,7 @@ def list_schedules(
         found = first(
             client.schedules.list(limit=PAGE if everything else min(limit, PAGE), **which),
             None if everything else limit,
+            quiet=as_json,
         )
         show(found, _SCHEDULE, as_json=as_json, empty="There are no such schedules.")
 
@@ -52,8 +58,8 @@ def show_schedule(which: Which, *, as_json: Json = False) -> None:
 
 @schedules.command()
 def create(
-    name: str,
-    task: str,
+    name: Annotated[str, typer.Argument(help="What it is called.")],
+    task: TaskName,
     *,
     cron: Cron = None,
     every: Every = None,
@@ -67,10 +73,13 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a schedule of a task: give one of --cron, --every and --at."""
+    when = timing(cron, every, at, timezone)
+    if when is None:
+        raise typer.BadParameter("say when it runs", param_hint="--cron, --every or --at")
     body = given(
         task_name=name,
         task_path=task,
-        schedule=timing(cron, every, at, timezone),
+        schedule=when,
         task_args=json_of(list, args, "--args"),
         task_kwargs=json_of(dict, kwargs, "--kwargs"),
         task_extra_config=json_of(dict, extra, "--extra"),
@@ -86,7 +95,7 @@ def edit(
     which: Which,
     *,
     name: Annotated[str | None, typer.Option(help="Another name.")] = None,
-    task: Annotated[str | None, typer.Option(help="Another task.")] = None,
+    task: Annotated[str | None, typer.Option(help="Another task.", autocompletion=complete_tasks)] = None,
     cron: Cron = None,
     every: Every = None,
     at: At = None,
@@ -109,6 +118,8 @@ def edit(
         description=description,
         task_enabled=enabled,
     )
+    if not body:
+        raise typer.BadParameter("say what is to be changed; --help lists it", param_hint="one option")
     with connected() as client:
         _told(client.schedules.update(schedule_id(client, which), **body), as_json=as_json)
 
@@ -129,7 +140,7 @@ def pause(
 def resume(
     which: Which,
     *,
-    catch_up: Annotated[str, typer.Option(help="none, latest or all of the ticks that passed.")] = "none",
+    catch_up: Annotated[CatchUp, typer.Option(help="Which of the ticks that passed are run.")] = CatchUp.NONE,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -138,7 +149,7 @@ def resume(
     with connected() as client:
         done = client.schedules.resume(schedule_id(client, which), **body)
     if as_json:
-        print_json(done.model_dump())
+        print_json(done.model_dump(by_alias=True))
     else:
         would = "would be" if dry_run else "are"
         print(
@@ -167,7 +178,12 @@ def preview(
         found = client.schedules.preview(schedule_id(client, which), n=number)
     if not as_json:
         print(found.description)
-    show([each.model_dump() for each in found.items], columns, as_json=as_json, empty="No tick is left.")
+    show(
+        [each.model_dump(by_alias=True) for each in found.items],
+        columns,
+        as_json=as_json,
+        empty="No tick is left.",
+    )
 
 
 @schedules.command()
@@ -183,7 +199,12 @@ def simulate(
     columns = {"scheduled_for": "tick", "due_at": "due", "state": "state", "reason": "reason"}
     with connected() as client:
         found = client.schedules.simulate(schedule_id(client, which), end=end, duration=duration)
-    show([each.model_dump() for each in found.items], columns, as_json=as_json, empty="No tick lies in it.")
+    show(
+        [each.model_dump(by_alias=True) for each in found.items],
+        columns,
+        as_json=as_json,
+        empty="No tick lies in it.",
+    )
     if not as_json:
         print(", ".join(f"{count} {state}" for state, count in found.counts.items()))
 
@@ -195,8 +216,8 @@ def backfill(
     start: Annotated[str, typer.Option(help="Ticks after this time, …")],
     end: Annotated[str, typer.Option(help="… up to this one.")],
     reprocess: Annotated[
-        str, typer.Option(help="none, failed or completed: which get another run.")
-    ] = "none",
+        Reprocess, typer.Option(help="Which ticks that have a run get another: failed, or completed too.")
+    ] = Reprocess.NONE,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -207,10 +228,10 @@ def backfill(
         "reprocess": reprocess,
         "dry_run": dry_run,
     }
-    with connected() as client:
+    with connected() as client, working("Making runs", quiet=as_json):
         done = client.schedules.backfill(schedule_id(client, which), **body)
     if as_json:
-        print_json(done.model_dump())
+        print_json(done.model_dump(by_alias=True))
     else:
         verb = "would get" if dry_run else "get"
         print(f"{done.runs} of {done.ticks} ticks {verb} a run. Left out: {cell(done.left_out)}")
@@ -228,7 +249,7 @@ def history(which: Which, *, limit: Limit = 20, as_json: Json = False) -> None:
     }
     with connected() as client:
         found = client.schedules.list_versions(schedule_id(client, which))
-        show(first(found, limit), columns, as_json=as_json, empty="It has no versions.")
+        show(first(found, limit, quiet=as_json), columns, as_json=as_json, empty="It has no versions.")
 
 
 @schedules.command()
@@ -245,7 +266,7 @@ def diff(
     columns = {"field": "field", "before": "before", "after": "after"}
     with connected() as client:
         found = client.schedules.diff(schedule_id(client, which), version, against=against)
-    rows = [each.model_dump() for each in found.changes]
+    rows = [each.model_dump(by_alias=True) for each in found.changes]
     show(rows, columns, as_json=as_json, empty="Nothing differs.")
 
 
@@ -257,7 +278,7 @@ def restore(
     reason: Annotated[str | None, typer.Option(help="Why, kept with the new version.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Bring an earlier version back, as a new one."""
+    """Bring an earlier version back, as a new one; also of a deleted schedule, which is named by its id."""
     with connected() as client:
         made = client.schedules.restore(schedule_id(client, which), version, **given(reason=reason))
         _told(made, as_json=as_json)
@@ -271,13 +292,13 @@ def why(
     with connected() as client:
         found = client.schedules.why(schedule_id(client, which), at=instant(at, "--at"))
     if as_json:
-        print_json(found.model_dump())
+        print_json(found.model_dump(by_alias=True))
     else:
         print(f"{found.verdict}{f' ({found.reason})' if found.reason else ''}: {found.explanation}")
 
 
 def _told(schedule: Any, *, as_json: bool) -> None:
     if as_json:
-        print_json(schedule.model_dump())
+        print_json(schedule.model_dump(by_alias=True))
     else:
         print(f"{schedule.id} “{schedule.task_name}” is {schedule.state}. Next: {cell(schedule.next_run_at)}")

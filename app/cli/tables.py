@@ -2,19 +2,21 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime, timedelta
 from typing import Any, TextIO
 from uuid import UUID
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod
 from rich.table import Table
+from rich.text import Text
 
 UNBOUNDED = 10_000  # columns of a line that no terminal breaks
 LONGEST_CELL = 60
-TOLD_EVERY = 200
+NARROWEST = 14  # columns into which a cell may be folded
+GAP = 2
 
 
 def show(
@@ -27,36 +29,25 @@ def show(
     elif not items:
         print(empty, file=file or sys.stdout)
     else:
-        console(file).print(_table(items, columns))
+        _print_rows(
+            [{heading: cell(item[field]) for field, heading in columns.items()} for item in items],
+            _numbers(items, columns),
+            file,
+        )
 
 
 def print_json(value: Any, file: TextIO | None = None) -> None:
-    """As it is, with instants in ISO 8601."""
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=_plain), file=file or sys.stdout)
+    """As it is, with instants in ISO 8601; in ASCII where another encoding than UTF-8 is expected."""
+    out = file or sys.stdout
+    escaped = (out.encoding or "utf-8").lower().replace("-", "") != "utf8"
+    print(json.dumps(value, ensure_ascii=escaped, indent=2, default=_plain), file=out)
 
 
 def console(file: TextIO | None = None) -> Console:
     """Breaks lines at the width of a terminal, and not at all where there is none."""
-    made = Console(file=file, highlight=False)
-    if not made.is_terminal:
-        made = Console(file=file, highlight=False, width=UNBOUNDED)
-    return made
-
-
-@contextmanager
-def counting() -> Iterator[Callable[[int], None]]:
-    """Tells on a terminal how many items of a long list have come; what is told goes when the list is there."""
-    waiting = Console(stderr=True)
-    if not waiting.is_terminal:
-        yield lambda _: None
-        return
-    with waiting.status("") as status:
-
-        def tell(number: int) -> None:
-            if number % TOLD_EVERY == 0:
-                status.update(f"{number} …")
-
-        yield tell
+    # Asked of the file: variables such as FORCE_COLOR let rich take a pipe for a terminal of 80 columns.
+    width = None if (file or sys.stdout).isatty() else UNBOUNDED
+    return Console(file=file, highlight=False, width=width)
 
 
 def cell(value: Any) -> str:
@@ -87,14 +78,43 @@ def span(seconds: float | None) -> str:
     return f"{minutes} min" if minutes else f"{whole.seconds} s"
 
 
-def _table(items: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for field, heading in columns.items():
-        number = all(isinstance(item[field], int | float) for item in items)
-        table.add_column(heading, justify="right" if number else "left", overflow="fold")
-    for item in items:
-        table.add_row(*(_escaped(cell(item[field])) for field in columns))
-    return table
+def _numbers(items: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> set[str]:
+    """The headings of columns that hold numbers only."""
+    return {
+        heading
+        for field, heading in columns.items()
+        if all(isinstance(item[field], int | float) for item in items)
+    }
+
+
+def _print_rows(rows: Sequence[Mapping[str, str]], numbers: set[str], file: TextIO | None) -> None:
+    """A table, whose first column is never broken; on a terminal that is too narrow for it, row below row."""
+    out = console(file)
+    widths = {
+        heading: max(cell_len(heading), *(cell_len(row[heading]) for row in rows)) for heading in rows[0]
+    }
+    first = next(iter(widths))
+    least = sum(width if name == first else min(width, NARROWEST) for name, width in widths.items())
+    if least + GAP * (len(widths) - 1) > out.width:
+        for row in rows:
+            for heading, value in row.items():
+                out.print(
+                    Text.assemble((f"{heading:<{max(map(len, widths))}}  ", "bold"), value), soft_wrap=True
+                )
+            out.print()
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for heading in widths:
+        side: JustifyMethod = "right" if heading in numbers else "left"
+        table.add_column(heading, justify=side, overflow="fold", no_wrap=heading == first)
+    for row in rows:
+        table.add_row(*map(_escaped, row.values()))
+    if out.is_terminal:
+        out.print(table)
+        return
+    with out.capture() as lines:
+        out.print(table)
+    print("\n".join(line.rstrip() for line in lines.get().splitlines()), file=file or sys.stdout)
 
 
 def _escaped(text: str) -> str:

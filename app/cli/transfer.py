@@ -8,7 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.arguments import given
+from app.cli.choices import ScheduleAct, ScheduleState
 from app.cli.client import connected
+from app.cli.completion import complete_queues
+from app.cli.progress import working
+from app.cli.runs import TaskOption
 from app.cli.schedule_verbs import DryRun, schedules
 from app.cli.schedules import Json
 from app.cli.tables import print_json, show
@@ -21,9 +25,10 @@ BATCH = 500
 CHANGES = 2
 
 Search = Annotated[str | None, typer.Option(help="Part of a name or a task.")]
-State = Annotated[str | None, typer.Option(help="active, paused, disabled, invalid, completed.")]
-Task = Annotated[str | None, typer.Option(help="A task's registered name.")]
-Queue = Annotated[str | None, typer.Option(help="The queue that they name themselves.")]
+State = Annotated[ScheduleState | None, typer.Option(help="Those in this state.")]
+Queue = Annotated[
+    str | None, typer.Option(help="The queue that they name themselves.", autocompletion=complete_queues)
+]
 
 
 @schedules.command("export")
@@ -32,17 +37,18 @@ def export_schedules(
     *,
     search: Search = None,
     state: State = None,
-    task: Task = None,
+    task: TaskOption = None,
     queue: Queue = None,
     as_json: Json = False,
 ) -> None:
     """Write people's schedules as YAML, as `import` and UPBEAT_SCHEDULES_FILE take them."""
     which: dict[str, Any] = given(search=search, state=state, task=task, queue=queue)
     entries: dict[str, Any] = {}
-    with connected() as client:
+    with connected() as client, working("Reading", quiet=as_json) as tell:
         page = client.schedules.export(**which)
         entries |= page.schedules
         while page.next_cursor is not None:
+            tell(len(entries), None, "")
             page = client.schedules.export(cursor=page.next_cursor, **which)
             entries |= page.schedules
     document = {"schedules": entries}
@@ -50,7 +56,10 @@ def export_schedules(
     if file is None:
         sys.stdout.write(text)
     else:
-        file.write_text(text, encoding="utf-8")
+        try:
+            file.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InvalidInput(FieldError(str(file), f"cannot be written: {error.strerror}")) from None
         print(f"{len(entries)} schedules are in {file}.")
 
 
@@ -71,15 +80,16 @@ def import_schedules(
     """
     entries = _entries(file)
     steps: list[dict[str, Any]] = []
-    with connected() as client:
+    with connected() as client, working("Importing", quiet=as_json) as tell:
         for start in range(0, len(entries), BATCH):
+            tell(start, len(entries), "")
             part = dict(entries[start : start + BATCH])
             body: dict[str, Any] = given(reason=reason) | {
                 "schedules": part,
                 "dry_run": dry_run,
                 "skip_conflicts": skip_conflicts,
             }
-            steps += [each.model_dump() for each in client.schedules.import_(**body).items]
+            steps += [each.model_dump(by_alias=True) for each in client.schedules.import_(**body).items]
     rows = [step | {"fields": ", ".join(each["field"] for each in step["changes"])} for step in steps]
     columns = {"action": "action", "key": "schedule", "fields": "changes", "problem": "problem"}
     if as_json:
@@ -92,11 +102,11 @@ def import_schedules(
 
 @schedules.command("act")
 def act_on_schedules(
-    action: Annotated[str, typer.Argument(help="enable, disable, pause, resume, run or delete.")],
+    action: Annotated[ScheduleAct, typer.Argument(help="What is done to each.")],
     *,
     search: Search = None,
     state: State = None,
-    task: Task = None,
+    task: TaskOption = None,
     queue: Queue = None,
     note: Annotated[str | None, typer.Option(help="Why they are paused.")] = None,
     reason: Annotated[str | None, typer.Option(help="Why, kept with each version.")] = None,
@@ -104,27 +114,32 @@ def act_on_schedules(
     as_json: Json = False,
 ) -> None:
     """Do something to all schedules that the options find; at least one of them is needed."""
+    if not any((search, state, task, queue)):
+        raise typer.BadParameter("say which schedules", param_hint="--search, --state, --task or --queue")
+    if action is ScheduleAct.PAUSE and not note:
+        raise typer.BadParameter("say why they are paused", param_hint="--note")
     body: dict[str, Any] = given(note=note, reason=reason) | {
         "action": action,
         "filter": given(search=search, state=state, task=task, queue=queue),
         "dry_run": dry_run,
     }
     parts = []
-    with connected() as client:
+    with connected() as client, working(action, quiet=as_json) as tell:
         done = client.schedules.act_on_many(**body)
         parts.append(done)
         while done.next_cursor is not None:
+            tell(sum(part.changed + part.unchanged + part.refused for part in parts), None, "")
             done = client.schedules.act_on_many(**body, cursor=done.next_cursor)
             parts.append(done)
     if as_json:
-        print_json([part.model_dump() for part in parts])
+        print_json([part.model_dump(by_alias=True) for part in parts])
         return
     changed, refused = (sum(getattr(part, name) for part in parts) for name in ("changed", "refused"))
     would = "would be " if dry_run else ""
     print(
         f"{changed} {would}changed, {sum(part.unchanged for part in parts)} as they were to be, {refused} refused."
     )
-    refusals = [each.model_dump() for part in parts for each in part.refusals]
+    refusals = [each.model_dump(by_alias=True) for part in parts for each in part.refusals]
     if refusals:
         show(refusals, {"id": "id", "why": "why"}, as_json=False, empty="")
 
@@ -138,7 +153,8 @@ def _entries(file: Path) -> list[tuple[str, dict[str, Any]]]:
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(FieldError(str(file), f"cannot be read: {error}")) from None
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InvalidInput(FieldError(str(file), f"cannot be read: {why}")) from None
     # JSON is YAML.
     document = schedule_file.load(text, str(file))
     return [(key, fields) for key, fields, _ in schedule_file.entries(document, str(file))]

@@ -12,6 +12,7 @@ from app.cli.embedded import free_port, port_is_free
 from app.cli.foreground import ForegroundStack
 from app.cli.launch import die_with_parent
 from app.cli.leftovers import end_leftovers, leftovers
+from app.cli.progress import working
 from app.cli.reach import names_broker, names_database, reach_database, reach_redis
 from app.cli.state import State
 from app.errors import ConfigurationError
@@ -82,7 +83,8 @@ def _run(interruption: Interruption) -> None:
         say("Preparing the database …")
         administrator = prepare(settings, say)
         say("Starting API, worker and beat …")
-        stack.start_services(settings)
+        with working("Waiting until they answer"):
+            stack.start_services(settings)
         say(banner(settings, administrator))
         while not interruption.stopping:
             stack.report_changes()

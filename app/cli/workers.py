@@ -6,6 +6,7 @@ from uuid import UUID
 import typer
 
 from app.cli.client import LIMIT, connected
+from app.cli.completion import complete_workers
 from app.cli.runs import Limit, first
 from app.cli.schedules import Json
 from app.cli.tables import print_json, show
@@ -13,7 +14,9 @@ from app.errors import Conflict, NotFound
 
 workers = typer.Typer(help="The workers: list, drain, resize.")
 
-Which = Annotated[str, typer.Argument(metavar="WORKER", help="Its id, or its name.")]
+Which = Annotated[
+    str, typer.Argument(metavar="WORKER", help="Its id, or its name.", autocompletion=complete_workers)
+]
 
 
 @workers.callback(invoke_without_command=True)
@@ -33,7 +36,10 @@ def list_workers(
     }  # fmt: skip
     with connected() as client:
         found = client.workers.list(alive=None if every else True)
-        show(first(found, limit), columns, as_json=as_json, empty="No worker is alive.")
+        rows = first(found, limit, quiet=as_json)
+    if not as_json:
+        rows = [{**row, "queues": ", ".join(row["queues"])} for row in rows]
+    show(rows, columns, as_json=as_json, empty="No worker is alive.")
 
 
 @workers.command()
@@ -62,9 +68,14 @@ def activity(which: Which, *, as_json: Json = False) -> None:
     with connected() as client:
         found = client.workers.activity(worker_id(client, which))
     if as_json:
-        print_json(found.model_dump())
+        print_json(found.model_dump(by_alias=True))
         return
-    show([each.model_dump() for each in found.active], columns, as_json=False, empty="It executes nothing.")
+    show(
+        [each.model_dump(by_alias=True) for each in found.active],
+        columns,
+        as_json=False,
+        empty="It executes nothing.",
+    )
     print(found.silence or "It answers.")
 
 
@@ -90,7 +101,7 @@ def worker_id(client: Any, given: str) -> str:
 
 def _told(worker: Any, *, as_json: bool) -> None:
     if as_json:
-        print_json(worker.model_dump())
+        print_json(worker.model_dump(by_alias=True))
         return
     asked = "; it is asked to drain" if worker.drain_requested_at else ""
     slots = worker.concurrency if worker.concurrency_wanted is None else worker.concurrency_wanted

@@ -3,8 +3,18 @@
 The only package that makes engines or connections.
 """
 
+from app.db.autocommitting import Autocommitting, Lent
 from app.db.base import Base
 from app.db.engines import async_engine, async_sessions, sync_engine, sync_sessions
 from app.db.single import execute_alone
 
-__all__ = ["Base", "async_engine", "async_sessions", "execute_alone", "sync_engine", "sync_sessions"]
+__all__ = [
+    "Autocommitting",
+    "Base",
+    "Lent",
+    "async_engine",
+    "async_sessions",
+    "execute_alone",
+    "sync_engine",
+    "sync_sessions",
+]

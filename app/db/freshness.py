@@ -21,7 +21,7 @@ def watch(engine: AsyncEngine) -> None:
 
     def taken(connection: Any, record: Any, _: object) -> None:
         returned = record.info.get(_RETURNED)
-        if returned is None or (time.monotonic() - returned < IDLE and not _speaks(connection)):
+        if returned is None or not doubted(connection.driver_connection, returned):
             return
         try:
             engine.dialect.do_ping(connection)
@@ -35,9 +35,13 @@ def watch(engine: AsyncEngine) -> None:
     event.listen(engine.sync_engine, "checkin", returned)
 
 
-def _speaks(connection: Any) -> bool:
+def doubted(driver: Any, since: float) -> bool:
+    """Whether a connection of asyncpg that nobody has used since then (monotonic) should be asked if it lives."""
+    return time.monotonic() - since >= IDLE or _speaks(driver)
+
+
+def _speaks(driver: Any) -> bool:
     """Whether the server has sent something that nobody asked for, such as the end."""
-    driver = connection.driver_connection
     if driver.is_closed():
         return True
     socket = driver._transport.get_extra_info("socket")  # noqa: SLF001 - asyncpg shows it nowhere else

@@ -39,7 +39,11 @@ class AsyncListener:
             timeout=self._settings.connect_timeout,
             server_settings={"application_name": self._name},
         )
-        await connection.add_listener(self._channel, self._on_notification)
+        try:
+            await connection.add_listener(self._channel, self._on_notification)
+        except BaseException:
+            connection.terminate()
+            raise
         self._connection = connection
         return True
 

@@ -5,13 +5,15 @@ set in `migrations/env.py`, so that a migration never queues up behind an open t
 blocks everybody behind itself.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from enum import StrEnum
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
@@ -20,6 +22,14 @@ from app.errors import ConfigurationError
 from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+class Standing(StrEnum):
+    """How a database stands to this code."""
+
+    BEHIND = "behind"  # it lacks revisions of this code
+    EVEN = "even"
+    AHEAD = "ahead"  # a later release has migrated it, and takes nothing away that this code uses
 
 
 def alembic_config(connection: Connection | None = None) -> Config:
@@ -42,6 +52,27 @@ def head() -> str | None:
 def current(connection: Connection) -> str | None:
     """The revision that the database is at, as `head` names it; None before the first migration."""
     return _joined(MigrationContext.configure(connection).get_current_heads())
+
+
+def standing(connection: Connection) -> Standing:
+    """How the database stands to this code."""
+    script = ScriptDirectory.from_config(alembic_config())
+    found = MigrationContext.configure(connection).get_current_heads()
+    return compared(found, script.get_heads(), {each.revision for each in script.walk_revisions()})
+
+
+def compared(found: Collection[str], heads: Collection[str], known: Collection[str]) -> Standing:
+    """How the revisions ``found`` in a database stand to the ``heads`` among those that code has ``known``.
+
+    What it does not know was made later, for whatever is older is among its files; then heads that are not there
+    have been passed.
+    """
+    ahead = any(each not in known for each in found)
+    if any(each in known and each not in heads for each in found):
+        return Standing.BEHIND
+    if ahead:
+        return Standing.AHEAD
+    return Standing.EVEN if set(found) == set(heads) else Standing.BEHIND
 
 
 def create_database(settings: Settings) -> bool:
@@ -79,10 +110,27 @@ def create_database(settings: Settings) -> bool:
         engine.dispose()
 
 
-def upgrade(settings: Settings, revision: str = "heads") -> None:
-    """Create the database when missing and migrate it up to ``revision``."""
+def upgrade(settings: Settings, revision: str = "heads") -> Standing:
+    """Create the database when missing and migrate it up to ``revision``; one that is ahead is left as it is.
+
+    Answers how it stood before.
+
+    Raises:
+        ConfigurationError: as `create_database`; or a later release has migrated a part of it, and another is behind.
+    """
     create_database(settings)
-    _run(settings, command.upgrade, revision)
+    engine = maintenance_engine(settings.database.product_url())
+    try:
+        with engine.connect() as connection:
+            before = standing(connection)
+    finally:
+        engine.dispose()
+    if before is not Standing.AHEAD:
+        try:
+            _run(settings, command.upgrade, revision)
+        except CommandError as error:
+            raise ConfigurationError(f"This code cannot migrate the database: {error}.") from error
+    return before
 
 
 def downgrade(settings: Settings, revision: str) -> None:

@@ -10,7 +10,7 @@ after 50 years. The grammar is checked before cronsim sees it: `5-5/2` is 5 alon
 import re
 from bisect import bisect_left, bisect_right
 from calendar import isleap
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import lru_cache
 from typing import Literal
 
@@ -52,7 +52,6 @@ _NAMES = {
 }
 _SINGLE_RANGE = re.compile(r"(\d+)-(\d+)/0*[1-9]\d*")
 _MONTH_LENGTHS = (0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
-_MINUTE = timedelta(minutes=1)
 
 
 class Pattern:

@@ -17,6 +17,7 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
+from app.db import locks
 from app.errors import FieldError, InvalidInput, UpbeatError
 from app.scheduling import schedules
 from app.scheduling.catalogue import Catalogue
@@ -25,7 +26,6 @@ from app.scheduling.declarations import Declaration, Declared, Owner
 from app.scheduling.models import ScheduleRow
 
 T = TypeVar("T")
-ADVISORY_LOCK = 0x757062656174_02  # "upbeat", and the second of its locks
 FIELDS = (
     "task_name",
     "task_path",
@@ -117,7 +117,7 @@ def synchronise(
     Raises:
         InvalidInput: declarations are not valid; each field starts with where its declaration stands.
     """
-    session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+    session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": locks.DECLARATIONS})
     by_key = {(each.owner, each.key): each for each in declared.declarations}
     wanted = _wanted(catalogue, declared.declarations)
     done = []

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app import failpoints
@@ -26,6 +26,7 @@ from app.db.partitions import ensure_partitions
 from app.scheduling import drift, liveness, runs, statements, tally, waiting, wishes
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.firing import Due, Firer
+from app.scheduling.firing_apart import fire_apart, refuses_values
 from app.scheduling.ids import new_id
 from app.scheduling.lost_messages import LostMessages
 from app.scheduling.messages import BrokerUnavailable, Publisher, RunMessage
@@ -169,22 +170,32 @@ class Dispatcher:
 
         The wake-ups of a full batch, which more will follow, may still be under way then: `settle` waits for them.
         """
+        batch = self._settings.batch
+        try:
+            fired, messages = self._fire_together(batch)
+        except DBAPIError as error:
+            if not refuses_values(error):
+                raise
+            fired, messages = fire_apart(self._sessions, self._firer, batch)
+        if fired:
+            failpoints.reach("beat.committed")
+        tally.count("fired", fired)
+        self.settle()
+        if fired < batch:
+            self._publish(messages)
+        elif messages:
+            self._sending = messages, self._sender.submit(self._publisher.publish, messages)
+        return fired
+
+    def _fire_together(self, batch: int) -> tuple[int, Sequence[RunMessage]]:
         messages: Sequence[RunMessage] = ()
         with self._sessions.begin() as session:
-            claimed = session.execute(statements.claim(self._settings.batch)).all()
+            claimed = session.execute(statements.claim(batch)).all()
             if claimed:
                 due = [Due(*clock) for *clock, _now in claimed]
                 messages = self._firer.fire(session, due, claimed[0].now)
                 failpoints.reach("beat.fired")
-        if claimed:
-            failpoints.reach("beat.committed")
-        tally.count("fired", len(claimed))
-        self.settle()
-        if len(claimed) < self._settings.batch:
-            self._publish(messages)
-        elif messages:
-            self._sending = messages, self._sender.submit(self._publisher.publish, messages)
-        return len(claimed)
+        return len(claimed), messages
 
     def settle(self) -> None:
         """Wait until all that was claimed is published, or found to be impossible to publish now."""

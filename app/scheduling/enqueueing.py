@@ -33,14 +33,14 @@ _OF_VALUES = ("21", "22", "23")
 INSERT_MANY = text("""
 INSERT INTO celery_task_runs
     (id, state, origin, task, queue, due_at, next_dispatch_at, dispatches, args, kwargs, options, requested_by,
-     traceparent)
+     traceparent, request_id)
 SELECT id, 'queued', 'submit', task, queue, statement_timestamp() + make_interval(secs => delay),
        statement_timestamp() + make_interval(secs => CASE WHEN delay > 0 THEN delay ELSE :redispatch_delay END),
        CASE WHEN delay > 0 THEN 0 ELSE 1 END,
-       args, kwargs, options, requested_by, traceparent
+       args, kwargs, options, requested_by, traceparent, request_id
 FROM json_to_recordset(CAST(:runs AS json)) AS wished (
     id uuid, task text, queue text, delay double precision, args jsonb, kwargs jsonb, options jsonb,
-    requested_by text, traceparent text
+    requested_by text, traceparent text, request_id text
 )
 RETURNING id, due_at, created_at
 """)
@@ -91,6 +91,7 @@ class Wish:
     requested_by: str | None
     id: UUID = field(default_factory=new_id)
     traceparent: str | None = field(default_factory=tracing.current)
+    request_id: str | None = field(default_factory=tracing.request_id)
     companion: Companion | None = field(default_factory=present)
 
     @classmethod
@@ -179,6 +180,7 @@ class Enqueuer:
                 "options": wish.options,
                 "requested_by": wish.requested_by,
                 "traceparent": wish.traceparent,
+                "request_id": wish.request_id,
             }
             for wish in wishes
         ]

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
 from app.db.companions import produced
-from app.db.migrate import current, head
+from app.db.migrate import Standing, standing
 from app.errors import Conflict, NotFound
 from app.scheduling import (
     backfill,
@@ -30,6 +30,7 @@ from app.scheduling import (
     statements,
 )
 from app.scheduling.backfill import Backfill
+from app.scheduling.calculating import calculated
 from app.scheduling.calendars import Calendars
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import BackfillRequest, RunRequest, ScheduleCreate, ScheduleUpdate
@@ -63,7 +64,7 @@ class Readiness:
     """What must hold for work to flow; the age is in seconds, None before any beat ran."""
 
     database: bool
-    revision_is_head: bool
+    migrated: bool
     last_beat_pass_age: float | None
 
 
@@ -172,6 +173,11 @@ class Scheduler(ScheduleOperations, RunOperations):
 
     async def backfill(self, schedule_id: UUID, request: BackfillRequest, *, actor: str) -> Backfill:
         """Make runs for ticks of the past; see `backfill.backfill`."""
+        async with self._sessions() as session:
+            version, plan = await session.run_sync(
+                backfill.asked_about, self._catalogue, schedule_id, request
+            )
+        layout = await calculated(backfill.lay_out, schedule_id, version, plan, request)
         done = await self._unit(
             lambda session: backfill.backfill(
                 session,
@@ -180,6 +186,7 @@ class Scheduler(ScheduleOperations, RunOperations):
                 request,
                 actor=actor,
                 redispatch_delay=self._settings.beat.redispatch_delay,
+                layout=layout,
             )
         )
         await self._publish(done.messages)
@@ -263,7 +270,7 @@ class Scheduler(ScheduleOperations, RunOperations):
             age = session.scalar(select(NOW - func.max(BeatRow.last_pass_at)))
             return Readiness(
                 database=True,
-                revision_is_head=current(session.connection()) == head(),
+                migrated=standing(session.connection()) is not Standing.BEHIND,
                 last_beat_pass_age=age.total_seconds() if isinstance(age, timedelta) else None,
             )
 

@@ -197,6 +197,12 @@ class Firer:
         self._add(session, batch, config.id, self._decision(config, rules, firing))
         return self._write(session, batch)
 
+    def condemn(self, session: Session, due: Due, now: datetime, error: Exception) -> None:
+        """Mark a schedule invalid because of ``error``, whose clock is locked; it fires no more."""
+        batch = _Batch(now)
+        _condemn(batch, due, error)
+        self._write(session, batch)
+
     def _load_calendars(self, session: Session, texts: Iterable[str]) -> Mapping[str, NamedCalendar]:
         """The calendars that these configurations name, as they are now."""
         names: set[str] = set()

@@ -1,19 +1,19 @@
 """The versions of a schedule: read, compared, and brought back."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from app.errors import NotFound
-from app.scheduling import schedules
+from app.scheduling import pausing, schedules, versions
 from app.scheduling.catalogue import Catalogue
-from app.scheduling.config import ScheduleUpdate
-from app.scheduling.models import ScheduleVersionRow
-from app.scheduling.schedules import ScheduleView
+from app.scheduling.config import ScheduleCreate, ScheduleUpdate
+from app.scheduling.models import ScheduleRow, ScheduleVersionRow
+from app.scheduling.schedules import Comeback, ScheduleView
 
 # State is not brought back: that is what enable, pause and resume are for.
 RESTORED = (
@@ -26,6 +26,7 @@ RESTORED = (
     "task_extra_config",
     "description",
 )
+_ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended('restore ' || :id, 0))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +94,41 @@ def restore(
 ) -> ScheduleView:
     """Give a schedule the configuration of an earlier version, as a version of its own.
 
+    A deleted one comes back under its id, disabled or paused if it was, and else active from now on: as its own,
+    with the runs and the history that it had. `max_runs` counts anew.
+
     Raises:
-        NotFound: there is no such version, or the schedule was deleted.
-        PreconditionFailed, InvalidInput, Conflict: as for `schedules.update`.
+        NotFound: there is no such version.
+        PreconditionFailed, InvalidInput, Conflict: as for `schedules.update`; of a deleted schedule the newest version
+            is that of its deletion.
     """
     config = version(session, schedule_id, number).config
+    # Of two who bring it back one waits, and finds it there.
+    session.execute(_ONE_AT_A_TIME, {"id": str(schedule_id)})
+    if session.scalar(select(ScheduleRow.id).where(ScheduleRow.id == schedule_id)) is None:
+        last = page(session, schedule_id, limit=1, before=None)[0]
+        versions.require(last.version, expected, "deleted schedule")
+        return _undelete(session, catalogue, last, config, actor=actor, reason=reason)
     body = ScheduleUpdate.model_validate({name: config[name] for name in RESTORED} | {"reason": reason})
     return schedules.update(session, catalogue, schedule_id, body, actor, expected=expected, action="restore")
+
+
+def _undelete(
+    session: Session,
+    catalogue: Catalogue,
+    last: ScheduleVersionRow,
+    config: Mapping[str, Any],
+    *,
+    actor: str,
+    reason: str | None,
+) -> ScheduleView:
+    was = last.config["state"]
+    fields = {name: config[name] for name in RESTORED} | {"task_enabled": was != "disabled"}
+    body = ScheduleCreate.model_validate(fields)
+    comeback = Comeback(last.schedule_id, last.version + 1, reason)
+    view = schedules.create(session, catalogue, body, actor, comeback=comeback)
+    if was != "paused":
+        return view
+    session.flush()
+    note = last.config.get("pause_note") or "It was paused when it was deleted."
+    return pausing.pause(session, last.schedule_id, note=note, author=actor)

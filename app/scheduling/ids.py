@@ -4,8 +4,11 @@ A random id is a UUIDv7 of its creation. The id of a scheduled run is a UUIDv8 w
 are the milliseconds of its nominal time and whose other bits are a hash of schedule and nominal
 time: whoever decides the tick computes the same id, so the primary key itself forbids a second run.
 Both sort by time, so ranges of ids are ranges of time, and partitions by id are partitions by time.
+
+The token of a start is a UUIDv8 too: its first 32 bits are the number of the process that made it.
 """
 
+import os
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2b
@@ -24,6 +27,17 @@ _BITS_62 = (1 << 62) - 1
 def new_id() -> UUID:
     """A fresh UUIDv7."""
     return uuid7()
+
+
+def start_token(process: int) -> UUID:
+    """A fresh token for a start that this process of its host makes."""
+    rest = int.from_bytes(os.urandom(12), "big") & ~(0xF << 76 | 0b11 << 62)
+    return UUID(int=process << 96 | rest | _VERSION_8 | _VARIANT)
+
+
+def process_of(token: UUID) -> int:
+    """Which process made a start's token."""
+    return token.int >> 96
 
 
 def tick_id(schedule_id: UUID, scheduled_for: datetime) -> UUID:

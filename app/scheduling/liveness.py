@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CursorResult, update
+from sqlalchemy import CursorResult, select, update
 from sqlalchemy.orm import Session
 
 from app.scheduling import statements
-from app.scheduling.models import WorkerRow
+from app.scheduling.ids import process_of
+from app.scheduling.models import RunRow, WorkerRow
+from app.scheduling.states import RunState
 
 
 def register_worker(
@@ -39,6 +41,16 @@ def renew_expired_lease(session: Session, worker_id: UUID, lease: float) -> bool
     """As `renew_lease`, but only if it has run out; then what the worker ran before may have been given up."""
     result = session.execute(statements.RENEW_EXPIRED_LEASE, {"id": worker_id, "lease": lease})
     return isinstance(result, CursorResult) and result.rowcount == 1
+
+
+def executed_by(session: Session, worker_id: UUID) -> dict[tuple[UUID, int], int]:
+    """The runs that a worker executes, with their attempt, and which process of its host has started each."""
+    rows = session.execute(
+        select(RunRow.id, RunRow.attempt, RunRow.start_token).where(
+            RunRow.state == RunState.RUNNING, RunRow.worker_id == worker_id, RunRow.start_token.is_not(None)
+        )
+    )
+    return {(run_id, attempt): process_of(token) for run_id, attempt, token in rows if token is not None}
 
 
 def retire_worker(session: Session, worker_id: UUID) -> None:

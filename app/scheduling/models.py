@@ -152,7 +152,7 @@ class RunRow(Base):
     does next, so whoever ends it locks the schedule's clock first (`app.scheduling.settlement`). While
     ``streamed_until`` lies ahead, somebody follows it, and is notified. ``limit_key`` is what its limits are
     shared by, ``limit_slot_at`` the start that a rate limit reserved for it (`app.scheduling.limiting`).
-    ``traceparent`` names the span that asked for it.
+    ``traceparent`` names the span that asked for it, ``request_id`` the HTTP request.
     """
 
     __tablename__ = RUNS
@@ -253,6 +253,7 @@ class RunRow(Base):
     limit_key: Mapped[str | None] = mapped_column(Computed("options ->> 'concurrency_key'", persisted=True))
     limit_slot_at: Mapped[datetime | None]
     traceparent: Mapped[str | None]
+    request_id: Mapped[str | None]
 
 
 class AttemptRow(Base):

@@ -3,7 +3,6 @@
 The answers come from the evaluator and the policies that beats use, and cost the database one read.
 """
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.errors import Conflict, FieldError, InvalidInput, UpbeatError
 from app.scheduling import schedules
+from app.scheduling.calculating import calculated
 from app.scheduling.config import ScheduleDraft
 from app.scheduling.describe import describe
 from app.scheduling.models import ClockRow
@@ -74,7 +74,7 @@ class Previews:
             Conflict: it is invalid, so nothing can be said of it.
         """
         subject = await self._read(lambda session: _stored(session, schedule_id))
-        return await asyncio.to_thread(_preview, subject, n, after)
+        return await calculated(_preview, subject, n, after)
 
     async def of_draft(self, draft: ScheduleDraft, *, n: int, after: datetime | None = None) -> Preview:
         """The next ``n`` ticks of what is not saved yet. Jitter is an example: it depends on the schedule's id.
@@ -83,7 +83,7 @@ class Previews:
             InvalidInput: as saving it would.
         """
         subject = await self._read(lambda session: _drafted(session, draft))
-        return await asyncio.to_thread(_preview, subject, n, after)
+        return await calculated(_preview, subject, n, after)
 
     async def simulate(
         self,
@@ -107,7 +107,7 @@ class Previews:
             raise InvalidInput(
                 FieldError("end", "Must be later than start, which is now when it is left out.")
             )
-        return await asyncio.to_thread(_simulate, subject, start, end, duration, limit)
+        return await calculated(_simulate, subject, start, end, duration, limit)
 
     async def _read(self, work: Callable[[Session], T]) -> T:
         async with self._sessions() as session:

@@ -27,7 +27,7 @@ WHERE state = 'queued' AND (next_dispatch_at IS NOT NULL OR blocked_by IS NOT NU
 _COUNT = text(f"SELECT count(*) {_QUEUED}")
 
 _PAGE = text(f"""
-SELECT id, settles {_QUEUED}
+SELECT id, settles OR limit_key IS NOT NULL AS apart {_QUEUED}
 ORDER BY next_dispatch_at NULLS LAST
 LIMIT {BATCH}
 """)
@@ -77,15 +77,16 @@ def those_of(session: Session, queues: Sequence[str]) -> dict[str, Any]:
 
 
 def page(session: Session, which: dict[str, Any]) -> list[tuple[UUID, bool]]:
-    """The ids of up to `BATCH` runs to end, and of each whether its end concerns a schedule."""
-    return [(row.id, row.settles) for row in session.execute(_PAGE, which)]
+    """The ids of up to `BATCH` runs to end, and of each whether its end concerns a schedule or a limit."""
+    return [(row.id, row.apart) for row in session.execute(_PAGE, which)]
 
 
 def parts(found: Sequence[tuple[UUID, bool]]) -> list[list[UUID]]:
-    """What is ended in one transaction each: those that concern no schedule together; each other one alone, because
-    it locks its schedule first."""
-    together = [run_id for run_id, settles in found if not settles]
-    alone = [[run_id] for run_id, settles in found if settles]
+    """What is ended in one transaction each: those that concern nobody else together; each other one alone, because
+    it locks its schedule and its key first, and two who lock several would wait for each other. Rows are locked
+    in the order of their ids, as a statement for many does."""
+    together = sorted(run_id for run_id, apart in found if not apart)
+    alone = [[run_id] for run_id, apart in found if apart]
     return [together, *alone] if together else alone
 
 

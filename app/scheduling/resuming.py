@@ -13,7 +13,7 @@ from app.scheduling.firing import Firer
 from app.scheduling.messages import RunMessage
 from app.scheduling.models import ClockRow, ScheduleRow
 from app.scheduling.plan import Plan
-from app.scheduling.policies import CatchUp, Firing
+from app.scheduling.policies import CATCH_UP_AFTER, CatchUp, Firing
 from app.scheduling.schedules import ScheduleView
 
 
@@ -106,4 +106,6 @@ def _firing(
         active=active,
         waiting=waits,
         remaining=None if extra.max_runs is None else extra.max_runs - clock.run_count,
+        # All at once: what is left to a beat is decided by the schedule's own policy, not by what was asked for.
+        limit=extra.max_catchup_runs + int(CATCH_UP_AFTER.total_seconds()) + 1,
     )

@@ -70,6 +70,7 @@ class Started:
     dispatch_lateness: float | None
     traceparent: str | None
     settles: bool = False
+    request_id: str | None = None
 
 
 # Executes one statement as a transaction of its own, and answers its first row.
@@ -175,6 +176,7 @@ def submit(
             options=stored,
             requested_by=requested_by,
             traceparent=traceparent,
+            request_id=tracing.request_id(),
             replay_of=replay_of,
             **columns_of(canvas),
         )

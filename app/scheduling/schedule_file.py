@@ -21,6 +21,10 @@ from app.scheduling.declarations import Declaration, Owner, read
 FORM = "Write `schedules:` and below it a mapping of keys to schedules, or a list of schedules that have a `key`."
 
 
+# Few bytes of aliases of aliases can stand for more than a machine has memory.
+LARGEST = 1_000_000
+
+
 class _Loader(yaml.SafeLoader):
     """YAML's safe types without timestamps, which JSON does not have."""
 
@@ -55,12 +59,28 @@ def parse(text: str, name: str) -> list[Declaration]:
 
 
 def load(text: str, name: str) -> Any:
-    """The document, whatever its form; raises InvalidInput when it is not YAML."""
+    """The document, whatever its form; raises InvalidInput when it is not YAML, or a trap for those who read it."""
     try:
         document = yaml.load(text, _Loader)  # noqa: S506 - it is a SafeLoader
+        size = _size(document, {})
+    except RecursionError:
+        raise InvalidInput(FieldError(name, "Is nested too deeply, or contains itself.")) from None
     except yaml.YAMLError as error:
         raise InvalidInput(FieldError(name, _explain(error))) from None
+    if size > LARGEST:
+        problem = f"Has more than {LARGEST} values, when each alias is read as what it stands for."
+        raise InvalidInput(FieldError(name, problem))
     return {"schedules": []} if document is None else document
+
+
+def _size(value: object, known: dict[int, int]) -> int:
+    """How many values there are, each alias counted as all of what it stands for, without going through it again."""
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in known:
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(value)]
 
 
 def declarations(given: Iterable[tuple[str, dict[str, Any], str]]) -> list[Declaration]:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
 from app.scheduling import bulk, history, transfer
+from app.scheduling.calculating import calculated
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.choosing import (
     EVERY_SCHEDULE,
@@ -181,13 +182,15 @@ class ScheduleOperations:
         reason: str | None = None,
     ) -> list[transfer.Step]:
         """Create and update schedules by name, all or nothing; see `transfer.import_` for what it raises."""
-        declarations, notes = transfer.parsed(yaml, given)
+        declarations, notes = await calculated(transfer.parsed, yaml, given)
+        wanted = await calculated(transfer.wanted, self._catalogue, declarations)
 
         def work(session: Session) -> list[transfer.Step]:
             return transfer.import_(
                 session,
                 self._catalogue,
                 declarations,
+                wanted,
                 notes,
                 actor=actor,
                 reason=reason,

@@ -57,6 +57,15 @@ class ScheduleView:
     next_run_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class Comeback:
+    """That a new row is a deleted schedule which comes back: whose ``version`` this is, and why."""
+
+    schedule_id: UUID
+    version: int
+    reason: str | None
+
+
 def create(
     session: Session,
     catalogue: Catalogue,
@@ -64,6 +73,7 @@ def create(
     actor: str,
     *,
     owner: tuple[str, str] | None = None,
+    comeback: Comeback | None = None,
 ) -> ScheduleView:
     """Store a schedule and set its clock; ``owner`` and its key are those of a declared one.
 
@@ -77,8 +87,8 @@ def create(
     if parsed is None:
         raise InvalidInput(FieldError(*NO_TIMING))
     row = ScheduleRow(
-        id=new_id(),
-        version=1,
+        id=new_id() if comeback is None else comeback.schedule_id,
+        version=1 if comeback is None else comeback.version,
         task_name=body.task_name,
         task_path=body.task_path,
         task=task.name,
@@ -103,7 +113,8 @@ def create(
         clock.next_run_at = plan.first_tick(now)
         if clock.next_run_at is None:
             raise InvalidInput(FieldError(*NOTHING_LEFT))
-    keep_version(session, row, "create", actor)
+    action, reason = ("create", None) if comeback is None else ("restore", comeback.reason)
+    keep_version(session, row, action, actor, reason)
     session.execute(statements.NOTIFY_BEATS)
     return ScheduleView(row, clock.next_run_at)
 

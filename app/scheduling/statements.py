@@ -26,6 +26,13 @@ FOR NO KEY UPDATE SKIP LOCKED
 """)
 
 
+CLAIM_ONE = text("""
+SELECT schedule_id, next_run_at, run_count, clock_timestamp() AS now
+FROM celery_periodic_task_clocks
+WHERE schedule_id = :id AND next_run_at <= (SELECT clock_timestamp())
+FOR NO KEY UPDATE SKIP LOCKED
+""")
+
 # Wakes sleeping beats: a clock was set, or a run is due sooner than they look again.
 NOTIFY_BEATS = text("NOTIFY upbeat_schedules")
 
@@ -188,7 +195,8 @@ WHERE id = :id AND attempt = :attempt AND (CAST(:task AS text) IS NULL OR task =
               WHERE w.id = :worker_id AND w.lease_expires_at > clock_timestamp())
 RETURNING args, kwargs, attempt, options, schedule_id, scheduled_for, canvas, task, queue,
     EXTRACT(EPOCH FROM started_at - due_at)::float AS start_lateness,
-    EXTRACT(EPOCH FROM published_at - due_at)::float AS dispatch_lateness, traceparent, settles
+    EXTRACT(EPOCH FROM published_at - due_at)::float AS dispatch_lateness, traceparent, settles,
+    request_id
 """)
 
 

@@ -1,8 +1,14 @@
-"""Who asked for a run, as a W3C `traceparent`. The domain does not know OpenTelemetry: it is told whom to ask."""
+"""Who asked for a run: the request's id, and the span as a W3C `traceparent`.
+
+The domain does not know OpenTelemetry: it is told whom to ask. The request's id is what the lines of this context are
+about, so a run that is asked for by a run inherits it.
+"""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+
+from app import logs
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,11 @@ def use(tracer: Tracer) -> None:
 def current() -> str | None:
     """The span in which this is called; None if there is none, or nobody traces."""
     return _tracers[0].current() if _tracers else None
+
+
+def request_id() -> str | None:
+    """The HTTP request on whose behalf this is called, however far removed; None if there is none."""
+    return logs.about().get("request_id")
 
 
 def resumed(traceparent: str | None) -> AbstractContextManager[None]:

@@ -20,13 +20,14 @@ import yaml
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
+from app.db import locks
 from app.errors import Conflict, FieldError, InvalidInput
 from app.scheduling import declared, pausing, schedule_file, schedules
+from app.scheduling.calculating import interruptible
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.declarations import MAX_KEY, Declaration, unique
 from app.scheduling.models import ScheduleRow
 
-ADVISORY_LOCK = 0x757062656174_03  # "upbeat", and the third of its locks
 NOTE = "pause_note"
 
 Entry = dict[str, Any]
@@ -103,20 +104,20 @@ def import_(
     session: Session,
     catalogue: Catalogue,
     declarations: Sequence[Declaration],
+    wanted: Mapping[str, Mapping[str, Any]],
     notes: Mapping[str, str],
     *,
     actor: str,
     reason: str | None,
     skip_conflicts: bool,
 ) -> list[Step]:
-    """Create and update, all or nothing; the caller commits, or, for a plan, takes it back.
+    """Create and update what is `wanted`, all or nothing; the caller commits, or, for a plan, takes it back.
 
     Raises:
         InvalidInput: entries are not valid; each field starts with the entry.
         Conflict: there are conflicts, and they are not to be skipped.
     """
-    session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
-    wanted = _wanted(catalogue, declarations)
+    session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": locks.TRANSFER})
     found = _Stored(session, declarations)
     steps = [_compare(each, wanted[each.key], notes.get(each.key), found) for each in declarations]
     steps = _without_doubles(steps)
@@ -219,18 +220,22 @@ def _without_doubles(steps: Sequence[Step]) -> list[Step]:
     return told
 
 
-def _wanted(catalogue: Catalogue, declarations: Iterable[Declaration]) -> dict[str, dict[str, Any]]:
-    """What each entry asks for, as it is stored. All of them are checked before anything is refused."""
-    wanted: dict[str, dict[str, Any]] = {}
+def wanted(catalogue: Catalogue, declarations: Iterable[Declaration]) -> dict[str, dict[str, Any]]:
+    """What each entry asks for, as it is stored. All of them are checked before anything is refused.
+
+    Raises:
+        InvalidInput: entries are not valid; each field starts with the entry.
+    """
+    found: dict[str, dict[str, Any]] = {}
     wrong: list[FieldError] = []
-    for each in declarations:
+    for each in interruptible(declarations):
         try:
-            wanted[each.key] = declared.at(each.source, partial(declared.values_of, catalogue, each.body))
+            found[each.key] = declared.at(each.source, partial(declared.values_of, catalogue, each.body))
         except InvalidInput as error:
             wrong.extend(error.errors)
     if wrong:
         raise InvalidInput(wrong)
-    return wanted
+    return found
 
 
 def _entry(row: ScheduleRow, *, by_id: bool) -> tuple[str, Entry]:

@@ -13,7 +13,8 @@ from app.scheduling import canvas, runs
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.config import RunOptions
 from app.scheduling.ids import new_id
-from app.scheduling.messages import RunMessage
+from app.scheduling.messages import QUEUES, RunMessage
+from app.scheduling.walltime import EARLIEST, LATEST
 from app.settings import get_settings
 from app.worker import codec
 from app.worker.execution import Write, current
@@ -33,6 +34,8 @@ _CARRIED = {
     "replaced_task_nesting": "replaced_task_nesting",
 }
 _LISTS = ("link", "link_error")
+# A hundred years. What is due beyond the calendar's end could be stored, and never be read again.
+LONGEST = 100 * 365 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,29 +108,50 @@ def call(
 
 
 def due(options: Mapping[str, Any]) -> tuple[float, datetime | None]:
-    """`countdown` in seconds, or `eta`; a naive one is UTC, as everywhere in this application's Celery."""
+    """`countdown` in seconds, or `eta`; a naive one is UTC, as everywhere in this application's Celery.
+
+    Raises:
+        ValueError: it lies beyond what can be waited for.
+    """
     countdown = options.get("countdown")
     if countdown is not None:
-        return max(0.0, float(countdown)), None
-    return 0.0, _instant(options.get("eta"))
+        return _seconds(countdown, "countdown"), None
+    return 0.0, _instant(options.get("eta"), "eta")
 
 
 def queue_name(queue: Any) -> Any:
-    """The name of a queue that is given as kombu's object or as its name."""
-    return getattr(queue, "name", queue)
+    """The name of a queue that is given as kombu's object or as its name.
+
+    Raises:
+        ValueError: there is no such queue, so nobody would ever take from it.
+    """
+    name = getattr(queue, "name", queue)
+    if name is not None and name not in QUEUES:
+        raise ValueError(f"there is no queue {name!r}; the queues are {', '.join(QUEUES)}")
+    return name
 
 
 def _expires(value: Any) -> datetime | float | None:
-    if value is None or isinstance(value, int | float):
-        return None if value is None else max(0.0, float(value))
-    return _instant(value)
+    if isinstance(value, int | float):
+        return _seconds(value, "expires")
+    return _instant(value, "expires")
 
 
-def _instant(value: Any) -> datetime | None:
+def _seconds(value: Any, name: str) -> float:
+    seconds = max(0.0, float(value))
+    if seconds > LONGEST:
+        raise ValueError(f"{name} is a hundred years at most")
+    return seconds
+
+
+def _instant(value: Any, name: str) -> datetime | None:
     if value is None:
         return None
     instant = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+    instant = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+    if not EARLIEST <= instant <= LATEST:
+        raise ValueError(f"{name} lies beyond the calendar")
+    return instant
 
 
 def _canvas(task_id: str | None, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,8 @@ from app.worker.execution import Execution
 
 logger = logging.getLogger(__name__)
 
+CLEAR_FROM = 1000
+
 
 def of(request: Any, task: Any) -> tuple[float | None, float | None]:
     """Hard and soft limit of a run in seconds: those of its message, then those of its task."""
@@ -110,15 +112,17 @@ def _exceeded(app: Any, running: Execution, limit: float) -> None:
 
 
 class _Alarm:
+    """``act`` is None when what it watches is over."""
+
     def __init__(self, act: Callable[[], None]) -> None:
-        self.act = act
-        self.over = False
+        self.act: Callable[[], None] | None = act
 
 
 class _Watch:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._deadlines: list[tuple[float, int, _Alarm]] = []
+        self._clear_at = CLEAR_FROM
         self._numbers = count()
         self._thread: threading.Thread | None = None
 
@@ -127,6 +131,8 @@ class _Watch:
         """Call ``act`` in the watching thread if what runs inside is not over by then."""
         alarm = _Alarm(act)
         with self._changed:
+            if len(self._deadlines) >= self._clear_at:
+                self._clear()
             heapq.heappush(self._deadlines, (deadline, next(self._numbers), alarm))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._keep, name="upbeat-limits", daemon=True)
@@ -135,7 +141,14 @@ class _Watch:
         try:
             yield
         finally:
-            alarm.over = True
+            # Without the lock: an interruption that is raised here would leave it locked.
+            alarm.act = None
+
+    def _clear(self) -> None:
+        """Runs end long before their limits: without this, all of the last hours' would be kept."""
+        self._deadlines = [each for each in self._deadlines if each[2].act is not None]
+        heapq.heapify(self._deadlines)
+        self._clear_at = max(CLEAR_FROM, 2 * len(self._deadlines))
 
     def _keep(self) -> None:
         while True:
@@ -144,9 +157,10 @@ class _Watch:
                     first = self._deadlines[0][0] if self._deadlines else None
                     self._changed.wait(None if first is None else max(0.0, first - time.monotonic()))
                 _, _, alarm = heapq.heappop(self._deadlines)
-            if not alarm.over:
+            act = alarm.act
+            if act is not None:
                 try:
-                    alarm.act()
+                    act()
                 except Exception:
                     logger.exception("a limit was not kept", extra={"action": "limit_not_recorded"})
 

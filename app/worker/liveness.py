@@ -46,6 +46,7 @@ class Lease:
         self._stopping = threading.Event()
         self._postponed: queue.SimpleQueue[Work] = queue.SimpleQueue()
         self._ending: Callable[[], object] | None = None
+        self._renewed: Callable[[], object] | None = None
         self._ended = False
         self._renewed_at = time.monotonic()
         self._thread = threading.Thread(target=self._keep, name="upbeat-lease", daemon=True)
@@ -72,6 +73,10 @@ class Lease:
         """Do ``work`` once when the lease is about to end because it cannot be renewed."""
         self._ending = work
 
+    def when_renewed(self, work: Callable[[], object]) -> None:
+        """Do ``work`` after each renewal, in the lease's thread; what it raises is logged."""
+        self._renewed = work
+
     def postpone(self, work: Work) -> None:
         """Leave ``work`` to the thread, which tries until the database takes it."""
         self._postponed.put(work)
@@ -96,10 +101,13 @@ class Lease:
         due = time.monotonic() + self._settings.lease_renewal
         while not self._stopping.wait(min(OUTAGE_PAUSE, max(0.0, due - time.monotonic()))):
             try:
-                if time.monotonic() >= due:
+                renews = time.monotonic() >= due
+                if renews:
                     self._renew()
                     due = time.monotonic() + self._settings.lease_renewal
                 self._record_postponed()
+                if renews and self._renewed is not None:
+                    self._renewed()
             except Exception as error:  # noqa: BLE001 - the thread must outlive every outage
                 tally.count("lease", label="failed")
                 logger.warning(

@@ -17,11 +17,6 @@ def configure(loglevel: int | str | None = None, logfile: str | None = None, **_
     logs.configure(get_settings().log, file=logfile, level=level, alone=True)
 
 
-def current_run() -> str | None:
-    """The run that the lines of this context belong to."""
-    return logs.about().get("run_id")
-
-
 @signals.celeryd_after_setup.connect(weak=False)
 def _without_banner(instance: Any, **_: Any) -> None:
     """What reads JSON cannot read Celery's drawing."""

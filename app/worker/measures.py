@@ -41,6 +41,7 @@ _COUNTED = {
     "publish_failed": ("upbeat_publish_failures", "Wake-ups that the broker did not take.", None),
     "beat_pass": ("upbeat_beat_passes", "Passes of the beat.", "outcome"),
     "fired": ("upbeat_schedules_fired", "Schedules whose due ticks were decided.", None),
+    "login": ("upbeat_logins", "Logins, those that were refused too.", "outcome"),
     "dispatched": ("upbeat_runs_dispatched", "Runs woken (again) by the beat.", None),
 }
 

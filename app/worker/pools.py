@@ -42,10 +42,11 @@ class Threads(CeleryThreads):  # type: ignore[misc]
         self.executor._idle_semaphore = _NoneIdle()
 
     def register_with_event_loop(self, hub: Any) -> None:
-        """Let the loop watch a pipe that every finished thread writes to."""
-        self._watched, self._wake = os.pipe()
-        os.set_blocking(self._watched, False)
-        os.set_blocking(self._wake, False)
+        """Let the loop watch a pipe that every finished thread writes to; called again after each reconnection."""
+        if self._wake is None:
+            self._watched, self._wake = os.pipe()
+            os.set_blocking(self._watched, False)
+            os.set_blocking(self._wake, False)
         hub.add_reader(self._watched, self._drain)
 
     def on_apply(self, *args: Any, **kwargs: Any) -> Any:

@@ -2,12 +2,14 @@
 
 Blacked out are authorization headers, the values of keys that end in `_key`, `secret`, `password`,
 `passwd`, `token` or `cookie` (in `key=value`, JSON and header form), userinfo in URLs, private keys,
-JSON web tokens and the usual prefixed API keys, the passwords of our own servers, and what
-`UPBEAT_LOG_REDACT` names.
+JSON web tokens and the usual prefixed API keys, the secrets of our own settings (the servers' passwords, the
+administrator's, `UPBEAT_SECRET_KEYS` and the tokens), and what `UPBEAT_LOG_REDACT` names.
 """
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
+from urllib.parse import unquote, urlsplit
 
 from app.settings import Settings
 
@@ -45,11 +47,16 @@ class Redactor:
     @classmethod
     def of(cls, settings: Settings) -> "Redactor":
         """The redactor of a process with these settings."""
-        secrets = [settings.auth.admin_password, settings.metrics.token]
+        secrets = [settings.auth.admin_password, settings.metrics.token, settings.api.token]
         literals = [each.get_secret_value() for each in secrets if each is not None]
-        if settings.database.url is not None:
-            literals.append(str(settings.database.server_url().password or ""))
-        return cls(settings.log.redact, literals)
+        literals.extend(settings.secret.each())
+        for url in (settings.database.url, settings.broker.redis_url, settings.broker.celery_url):
+            # Whoever needs an address says what is wrong with it.
+            with suppress(ValueError):
+                written = urlsplit(url.get_secret_value()).password if url is not None else None
+                literals.extend({written, unquote(written)} if written else ())
+        # One may be part of another.
+        return cls(settings.log.redact, sorted(literals, key=len, reverse=True))
 
     def __call__(self, text: str) -> str:
         """``text`` without its secrets."""

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from app.scheduling import requeue, run_logs, runs
 from app.scheduling.canvas import as_run_id
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.declarations import TaskSchedule
-from app.scheduling.ids import new_id
+from app.scheduling.ids import start_token
 from app.scheduling.liveness import renew_expired_lease
 from app.scheduling.messages import DEFAULT_QUEUE, RunMessage
 from app.scheduling.policies import Reason
@@ -103,7 +104,12 @@ class Task(CeleryTask):  # type: ignore[misc]
         if isinstance(started, runs.Held):
             logger.info("run %s waits: %s", task_id, started.reason, extra={"action": "start_held"})
             raise Ignore("over its limit")
-        logs.enter(run_id=task_id, attempt=started.attempt, schedule_id=_text(started.schedule_id))
+        logs.enter(
+            run_id=task_id,
+            attempt=started.attempt,
+            schedule_id=_text(started.schedule_id),
+            request_id=started.request_id,
+        )
         canvas: dict[str, Any] = codec.from_stored(started.canvas or {})
         args[:] = codec.from_stored(started.args)
         kwargs.clear()
@@ -133,7 +139,7 @@ class Task(CeleryTask):  # type: ignore[misc]
             "attempt": attempt,
             "worker_id": worker_id,
             "worker": request.hostname,
-            "token": new_id(),
+            "token": start_token(os.getpid()),
             "published_at": None if published is None else datetime.fromtimestamp(published, UTC),
             "task": request.task,
         }

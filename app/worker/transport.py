@@ -6,8 +6,10 @@ without properties. Here such a message is counted, logged and removed, and read
 
 import base64
 import json
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from kombu.transport import TRANSPORT_ALIASES, redis
 from kombu.utils.scheduling import priority_cycle
@@ -202,9 +204,24 @@ class Channel(redis.Channel):  # type: ignore[misc]
 
 
 class Transport(redis.Transport):  # type: ignore[misc]
-    """Redis, read with care."""
+    """Redis, read with care, and forgotten when it is replaced."""
 
     Channel = Channel
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Be what the loop turns for, instead of the transport before.
+
+        kombu leaves in the loop what each connection asked of its turns, and with it the connection: a worker that is
+        reconnected for long would grow, and turn ever more slowly.
+        """
+        loop.on_tick.difference_update(_turning.get(loop, ()))
+        others = set(loop.on_tick)
+        super().register_with_event_loop(connection, loop)
+        _turning[loop] = loop.on_tick - others
+
+
+# By loop, what the transport that it turns for asked of its turns.
+_turning: WeakKeyDictionary[Any, set[Callable[[], object]]] = WeakKeyDictionary()
 
 
 def register() -> None:

@@ -13,7 +13,8 @@ good as a commit that was waited for, because
   guard (run, attempt, worker) is the one of every end. So does a process that is asked to stop, before it goes.
 
 An end is lost only if PostgreSQL crashes and, before it has answered again, the process that holds the end dies too,
-within those 0.6 s. Then the run is as if its worker had died just before the end, and it is lost with its worker.
+within those 0.6 s. Then the run is as if that process had died just before the end: it is lost with its worker, or, if
+only a child died, as soon as the worker misses that (`app.worker.orphans`).
 
 This holds for a connection to the server itself; behind a pooler that hides a crash from its clients it would not.
 """
@@ -27,6 +28,7 @@ from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import failpoints
 from app.scheduling.ends import End, assert_again, undone
 from app.worker import bookkeeping
 
@@ -83,6 +85,7 @@ class Unflushed:
         with self._lock:
             due = [end for kept in self._ends.values() for at, end in kept if at <= until]
         if due:
+            failpoints.reach("ends.unconfirmed")
             again = undone(partial(bookkeeping.single, patience=patience), due)
             if again:
                 bookkeeping.transact(partial(assert_again, ends=again), patience=patience)

@@ -26,7 +26,7 @@ def measure(field: Field) -> None:
     """Rounds in turns; medians."""
     due = min(MOST, field.size)
     patience = 8.0 if field.quick else 15.0
-    own_rounds, peer_rounds = (3, 2) if field.quick else (6, 4)
+    own_rounds, peer_rounds = (3, 1) if field.quick else (6, 4)
     rounds: dict[str, list[Figure]] = {}
     racing = [field.ours, *field.peers]
     for number in range(1, own_rounds + 1):

@@ -30,7 +30,7 @@ class Rig:
         settings = field.settings()
         self.engine = sync_engine(settings.database, name="bench-rig")
         self.sessions = sync_sessions(self.engine)
-        self.publisher = CeleryPublisher(Celery("bench", broker=settings.broker.url()))
+        self.publisher = CeleryPublisher(Celery("bench", broker=settings.broker.url(), set_as_current=False))
         self.beat = Dispatcher(self.sessions, self.publisher, CATALOGUE, settings, name="bench")
         self.publisher.ping()
 

@@ -19,7 +19,7 @@ FILE = ROOT / "build" / "model.json"
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.model", description=__doc__)
     parser.add_argument("--again", action="store_true", help="write the page from the costs of the last time")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=4)
     chosen = parser.parse_args()
     if chosen.again:
         kept = json.loads(FILE.read_text())

@@ -1,11 +1,13 @@
 """Where it saturates: the laws of queueing networks, applied to the costs.
 
 What is nobody's processor time is taken for the one disk that the log is written to, so it is a queue as well. Beats
-are a closed network: each goes round its batch, so mean value analysis gives their rate. Workers are an open
-one: a resource of `m` cores does at most `m / demand` runs a second, and the smallest of these is the limit.
+are a closed network: each goes round its batch, with the cores of a host as one station that all on it share. Workers
+are an open one: a resource of `m` cores does at most `m / demand` runs a second, and the smallest is the limit.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from bench.model.costs import Costs
 
@@ -32,41 +34,68 @@ class Limit:
     connections: int
 
 
-def mean_value(stations: list[tuple[float, int]], think: float, customers: int) -> float:
-    """Throughput of a closed network: each customer demands so many seconds of stations of so many cores, and thinks.
-
-    Several cores are taken as one that is as many times faster, and a wait of what that leaves out (Seidmann).
+@dataclass(frozen=True, slots=True)
+class Station:
+    """Takes ``demand`` seconds of its one server for each unit of work; with so many customers there it is as many
+    times faster as ``speeds`` say, from one on. The last of them holds for more.
     """
-    queueing = [demand / cores for demand, cores in stations]
-    delay = think + sum(demand * (cores - 1) / cores for demand, cores in stations)
-    lengths = [0.0] * len(queueing)
-    rate = 0.0
-    for count in range(1, customers + 1):
-        times = [demand * (1 + length) for demand, length in zip(queueing, lengths, strict=True)]
-        rate = count / (delay + sum(times))
-        lengths = [rate * time for time in times]
-    return rate
+
+    demand: float
+    speeds: tuple[float, ...] = (1.0,)
+
+    def speed(self, customers: int) -> float:
+        """Of the whole station."""
+        return self.speeds[min(customers, len(self.speeds)) - 1]
+
+
+def processors(cores: int, shared: float) -> tuple[float, ...]:
+    """The speeds of a host. While all of its cores are busy, each does ``shared`` of what it does alone."""
+    loss = (1 - shared) / max(1, cores - 1)
+    return tuple(busy * (1 - loss * (busy - 1)) for busy in range(1, cores + 1))
+
+
+def throughput(stations: Sequence[Station], think: float, customers: int) -> float:
+    """Units of work a second of a closed network whose customers go from station to station, and think between.
+
+    Exact, by the ratio of its normalising constants (Buzen): they are sums of positive numbers, so nothing cancels.
+    """
+    total = think + sum(each.demand for each in stations)
+    # In units of about the time that one unit of work takes in the end, so that no constant leaves the floats.
+    unit = max(total / customers, *(each.demand / max(each.speeds) for each in stations))
+    counts = range(1, customers + 1)
+    constants = list(accumulate(counts, lambda term, count: term * think / unit / count, initial=1.0))
+    for each in stations:
+        factors = list(accumulate(counts, _factor(each, unit), initial=1.0))
+        constants = [
+            sum(constants[own] * factors[count - own] for own in range(count + 1)) for count in (0, *counts)
+        ]
+    return constants[-2] / constants[-1] / unit
+
+
+def _factor(station: Station, unit: float) -> Callable[[float, int], float]:
+    return lambda term, count: term * station.demand / unit / station.speed(count)
 
 
 def beats_together(costs: Costs, beats: int, cores: int) -> float:
     """Claims a second of beats that share their cores with PostgreSQL, and publish nothing: what can be measured."""
     processor = costs.claim_beat + _fire_postgres(costs, beats)
-    return mean_value([(processor, cores), (costs.fire_wait, 1)], 0.0, beats)
+    stations = [Station(processor, processors(cores, costs.shared)), Station(costs.fire_wait)]
+    return throughput(stations, 0.0, beats)
 
 
 def beats_apart(costs: Costs, beats: int, machine: Machine) -> float:
     """Fires a second of beats on hosts of their own, publishing included."""
     stations = [
-        (_fire_postgres(costs, beats), machine.postgres_cores),
-        (costs.fire_redis / machine.redis_shards, 1),
-        (costs.fire_wait, 1),
+        Station(_fire_postgres(costs, beats), processors(machine.postgres_cores, costs.shared)),
+        Station(costs.fire_redis / machine.redis_shards),
+        Station(costs.fire_wait),
     ]
-    return mean_value(stations, costs.fire_beat, beats)
+    return throughput(stations, costs.fire_beat, beats)
 
 
 def _fire_postgres(costs: Costs, beats: int) -> float:
-    """With what a claim spends on the rows that the others hold: half of a batch each, on average."""
-    return costs.fire_postgres + costs.skip * (beats - 1) / 2
+    """With what a claim spends on the rows of all others, each of which holds a batch for nearly all of its round."""
+    return costs.fire_postgres + costs.skip * (beats - 1)
 
 
 def limit(costs: Costs, *, beats: int, workers: int, slots: int, seconds: float, machine: Machine) -> Limit:

@@ -1,11 +1,13 @@
 """The costs of this machine: processor time of each part for so many ticks and runs, on durable servers."""
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -16,18 +18,21 @@ from app.scheduling.dispatch import Dispatcher
 from bench.beats import places
 from bench.beats.population import arm_first
 from bench.beats.silence import Silence
-from bench.contestants import OURS, ROOT, contestant
-from bench.engine import claims
+from bench.contestants import OURS, ROOT, Beat, contestant
 from bench.engine.field import Field
+from bench.engine.race import Race, race
 from bench.engine.rig import CATALOGUE, Rig
 from bench.model.costs import Costs, Point
 from support.polling import eventually
 from support.servers import Servers, running_servers
 
-TICKS = 20_000
+TICKS = 30_000
 RUNS = 3_000
 IDLE_SECONDS = 12.0
+SETTLED = 5.0
 HELD = 10_000
+# Each race begins with a VACUUM; one that comes by itself falls upon some of them only.
+STILL = ("autovacuum=off",)
 WORKER = ("-m", "celery", "-A", "app.worker", "worker", "-c", "2", "--without-mingle", "--without-gossip")
 
 
@@ -44,28 +49,64 @@ def busy(pid: int) -> float:
     )
 
 
-def measured(rounds: int = 3) -> tuple[Costs, list[Point]]:
-    """Costs, as medians of ``rounds``, and the points with one, two and three beats to hold them against."""
-    with running_servers(quick=False) as servers, contestant(OURS, servers, TICKS) as ours:
+def measured(rounds: int) -> tuple[Costs, list[Point]]:
+    """Costs, and the points with one, two and three beats to hold them against: medians of ``rounds`` in turns.
+
+    Of the points only the one with one beat is used for the costs.
+    """
+    races: dict[int, list[Race]] = {1: [], 2: [], 3: []}
+    beside: list[Race] = []
+    with running_servers(quick=False, options=STILL) as servers, contestant(OURS, servers, TICKS) as ours:
         field = Field(TICKS, ours, [], quick=True)
         rig = Rig(field)
         try:
             silent = Dispatcher(rig.sessions, Silence(), CATALOGUE, field.settings(), name="bench")
             fires = [
-                (*_fire(servers, rig, silent)[:1], *_fire(servers, rig, rig.beat)) for _ in range(rounds)
+                (*_fire(servers, rig, silent), *_fire(servers, rig, rig.beat)) for _ in range(min(rounds, 3))
             ]
-            skip = median(_skip(rig) for _ in range(rounds))
+            skip = median(_skip(rig) for _ in range(3))
             runs, idle = _run(servers, rig)
         finally:
             rig.close()
-        rates: dict[int, list[float]] = {1: [], 2: [], 3: []}
+        watched = partial(busy, servers.pid("postgres"))
         for _ in range(rounds):
-            for beats, found in rates.items():
-                found.append(claims._rate(field, beats, TICKS))  # noqa: SLF001 - the same measurement
-    claim, beat, postgres, redis = (median(each) for each in zip(*fires, strict=True))
-    wait = max(0.0, 1 / median(rates[1]) - claim - postgres)
-    costs = Costs(claim, beat, postgres, redis, wait, skip, *runs, *idle)
-    return costs, [Point(beats, median(found), tuple(found)) for beats, found in rates.items()]
+            for beats, found in races.items():
+                found.append(race(field, beats, TICKS, watched=watched))
+            with _neighbours():
+                beside.append(race(field, 1, TICKS, watched=watched))
+    alone = races[1]
+    claim, postgres = median(each.beat for each in alone), median(each.server for each in alone)
+    wait = median(max(0.0, 1 / each.rate - each.beat - each.server) for each in alone)
+    quiet, _, _, loud, _, redis = (median(each) for each in zip(*fires, strict=True))
+    costs = Costs(
+        claim_beat=claim,
+        fire_beat=claim + max(0.0, loud - quiet),
+        fire_postgres=postgres,
+        fire_redis=redis,
+        fire_wait=wait,
+        skip=skip,
+        shared=min(1.0, (claim + postgres) / median(each.beat + each.server for each in beside)),
+        run_worker=runs[0],
+        run_postgres=runs[1],
+        run_redis=runs[2],
+        idle_postgres=idle[0],
+        idle_redis=idle[1],
+    )
+    rates = {beats: tuple(each.rate for each in found) for beats, found in races.items()}
+    return costs, [Point(beats, median(found), found) for beats, found in rates.items()]
+
+
+@contextmanager
+def _neighbours() -> Iterator[None]:
+    """All cores but one have something else to do."""
+    command = (sys.executable, "-m", "bench.model.neighbour")
+    with ExitStack() as ending:
+        for _ in range((os.cpu_count() or 1) - 1):
+            process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+            beside = Beat(process)
+            ending.callback(beside.end)
+            beside.expect("ready", 20)
+        yield
 
 
 @contextmanager
@@ -112,6 +153,8 @@ def _skip(rig: Rig) -> float:
 def _run(servers: Servers, rig: Rig) -> tuple[tuple[float, float, float], tuple[float, float]]:
     """Of one run: worker, PostgreSQL, Redis; and of a second in which a worker has nothing to do: the latter two."""
     rig.contestant.forget_sent()
+    # Redis goes on for a while with what was thrown away.
+    time.sleep(SETTLED)
     # What the servers do when nobody asks them anything is no worker's.
     with _watching(servers.pid("postgres"), servers.pid("redis")) as alone:
         time.sleep(IDLE_SECONDS)

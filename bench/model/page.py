@@ -16,11 +16,13 @@ from bench.page import machine
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 BEATS = (1, 2, 3, 5, 10, 30, 100)
+FEW = (1, 2, 3, 5, 10)
 TOLD_BEATS = (1, 3, 10, 100)
 WORKERS = (10, 100, 1000, 10_000)
 MACHINES = (Machine(2), Machine(8), Machine(32), Machine(32, 8))
 SLOTS = 8
 SECONDS = 0.1
+TIMES = [name for name in Costs.__dataclass_fields__ if name != "shared"]
 ADVICE = {
     "beats": "start another beat, on any host",
     "workers": "start more workers, or more slots",
@@ -39,15 +41,13 @@ def write(costs: Costs, points: Sequence[Point]) -> Path:
 
 def _head(costs: Costs, points: Sequence[Point]) -> list[str]:
     cores = os.cpu_count() or 1
-    micro = {
-        name: f"{getattr(costs, name) * 1e6:,.1f}" for name in Costs.__dataclass_fields__ if name != "batch"
-    }
+    micro = {name: f"{getattr(costs, name) * 1e6:,.1f}" for name in TIMES}
     return [
         "# Beyond one machine: a model",
         "",
         "Written by `make model`. The costs are measured; the rest is the arithmetic of queueing networks in",
-        "`bench/model/capacity.py`: mean value analysis for beats, which go round and round, and for runs the utilisation",
-        "law at 80 % of each resource.",
+        "`bench/model/capacity.py`: for beats, which go round and round, a closed network, solved exactly; for runs the",
+        "utilisation law at 80 % of each resource.",
         "",
         *(f"- {each}" for each in machine()),
         "",
@@ -64,20 +64,38 @@ def _head(costs: Costs, points: Sequence[Point]) -> list[str]:
         f"| a second of an idle worker | | {micro['idle_postgres']} | {micro['idle_redis']} | |",
         f"| a row that another beat holds | | {micro['skip']} | | |",
         "",
+        f"While the other cores are busy too, a core works at {costs.shared:.0%} of its speed. That is measured with one beat beside",
+        "pairs of processes that work by turns, as a beat and its session do, and have nothing to do with it.",
+        "",
         "## Held against measurements",
         "",
-        f"Claims a second, without publishing, of beats that share {cores} cores with PostgreSQL. The model knows the costs",
-        "of one beat only.",
+        f"Claims a second, without publishing, of beats that share {cores} cores with PostgreSQL, in turns on a machine that does",
+        "nothing else. The model knows the costs of one beat only: of that alone, and of that beside strangers.",
         "",
         "| beats | measured (rounds) | model | error |",
         "| --: | --- | --: | --: |",
         *(_held_against(costs, point, cores) for point in points),
         "",
-        "What busy processes lose by outnumbering the cores is not in the model: here each beat is two of them, the beat",
-        "and its session. Where there are more than two for each core, the measurement is the truth, and the table below is",
-        "of hosts that are not shared.",
+        "What the model does not know is what beats cost each other. Measured by themselves, claims took 33 µs of processor time",
+        "with one beat, and 41 with two and with three, of which the beats had 3 more and PostgreSQL 5: presumably for the same",
+        "pages, indexes and log, written by turns from another core, since strangers cost a beat nothing of the kind. Several",
+        "beats on one database reach about four fifths of what the tables below say; take that off before planning with them.",
         "",
         "![claims a second, measured and predicted; ticks a second of many beats](model.svg)",
+        "",
+        "## Beats and PostgreSQL on hosts of their own",
+        "",
+        "Ticks a second that are claimed, decided, written and published, if nothing else is done.",
+        "",
+        "| PostgreSQL cores | " + " | ".join(f"{count} beat{'s' * (count > 1)}" for count in FEW) + " |",
+        "| --: |" + " --: |" * len(FEW),
+        *(
+            f"| {host.postgres_cores} | "
+            + " | ".join(f"{beats_apart(costs, count, host):,.0f}" for count in FEW)
+            + " |"
+            for host in MACHINES
+            if host.redis_shards == 1
+        ),
         "",
     ]
 

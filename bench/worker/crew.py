@@ -23,8 +23,8 @@ from app.db import sync_engine, sync_sessions
 from app.scheduling.ids import new_id
 from app.scheduling.messages import Kind, RunMessage
 from app.worker.publisher import CeleryPublisher
+from bench.chores import places
 from bench.contestants import PEER_PYTHON, ROOT, Ended, process_clock
-from bench.workers import places
 from support.processes import Process, Processes
 from support.servers import Servers, settings_for
 from support.stack import stack_environment
@@ -38,7 +38,7 @@ SELECT u.id, 'queued', 'code', :task, 'celery', clock_timestamp(), clock_timesta
        jsonb_build_array(u.n - 1), '{}', '{}'
 FROM unnest(CAST(:ids AS uuid[])) WITH ORDINALITY AS u (id, n)
 """)
-STAGE = "import sys; from bench.workers import stock; stock.stage(sys.argv[1], int(sys.argv[2]))"
+STAGE = "import sys; from bench.chores import stock; stock.stage(sys.argv[1], int(sys.argv[2]))"
 OPEN = "SELECT count(*) FROM celery_task_runs WHERE state <> 'succeeded'"
 STORED = "SELECT count(*) FROM celery_taskmeta WHERE status = 'SUCCESS'"
 
@@ -119,10 +119,10 @@ def ours(servers: Servers, folder: Path, *options: str, **environment: str) -> I
     database, broker = servers.new_database(), servers.new_redis_url()
     settings = settings_for(servers.postgres.url, database, broker)
     variables = stack_environment(servers.postgres.url, database, broker, folder / "ledger")
-    variables |= {"UPBEAT_TASK_MODULES": "bench.workers.tasks", **environment}
+    variables |= {"UPBEAT_TASK_MODULES": "bench.chores.tasks", **environment}
     engine = sync_engine(settings.database, name="bench")
     sessions = sync_sessions(engine)
-    publisher = CeleryPublisher(Celery("bench", broker=broker))
+    publisher = CeleryPublisher(Celery("bench", broker=broker, set_as_current=False))
     look = psycopg.connect(servers.database_url(database), autocommit=True)
 
     def stage(task: str, count: int) -> None:
@@ -176,7 +176,7 @@ def stock(name: str, servers: Servers, folder: Path, *options: str) -> Iterator[
 def _crew(name: str, folder: Path, variables: dict[str, str], options: tuple[str, ...]) -> Iterator[Process]:
     processes = Processes(folder)
     python, app = (
-        (sys.executable, "app.worker") if name == "upbeat" else (str(PEER_PYTHON), "bench.workers.stock")
+        (sys.executable, "app.worker") if name == "upbeat" else (str(PEER_PYTHON), "bench.chores.stock")
     )
     try:
         command = [

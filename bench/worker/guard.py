@@ -17,10 +17,10 @@ from app.db import execute_alone, sync_engine, sync_sessions
 from app.scheduling import runs
 from app.scheduling.ids import new_id
 from app.scheduling.liveness import register_worker
+from bench.chores import places
 from bench.contestants import process_clock
 from bench.report import report
 from bench.worker.crew import INSERT
-from bench.workers import places
 from support.servers import Servers, settings_for
 
 PID = text("SELECT pg_backend_pid() AS pid")

@@ -4,9 +4,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
+from bench.chores import places
 from bench.report import report
 from bench.worker.crew import Crew, ours, stock
-from bench.workers import places
 from support.servers import Servers
 
 PEERS = ("celery-redis-backend", "celery-database-backend", "celery-no-results")

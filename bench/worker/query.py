@@ -3,9 +3,9 @@
 from pathlib import Path
 from statistics import median
 
+from bench.chores import places
 from bench.report import report
 from bench.worker.crew import ours
-from bench.workers import places
 from support.servers import Servers
 
 WARM = 300

@@ -76,6 +76,7 @@ async def test_a_repeat_after_a_kill_at_any_instant_has_one_effect(
         api = stack.api()
         async with logged_in(api, operator) as client:
             sent = [asyncio.create_task(send(client, key, number)) for number, key in enumerate(keys)]
+            # Nothing is waited for: the instant of the kill is the chance that the test takes.
             await asyncio.sleep(chance.uniform(0.02, 0.3))
             api.process.signal_group(signal.SIGKILL)
             first = await asyncio.gather(*sent)

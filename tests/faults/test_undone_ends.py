@@ -46,6 +46,35 @@ def _succeeded(task_id: str) -> bool:
     return _row(task_id).state == "succeeded"
 
 
+def test_a_child_is_killed_with_an_end_that_a_crash_has_undone(
+    lazy: Servers, stated: Settings, processes: Processes, ledger: Ledger, tmp_path: Path
+) -> None:
+    """Its worker has heard of the end, lives and keeps its lease; it misses the process of the run."""
+    failpoint = tmp_path / "failpoint"
+    environment = stack_environment(lazy.postgres.url, stated.database.name, stated.broker.url(), ledger.path)
+    environment |= {"UPBEAT_FAILPOINTS": f"@{failpoint}", "UPBEAT_WORKER_LEASE_RENEWAL": "1.5"}
+    worker = Stack(processes, environment, ledger).worker("--without-mingle", "--without-gossip", "-c", "1")
+    for _ in range(TRIES):
+        failpoint.write_text("ends.unconfirmed=freeze")
+        result = tasks.instant.delay("done")
+        eventually(partial(_succeeded, result.id), 20, "the end to be shown")
+        eventually(lambda: not failpoint.exists(), 10, "the child to stand still")
+        lazy.stop("postgres", signal.SIGQUIT)
+        os.kill(ledger.starts()[-1].pid, signal.SIGKILL)
+        lazy.start_postgres()
+        undone = _row(result.id).state == "running"
+        if undone:
+            break
+    assert undone, "each time somebody else wrote the log in between"
+    living = tasks.block.delay(5.0)
+    eventually(lambda: _row(result.id).state == "lost", 20, "the run to be missed")
+    row = _row(result.id)
+    assert (row.attempt, row.reason) == (1, "worker_lost")
+    assert living.get(20) == 5.0
+    assert len([start for start in ledger.starts() if start.run == result.id]) == 1
+    assert worker.alive
+
+
 def test_an_end_that_a_crash_has_undone_is_asserted_again(
     lazy: Servers, stated: Settings, processes: Processes, ledger: Ledger, tmp_path: Path
 ) -> None:

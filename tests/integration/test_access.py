@@ -37,6 +37,22 @@ OPEN = {
     ("POST", "/api/v1/auth/login"),
     ("POST", "/api/v1/auth/browser"),
 }
+# The page of the documentation, which asks for a login itself; no operation.
+FILES = {"/openapi.json", "/docs/assets"}
+OWNED = {"sessions", "api-keys"}
+SHARED = {
+    "agents",
+    "alerts",
+    "beats",
+    "calendars",
+    "queues",
+    "runs",
+    "scheduled-tasks",
+    "tasks",
+    "users",
+    "webhooks",
+    "workers",
+}
 # These end the session that calls them, so each needs one of its own.
 ENDS_SESSION = {"logout", "logout_everywhere"}
 
@@ -155,6 +171,28 @@ async def test_every_route_that_is_served_is_documented(api: FastAPI) -> None:
     assert {(route.method, route.path) for route in routes(api)} == documented
 
 
+async def test_what_is_no_operation_is_a_page_or_its_files(api: FastAPI) -> None:
+    """The other tests see operations only: whatever else is served has its line here."""
+    others = {
+        context.path
+        for context in iter_route_contexts(api.routes)
+        if not isinstance(context.original_route, APIRoute)
+    }
+    assert others == FILES
+
+
+async def test_objects_are_everybodys_or_declared_owned(api: FastAPI) -> None:
+    """Each kind of object: owned by users, with own and foreign ones tried below, or shared; a new kind is a decision."""
+    named = [route for route in routes(api) if "{" in route.path]
+    kinds = {resource_in(route.path): set[bool]() for route in named}
+    for route in named:
+        assert route.guard is not None
+        kinds[resource_in(route.path)].add(route.guard.owned)
+    assert {kind for kind, owned in kinds.items() if owned == {True}} == OWNED
+    assert {kind for kind, owned in kinds.items() if owned == {False}} == SHARED
+    assert set(kinds) == OWNED | SHARED, "no kind is both"
+
+
 async def test_a_route_without_a_guard_is_closed(settings: Settings) -> None:
     forgotten = resource_router("/forgotten", "Runs")
 
@@ -270,7 +308,7 @@ async def test_sessions_end_at_what_ends_them(api: FastAPI, clients: dict[str, h
 async def test_own_objects_and_others(api: FastAPI, clients: dict[str, httpx.AsyncClient], role: str) -> None:
     """Each owned route, on an object of the caller's and on somebody else's."""
     owned = [r for r in routes(api) if r.guard is not None and r.guard.owned and "{" in r.path]
-    assert {route.path.split("/")[3] for route in owned} == {"sessions", "api-keys"}
+    assert {route.path.split("/")[3] for route in owned} == OWNED
     stranger = "viewer" if role != "viewer" else "operator"
     for route in owned:
         own = await call(clients[role], route, await made(api, clients[role], route, role))

@@ -101,6 +101,13 @@ async def test_a_webhook_gets_the_run_and_the_variables(house: House, peer: Peer
     assert await house.used(agent) == (1, 3)
 
 
+async def test_what_a_webhook_answers_need_not_be_readable(house: House, peer: Peer) -> None:
+    peer.answer("/hook", Answer(body=b"[" * 100_000))
+    agent = await house.add(webhook(peer.url))
+    answer = await house.agents.execute(str(agent), NEWS)
+    assert (answer.reply[:3], answer.prompt_tokens) == ("[[[", None)
+
+
 async def test_a_call_without_a_run_has_its_own_key(house: House, peer: Peer) -> None:
     await house.add(chat(peer.url))
     answers = [await house.agents.execute("summariser", NEWS) for _ in range(2)]

@@ -11,7 +11,7 @@ from sqlalchemy import select, text, update
 from app.errors import Conflict, InvalidInput, Unauthenticated
 from app.modules.auth import service
 from app.modules.auth.models import LoginSession, User
-from app.modules.auth.service import Place
+from app.modules.auth.service import Place, Refusals
 from app.settings import AuthSettings, Settings
 from support.api import connect, connected, log_in, serving
 
@@ -111,7 +111,9 @@ async def test_logout_ends_this_session_only(api: FastAPI, admin: httpx.AsyncCli
 async def test_sessions_end_by_the_databases_clock(api: FastAPI, admin: httpx.AsyncClient) -> None:
     sessions = api.state.services.sessions
     rules = AuthSettings(session_lifetime=1e-6)
-    short = await service.login(sessions, rules, "admin", "correct horse battery staple", HERE)
+    short = await service.login(
+        sessions, rules, "admin", "correct horse battery staple", HERE, refusals=Refusals(sessions)
+    )
     with pytest.raises(Unauthenticated):
         await service.authenticate(sessions, RULES, short.token)
 
@@ -125,7 +127,7 @@ async def test_a_deactivated_user_is_out_at_once(api: FastAPI) -> None:
     async with connect(api, token) as client:
         assert (await client.get("/api/v1/auth/me")).status_code == 401
     with pytest.raises(Unauthenticated):
-        await service.login(sessions, RULES, "leaver", "long enough", HERE)
+        await service.login(sessions, RULES, "leaver", "long enough", HERE, refusals=Refusals(sessions))
 
 
 async def test_a_name_is_taken_once(api: FastAPI) -> None:
@@ -139,7 +141,7 @@ async def test_ensure_admin_keeps_what_is_there(api: FastAPI, admin: httpx.Async
     sessions = api.state.services.sessions
     assert await service.ensure_admin(sessions, "second", "long enough") is True
     assert await service.ensure_admin(sessions, "second", "another password") is False
-    assert await service.login(sessions, RULES, "second", "long enough", HERE)
+    assert await service.login(sessions, RULES, "second", "long enough", HERE, refusals=Refusals(sessions))
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,19 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 
+import asyncpg  # type: ignore[import-untyped]
 import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy import delete, func, text
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.api.outages import is_outage
+from app.db.listen_async import AsyncListener
+from app.db.migrate import head
 from app.scheduling.ids import new_id
 from app.scheduling.models import BeatRow
 from app.settings import BrokerSettings, DatabaseSettings, Settings
@@ -70,21 +76,25 @@ async def test_not_ready_when_no_beat_passes(api: FastAPI) -> None:
     assert await read(api) == (503, {"database": True, "migrations": True, "redis": True, "beat": False})
 
 
-async def test_not_ready_at_another_revision(api: FastAPI) -> None:
+@pytest.mark.parametrize(("revision", "ready"), [("0001", False), ("later", True)])
+async def test_not_ready_behind_this_code_and_ready_when_a_later_release_has_migrated(
+    api: FastAPI, revision: str, *, ready: bool
+) -> None:
+    """Else a rolling upgrade would take all old processes out of service at once."""
     await beat_passed(api, timedelta(0))
     sessions = api.state.services.sessions
-    async with sessions.begin() as session:
-        head = await session.scalar(text("UPDATE alembic_version SET version_num = 'other' RETURNING 1"))
-        assert head == 1
-        assert (await read(api))[0] == 200, "not before it is committed"
-        await session.commit()
+    before, change = await read(api), text("UPDATE alembic_version SET version_num = :v")
     try:
-        assert await read(api) == (503, {"database": True, "migrations": False, "redis": True, "beat": True})
-    finally:
-        from app.db.migrate import head as newest
-
         async with sessions.begin() as session:
-            await session.execute(text("UPDATE alembic_version SET version_num = :v"), {"v": newest()})
+            await session.execute(change, {"v": revision})
+            assert await read(api) == before, "not before it is committed"
+        assert await read(api) == (
+            200 if ready else 503,
+            {"database": True, "migrations": ready, "redis": True, "beat": True},
+        )
+    finally:
+        async with sessions.begin() as session:
+            await session.execute(change, {"v": head()})
 
 
 async def test_health_tells_nothing_of_the_inside(settings: Settings) -> None:
@@ -153,6 +163,41 @@ async def test_connections_that_are_cut_are_replaced(api: FastAPI, settings: Set
     assert {answer.status_code for answer in answers} <= {200, 503}
     async with connect(api, await log_in(api, "admin", "correct horse battery staple")) as client:
         assert (await client.get(SCHEDULES)).status_code == 200
+
+
+async def test_of_two_who_wait_for_each_other_one_is_told_to_try_again(api: FastAPI) -> None:
+    lock = text("SELECT pg_advisory_xact_lock(:key)")
+    sessions = api.state.services.sessions
+    async with sessions() as one, sessions() as other:
+        await one.execute(lock, {"key": 1})
+        await other.execute(lock, {"key": 2})
+
+        async def wait(session: AsyncSession, key: int) -> BaseException | None:
+            try:
+                await session.execute(lock, {"key": key})
+            except DBAPIError as error:
+                return error
+            finally:
+                await session.rollback()
+            return None
+
+        failed = [each for each in await asyncio.gather(wait(one, 2), wait(other, 1)) if each is not None]
+    assert [is_outage(error) for error in failed] == [True]
+
+
+async def test_a_listener_that_may_not_listen_keeps_no_connection(api: FastAPI, settings: Settings) -> None:
+    name = "cannot-listen"
+    listener = AsyncListener(settings.database, "", print, name=name)
+    with pytest.raises(asyncpg.PostgresError):
+        await listener.connect()
+
+    async def gone() -> bool:
+        query = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = :name")
+        async with api.state.services.sessions() as session:
+            return bool(await session.scalar(query, {"name": name}) == 0)
+
+    await eventually_async(gone, 10, "the connection to end")
+    assert not listener.connected
 
 
 async def test_a_run_is_accepted_while_redis_is_away(own_servers: Servers) -> None:

@@ -1,6 +1,8 @@
 """Many scheduled tasks over HTTP: sorting, bulk actions, export and import; and their versions."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -9,9 +11,19 @@ import pytest
 
 from app.settings import Settings
 from support.api import connected, serving
+from support.polling import eventually_async
 
 SCHEDULES = "/api/v1/scheduled-tasks"
 TASK = "scheduled_task.test_task"
+# Too deep, endless, and a few hundred bytes that stand for more than a machine has memory.
+TRAPS = (
+    {"yaml": "[" * 5000},
+    {"yaml": "schedules: {a: &a {task_path: b, task_args: [*a]}}"},
+    {
+        "yaml": "schedules:\n  a: &a0 {b: [x, x, x, x, x, x, x, x, x, x]}\n"
+        + "".join(f"  b{n}: &a{n} {{c: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 10))
+    },
+)
 DAILY = {"type": "crontab", "expression": "0 9 * * *", "timezone": "UTC", "day_match": "or"}
 
 
@@ -144,7 +156,7 @@ async def test_what_is_exported_imports_as_it_is(admin: httpx.AsyncClient) -> No
         admin,
         f"{mark} ünïcode: {{yaml}} 'quotes' # 1",
         task_kwargs={"message": "2026-01-01T00:00:00Z", "seconds": 1e-07},
-        task_extra_config={"queue": "system", "jitter": "5%", "starts_at": "2027-01-01T00:00:00Z"},
+        task_extra_config={"queue": "system", "jitter": "5%", "starts_at": "2099-01-01T00:00:00Z"},
         task_type="system",
         description="line\nline: 'x'\n\ttab",
     )
@@ -220,7 +232,13 @@ async def test_an_import_names_what_is_wrong_and_changes_nothing(admin: httpx.As
     unknown = {f"{mark} x": good | {"shedule": DAILY}, f"{mark} y": good | {"pause_note": 3}}
     answer = await admin.post(f"{SCHEDULES}/import", json={"schedules": unknown})
     assert answer.json()["errors"][0]["field"] == f"body: schedules.{mark} y.pause_note"
-    for body in ({}, {"schedules": {}, "yaml": "schedules: {}"}, {"yaml": "schedules: ["}, {"yaml": "a: b"}):
+    for body in (
+        {},
+        {"schedules": {}, "yaml": "schedules: {}"},
+        {"yaml": "schedules: ["},
+        {"yaml": "a: b"},
+        *TRAPS,
+    ):
         assert (await admin.post(f"{SCHEDULES}/import", json=body)).status_code == 422, body
     for _ in range(2):
         await create(admin, f"{mark} twin")
@@ -264,3 +282,66 @@ async def test_versions_are_compared_and_brought_back(admin: httpx.AsyncClient) 
     gone = await admin.delete(url, params={"reason": "done"}, headers={"If-Match": "*"})
     assert gone.status_code == 204
     assert (await admin.get(f"{url}/history/4")).json()["reason"] == "done"
+
+
+async def test_a_deleted_schedule_comes_back_with_its_history_and_its_runs(admin: httpx.AsyncClient) -> None:
+    made = await create(admin, "gone too soon")
+    url = f"{SCHEDULES}/{made['id']}"
+    restore = f"{url}/history/1/restore"
+    run = (await admin.post(f"{url}/run")).json()["id"]
+    await admin.patch(url, json={"description": "changed"}, headers={"If-Match": "*"})
+    await admin.delete(url, headers={"If-Match": "*"})
+    assert (await admin.get(url)).status_code == 404
+    assert (await admin.post(restore, headers={"If-Match": '"2"'})).status_code == 412
+    answers = await asyncio.gather(
+        *(admin.post(restore, json={"reason": "missed"}, headers={"If-Match": '"3"'}) for _ in range(3))
+    )
+    assert sorted(answer.status_code for answer in answers) == [200, 412, 412], "once, whoever asks"
+    back = (await admin.get(url)).json()
+    assert (back["id"], back["version"], back["state"], back["description"]) == (
+        made["id"],
+        4,
+        "active",
+        None,
+    )
+    assert back["next_run_at"] is not None
+    history = (await admin.get(f"{url}/history")).json()["items"]
+    assert [each["action"] for each in history] == ["restore", "delete", "update", "create"]
+    assert history[0]["reason"] == "missed"
+    runs = (await admin.get("/api/v1/runs", params={"schedule_id": made["id"]})).json()["items"]
+    assert [each["id"] for each in runs] == [run]
+
+
+@pytest.mark.parametrize("was", ["paused", "disabled"])
+async def test_what_did_not_fire_when_it_was_deleted_does_not_when_it_is_back(
+    admin: httpx.AsyncClient, was: str
+) -> None:
+    made = await create(admin, f"deleted while {was}")
+    url = f"{SCHEDULES}/{made['id']}"
+    if was == "paused":
+        await admin.post(f"{url}/pause", json={"note": "the disk is full"})
+    else:
+        await admin.patch(url, json={"task_enabled": False}, headers={"If-Match": "*"})
+    await admin.delete(url, headers={"If-Match": "*"})
+    back = await admin.post(f"{url}/history/1/restore", headers={"If-Match": "*"})
+    assert back.status_code == 200, back.text
+    found = back.json()
+    assert (found["state"], found["next_run_at"]) == (was, None)
+    assert found["pause_note"] == ("the disk is full" if was == "paused" else None)
+    assert back.headers["ETag"] == f'"{found["version"]}"'
+
+
+async def test_what_could_not_be_saved_does_not_come_back(admin: httpx.AsyncClient) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    made = await create(admin, "once", schedule={"type": "one_off", "at": soon.isoformat()})
+    url = f"{SCHEDULES}/{made['id']}"
+    await admin.delete(url, headers={"If-Match": "*"})
+
+    async def past() -> bool:
+        return datetime.now(UTC) > soon + timedelta(seconds=1)  # kept in whole seconds, rounded up
+
+    await eventually_async(past, 10)
+    answer = await admin.post(f"{url}/history/1/restore", headers={"If-Match": "*"})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["errors"][0]["field"] == "schedule.at"
+    assert (await admin.get(url)).status_code == 404

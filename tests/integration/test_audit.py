@@ -1,9 +1,11 @@
 """The audit: each change leaves its line in the same transaction, and no line is ever changed."""
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import httpx
 import psycopg
@@ -19,9 +21,11 @@ from app.api.routing import resource_router
 from app.cli.people import add_person
 from app.db.companions import Changes, accompanied, bring, present
 from app.modules.audit.service import LONGEST_CHANGES, LONGEST_VALUE, presentable
+from app.modules.auth.refusals import AT_ONCE, EVERY, Place, Refusal, Refusals
 from app.settings import Settings
 from support.api import connect, connected, log_in, serving
 from support.people import PASSWORD, cheap_passwords, person, token_of
+from support.polling import eventually_async
 from support.servers import Database
 
 AUDIT = "/api/v1/audit"
@@ -32,6 +36,7 @@ BODY: dict[str, Any] = {
     "schedule": {"type": "interval", "every": 1, "unit": "hours"},
 }
 ELSEWHERE = resource_router("/elsewhere", "Runs")
+HERE = Place("192.0.2.77", request_id="flood")
 
 
 @ELSEWHERE.post("")
@@ -156,12 +161,77 @@ async def test_logins_are_recorded_also_refused_ones(api: FastAPI, admin: httpx.
         assert (await client.post("/api/v1/auth/login", data=form)).status_code == 401
         slip = {"username": "my secret passphrase", "password": "wrong"}
         assert (await client.post("/api/v1/auth/login", data=slip)).status_code == 401
-    found = await entries(admin, action="login", actor=name)
-    assert [entry["outcome"] for entry in found] == ["refused", "done"]
-    assert found[1]["credential_id"] is not None
-    unknown = await entries(admin, action="login", actor="(unknown)")
-    assert unknown
+
+    async def written() -> list[dict[str, Any]]:
+        refused = await entries(admin, action="login", outcome="refused", actor=name)
+        return refused and await entries(admin, action="login", outcome="refused", actor="(unknown)")
+
+    assert await eventually_async(written, 10)
+    done, refused = sorted(
+        await entries(admin, action="login", actor=name), key=lambda entry: str(entry["outcome"])
+    )
+    assert (done["outcome"], refused["outcome"]) == ("done", "refused")
+    assert (done["credential_id"] is None, refused["credential_id"]) == (False, None)
     assert "passphrase" not in str(await entries(admin)), "names are sometimes passwords in the wrong field"
+
+
+async def test_refused_logins_do_not_fill_the_audit(
+    api: FastAPI, admin: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A flood of unknown names has its first entries and a sum; a user who is tried meanwhile has entries of their own."""
+    sessions = api.state.services.sessions
+    name = await person(api)
+    me = (await admin.get("/api/v1/users", params={"search": name})).json()["items"][0]["id"]
+    now = 1000.0
+    refusals = Refusals(sessions, clock=lambda: now)
+    before = len(await entries(admin, action="login", actor="(unknown)"))
+
+    async def told() -> list[Any]:
+        found = await entries(admin, action="login", actor="(unknown)")
+        return [entry["changes"] for entry in found[: len(found) - before]]
+
+    def told_are(number: int) -> Callable[[], Awaitable[bool]]:
+        async def holds() -> bool:
+            return len(await told()) == number
+
+        return holds
+
+    keeping = asyncio.create_task(refusals.keep())
+    with caplog.at_level("WARNING", logger="app.modules.auth.refusals"):
+        for number in range(500):
+            refusals.note(Refusal(f"guess {number}", None, HERE, "throttled"))
+        refusals.note(Refusal(name, UUID(me), HERE, "refused"))
+    lines = [each.getMessage() for each in caplog.records if each.name == "app.modules.auth.refusals"]
+    assert len(lines) == 501
+    assert "guess" not in str(lines), "an unknown name may be a password"
+    assert name in lines[-1]
+    assert HERE.address in lines[-1]
+    await eventually_async(told_are(AT_ONCE), 10)
+    (entry,) = await entries(admin, action="login", actor=name)
+    assert (entry["outcome"], entry["address"], entry["actor_id"]) == ("refused", HERE.address, me)
+    now += EVERY
+    refusals.note(Refusal("again", None, HERE, "refused"))
+    await eventually_async(told_are(AT_ONCE + 1), 10)
+    refusals.note(Refusal("and again", None, HERE, "refused"))
+    refusals.note(Refusal("and again", None, HERE, "refused"))
+    keeping.cancel()
+    await asyncio.wait({keeping})
+    newest = await told()
+    assert len(newest) == AT_ONCE + 2
+    further = [changes["logins"]["further"]["after"] for changes in newest[:2]]
+    assert further == [1, 500 - AT_ONCE], "the last words of a process count, too"
+
+
+async def test_a_wrong_current_password_is_a_refusal(api: FastAPI, admin: httpx.AsyncClient) -> None:
+    name = await person(api)
+    async with connect(api, await log_in(api, name, PASSWORD)) as client:
+        body = {"current_password": "a guess of it", "new_password": "another password"}
+        assert (await client.put("/api/v1/auth/password", json=body)).status_code == 422
+
+    async def written() -> list[dict[str, Any]]:
+        return await entries(admin, action="change_own_password", actor=name, outcome="refused")
+
+    assert await eventually_async(written, 10)
 
 
 async def test_secrets_are_not_recorded(api: FastAPI, admin: httpx.AsyncClient, database: Database) -> None:

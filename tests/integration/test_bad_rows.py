@@ -47,6 +47,23 @@ def test_the_ticks_of_a_schedule_that_becomes_invalid_are_a_range(engine: Engine
     assert engine.missed(schedule) == [(noon + MINUTE, engine.clock.now, None, "invalid_schedule")]
 
 
+def test_what_the_database_refuses_of_one_schedule_stops_no_other(engine: Engine) -> None:
+    refused, good = engine.create(), engine.create()
+    engine.execute_sql(
+        "UPDATE celery_periodic_task_clocks SET run_count = 2147483647 WHERE schedule_id = :id", id=refused
+    )
+    engine.passes(61)
+    row = engine.row(refused)
+    assert (row.state, engine.next_run_at(refused)) == ("invalid", None)
+    assert (
+        row.state_reason
+        == "schedule: The database refuses what its tick would write (NumericValueOutOfRange)."
+    )
+    assert engine.states(refused) == []
+    assert engine.states(good) == ["queued"]
+    assert [message.run_id for message in engine.wakeups.sent] == [engine.rows(good)[0].id]
+
+
 def test_a_paused_schedule_that_cannot_be_read_can_be_mended(engine: Engine) -> None:
     schedule = engine.create()
     engine.pause(schedule)

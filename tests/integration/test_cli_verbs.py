@@ -73,14 +73,15 @@ def test_tasks_and_their_runs(terminal: Terminal) -> None:
     assert TASK in terminal.type("tasks", "list")
     assert terminal.json("tasks", "show", TASK)["queue"] == "celery"
     said = terminal.type("tasks", "run", TASK, "--kwargs", '{"message": "hé"}', "--queue", "system", "--wait")
-    assert "is succeeded" in said
+    assert "is succeeded: {" in said
+    assert "'message': 'hé'" in said
     run_id = said.split()[0]
     assert terminal.json("runs", "show", run_id)["queue"] == "system"
     assert run_id in terminal.type("runs", "list", "--task", TASK, "--state", "succeeded")
     assert "hé" in terminal.type("runs", "logs", run_id)
     assert "hé" in terminal.type("runs", "logs", run_id, "-f")
     again = terminal.json("runs", "replay", run_id, "--kwargs", '{"message": "again"}', "--wait")
-    assert (again["state"], again["kwargs"]) == ("succeeded", {"message": "again"})
+    assert (again["state"], again["result"]["message"]) == ("succeeded", "again")
     later = terminal.json("tasks", "run", TASK, "--countdown", "60")
     assert "is cancelled" in terminal.type("runs", "cancel", str(later["id"]), "--reason", "not needed")
 
@@ -89,7 +90,23 @@ def test_a_run_that_fails_has_its_own_status(terminal: Terminal) -> None:
     said = terminal.type(
         "tasks", "run", "scheduled_task.cleanup_old_logs", "--kwargs", '{"days": 0}', "--wait", status=4
     )
-    assert "is failed" in said
+    assert "is failed: days must be" in said
+
+
+def test_many_runs_at_once(terminal: Terminal) -> None:
+    named = "scheduled_task.cleanup_old_logs"
+    for _ in range(2):
+        terminal.type("tasks", "run", TASK, "--countdown", "60", "--queue", "priority_low")
+    terminal.type("tasks", "run", named, "--kwargs", '{"days": 0}', "--wait", status=4)
+    waiting = ("--queue", "priority_low", "--state", "queued")
+    assert "2 runs would be cancelled" in terminal.type("runs", "act", "cancel", *waiting, "--dry-run")
+    assert terminal.json("runs", "act", "cancel", *waiting)["changed"] == 2
+    assert "0 of 0 runs" in terminal.type("runs", "act", "cancel", *waiting)
+    failed = ("--task", named, "--since", "2026-01-01")
+    number = terminal.json("runs", "act", "replay", *failed, "--dry-run")["matched"]
+    assert number >= 1
+    assert f"{number} of {number} runs were replayed" in terminal.type("runs", "act", "replay", *failed)
+    assert "say which runs" in terminal.type("runs", "act", "replay", status=2)
 
 
 def test_a_schedule_from_its_making_to_its_history(terminal: Terminal) -> None:

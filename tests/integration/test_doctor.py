@@ -201,7 +201,7 @@ def test_a_package_that_is_missing(clinic: Clinic, tmp_path: Path) -> None:
 
 def test_a_variable_that_cannot_be_used(clinic: Clinic) -> None:
     found = clinic.examine(UPBEAT_PORT="many")
-    found.says("settings", "port", "Correct the variable")
+    found.says("settings", "UPBEAT_PORT: ", "Correct the variable")
     assert found.failed() == {"settings"}
 
 

@@ -3,8 +3,8 @@
 from itertools import pairwise
 from pathlib import Path
 
+from bench.chores import places
 from bench.worker.crew import ours
-from bench.workers import places
 from support.servers import Servers
 
 STEPS, RUNS = 4, 300

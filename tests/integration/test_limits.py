@@ -174,7 +174,7 @@ def test_no_limit_is_passed_and_no_wake_up_is_lost_whatever_happens_at_once(
                         running += 1
                         peak = max(peak, running)
                         starts[run_id] += 1
-                    time.sleep(0.02)
+                    time.sleep(0.02)  # the run's own work, so that runs overlap
                     with lock:
                         running -= 1
                     finish(sync, run_id)

@@ -56,7 +56,7 @@ def test_a_run_can_be_followed_from_its_request_to_its_worker(
         schedule["id"],
         "admin",
     )
-    assert {line["attempt"] for line in told()} == {1}
+    assert {(line["attempt"], line["request_id"]) for line in told()} == {(1, "the-request")}
     assert "printed" in {line["message"] for line in told() if line["logger"] == "stdout"}
     beat.wait_for_output("beat: Starting")
     for process in (worker, beat, api.process):

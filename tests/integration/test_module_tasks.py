@@ -1,5 +1,6 @@
 """The business modules' tasks in real workers, under their users' names, as the API makes them run."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -7,10 +8,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from app.modules.agents.tasks import execute_agent_periodic_task
 from app.sealing import new_key
 from app.settings import Settings
 from support.agents import CHAT_PATH, CREDENTIAL, HEALTH_PATH, chat, with_agents
 from support.api import connected, serving
+from support.calling import calling
 from support.peer import Answer, Peer, completion, running_peer
 from support.polling import eventually, eventually_async
 from support.stack import Stack
@@ -74,10 +77,11 @@ async def _agent(client: httpx.AsyncClient, peer: Peer, name: str, **changes: An
     return made
 
 
-async def test_in_processes(stack: Stack, admin: httpx.AsyncClient, peer: Peer) -> None:
+async def test_in_processes(stack: Stack, admin: httpx.AsyncClient, peer: Peer, settings: Settings) -> None:
     worker = stack.worker("-P", "prefork", "-c", "2", env=ENVIRONMENT)
     stack.beat(env={"UPBEAT_BEAT_MAX_SLEEP": "0.2"})
     await _an_agent_works(admin, peer, "in-processes")
+    await _a_foreign_task_id_is_no_key(admin, peer, settings)
     await _upkeep_works(admin)
     assert CREDENTIAL not in worker.output()
 
@@ -127,6 +131,18 @@ async def _an_agent_works(admin: httpx.AsyncClient, peer: Peer, name: str) -> No
     calls = (await admin.get(f"/api/v1/agents/{agent}/calls")).json()["items"]
     assert [call["state"] for call in calls] == ["failed"] * 4 + ["succeeded"]
     assert calls[0]["run_id"] == key
+
+
+async def _a_foreign_task_id_is_no_key(admin: httpx.AsyncClient, peer: Peer, settings: Settings) -> None:
+    peer.forget()
+    peer.answer(CHAT_PATH, completion("Nothing new."))
+    await _agent(admin, peer, "called-by-code")
+    values = {"agent": "called-by-code", "variables": {"topic": "x"}}
+    with calling(settings):
+        result = execute_agent_periodic_task.apply_async(kwargs=values, task_id="a caller's own")
+        assert (await asyncio.to_thread(result.get, 30))["reply"] == "Nothing new."
+    (run,) = (await admin.get("/api/v1/runs", params={"origin": "code"})).json()["items"]
+    assert peer.keys() == {run["id"]: 1}
 
 
 async def _one_worker_carries_many_calls_at_once(admin: httpx.AsyncClient, peer: Peer) -> None:

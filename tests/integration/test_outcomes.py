@@ -27,6 +27,7 @@ from support.tasks import block, clean_up, fail, instant, nap, query, transactio
 
 QUEUES = {"prefork": "celery", "threads": "priority_low", "solo": "priority_high"}
 DONE = 30.0
+WAYS = ("connection", "autocommit", "session")
 
 every_pool = pytest.mark.parametrize("pool", QUEUES)
 pools_with_limits = pytest.mark.parametrize("pool", ["prefork", "threads"])
@@ -87,14 +88,14 @@ def test_tasks_that_await_the_database_share_one_loop_and_one_pool(
 def test_a_body_meets_no_connection_that_the_server_has_closed(
     workers: Mapping[str, Process], database: Database, pool: str
 ) -> None:
-    assert [submit(transactions, pool, each).get(DONE) for each in (True, False)] == [2, 1]
+    assert [submit(transactions, pool, way).get(DONE) for way in WAYS] == [2, 2, 1]
     with psycopg.connect(database.url, autocommit=True) as connection:
         closed = connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND application_name = 'upbeat-task'"
         ).fetchall()
     assert closed
-    assert [submit(transactions, pool, each).get(DONE) for each in (True, False, True, False)] == [2, 1] * 2
+    assert [submit(transactions, pool, way).get(DONE) for way in WAYS * 2] == [2, 2, 1] * 2
 
 
 @every_pool

@@ -50,6 +50,16 @@ def test_resuming_with_catch_up_says_beforehand_what_it_will_do(engine: Engine) 
     assert engine.next_run_at(schedule) == noon + 11 * MINUTE
 
 
+def test_all_that_is_caught_up_with_is_decided_at_once(engine: Engine) -> None:
+    schedule = engine.create(overlap="allow_all", catchup_window=86_400, max_catchup_runs=150)
+    engine.pause(schedule)
+    engine.clock.advance(200 * 60 + 30)
+    engine.resume(schedule, catch_up=CatchUp.ALL)
+    engine.passes()
+    assert len(engine.rows(schedule)) == 150
+    assert [gap[2:] for gap in engine.missed(schedule)] == [(50, "catchup_limit")]
+
+
 def test_what_nobody_had_decided_when_it_was_paused_or_edited_is_accounted_for(engine: Engine) -> None:
     paused, edited, disabled = engine.create(), engine.create(), engine.create()
     noon = engine.clock.now

@@ -204,9 +204,9 @@ def test_the_stack_works_with_these_roles(
     api, worker, beat = (
         {"DATABASE_URL": server_url(role, servers), "REDIS_URL": redis_as(role, redis_url)} for role in LOGINS
     )
+    stack.worker("-Q", "celery,system", env=worker, wait=False)
+    stack.beat(env=beat | {"UPBEAT_BEAT_SWEEP_EVERY": "0.5"}, wait=False)
     address = stack.api(env=api).url
-    stack.worker("-Q", "celery,system", env=worker)
-    stack.beat(env=beat | {"UPBEAT_BEAT_SWEEP_EVERY": "0.5"})
     with httpx.Client(base_url=address) as client:
         form = {"username": "admin", "password": PASSWORD}
         answer = client.post("/api/v1/auth/login", data=form)

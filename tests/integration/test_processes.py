@@ -98,7 +98,7 @@ def test_a_beat_stops_at_once_and_gives_back_its_file(stack: Stack, tmp_path: Pa
     eventually(lambda: log.exists() and "beat: Starting" in log.read_text(), BOOT, "the beat")
     assert int(pid.read_text()) == beat.pid
     beat.terminate()
-    assert beat.wait(5) == 0
+    assert beat.wait() == 0, "long before its sleep ends"
     assert not pid.exists()
     assert list(tmp_path.glob("unused*")) == []
     assert "Traceback" not in beat.output() + log.read_text()

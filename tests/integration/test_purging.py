@@ -18,7 +18,7 @@ from support.api import _broker as broker
 from support.engine import DELAY, TASK, Engine
 
 
-def submit(sync: sessionmaker[Session], queue: str, *, due_in: float = 0.0) -> UUID:
+def submit(sync: sessionmaker[Session], queue: str, *, due_in: float = 0.0, **options: object) -> UUID:
     with sync.begin() as session:
         run_id = new_id()
         runs.submit(
@@ -26,7 +26,7 @@ def submit(sync: sessionmaker[Session], queue: str, *, due_in: float = 0.0) -> U
             task=TASK,
             args=[1],
             kwargs={"a": "ö"},
-            options=RunOptions.model_validate({"queue": queue}),
+            options=RunOptions.model_validate({"queue": queue, **options}),
             origin=Origin.SUBMIT,
             redispatch_delay=DELAY,
             due_in=due_in,
@@ -82,6 +82,16 @@ def test_a_purge_settles_the_schedule_and_ends_a_line_of_waiting_runs(
             {"id": schedule},
         ).scalar_one()
     assert count == 1
+
+
+def test_what_locks_a_schedule_or_a_key_is_ended_alone(engine: Engine, sync: sessionmaker[Session]) -> None:
+    plain = [submit(sync, "system", due_in=60 * due) for due in (3, 1, 2)]
+    limited = [submit(sync, "system", concurrency_limit=1, concurrency_key=key) for key in "ab"]
+    with sync() as session:
+        together, *alone = purging.parts(purging.page(session, purging.those_of(session, ["system"])))
+    assert together == plain, "by their ids, not by when they are due"
+    assert sorted(alone) == [[run_id] for run_id in limited]
+    assert sum(purging.purge(sync, ["system"])) == 5
 
 
 def test_what_inspect_reads(engine: Engine, sync: sessionmaker[Session]) -> None:

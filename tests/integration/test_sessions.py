@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import text
 
+from app.modules.auth.service import forget_old
 from app.settings import AuthSettings, DeploymentSettings, Settings
 from support.api import connect, log_in, serving
 from support.people import PASSWORD, cheap_passwords, person, token_of
@@ -41,8 +42,9 @@ async def sql(app: FastAPI, statement: str, **values: Any) -> Any:
         return await session.execute(text(statement), values)
 
 
-async def attempt(app: FastAPI, username: str, password: str) -> httpx.Response:
-    async with connect(app) as client:
+async def attempt(app: FastAPI, username: str, password: str, address: str = "127.0.0.1") -> httpx.Response:
+    transport = httpx.ASGITransport(app, client=(address, 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://upbeat.test") as client:
         return await client.post(LOGIN, data={"username": username, "password": password})
 
 
@@ -84,6 +86,35 @@ async def test_an_address_waits_whatever_names_it_tries(settings: Settings) -> N
         await sql(app, "DELETE FROM login_throttles")
         for _ in range(5):
             assert (await attempt(app, known, PASSWORD)).status_code == 200, "right passwords do not count"
+
+
+async def test_an_address_that_waits_adds_nothing_and_ipv6_counts_by_network(settings: Settings) -> None:
+    auth = AuthSettings(login_attempts_per_address=3, login_wait=60)
+    async with serving(settings.model_copy(update={"auth": auth})) as app:
+        await sql(app, "DELETE FROM login_throttles")
+        for number in range(3):
+            assert (
+                await attempt(app, f"no {number}", "wrong", f"2001:db8::{number + 1:x}")
+            ).status_code == 401
+        for number in range(50):
+            answer = await attempt(app, f"nobody {number}", "wrong", f"2001:db8::ffff:{number:x}")
+            assert answer.status_code == 429
+        assert (await sql(app, "SELECT count(*) FROM login_throttles")).scalar_one() == 4
+        assert (await attempt(app, "no", "wrong", "2001:db8:0:1::1")).status_code == 401, "another network"
+        counted = await scraped(app)
+        assert counted['upbeat_logins_total{outcome="throttled"}'] >= 50
+        assert counted['upbeat_logins_total{outcome="refused"}'] >= 4
+        await sql(
+            app,
+            "UPDATE login_throttles SET last_failure_at = now() - interval '1 hour', blocked_until = NULL",
+        )
+        assert await forget_old(app.state.services.sessions, batch=2) == 6
+
+
+async def scraped(app: FastAPI) -> dict[str, float]:
+    lines = (await app.state.services.scrapes.text()).decode().splitlines()
+    pairs = [line.rsplit(" ", 1) for line in lines if not line.startswith("#")]
+    return {name: float(value) for name, value in pairs}
 
 
 async def test_old_failures_are_forgotten(api: FastAPI) -> None:

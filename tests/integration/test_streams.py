@@ -4,26 +4,25 @@ import asyncio
 import json
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import httpx
 import psycopg
 import pytest
 from fastapi import FastAPI
 
-from app.api import events, streams
 from app.api import feed as feeds
-from app.api.feed import Feed, Reset, Topic
 from app.modules.auth import service
-from app.scheduling.changes import RunChange
-from app.scheduling.ids import EPOCH, new_id
+from app.scheduling.ids import EPOCH
 from app.settings import Settings
 from support.api import ADMIN, serving
 from support.polling import eventually_async
-from support.servers import Database
+from support.proxy import Mode, Proxy
+from support.servers import Database, Servers
 from support.stack import Api, Stack
 from upbeat_sdk import AsyncUpbeat
 
@@ -46,10 +45,12 @@ async def client(api: Api, settings: Settings) -> AsyncIterator[httpx.AsyncClien
         yield connection
 
 
-def logged_in(api: Api) -> httpx.AsyncClient:
-    with httpx.Client(base_url=api.url, timeout=20) as connection:
-        answer = connection.post("/api/v1/auth/login", data={"username": ADMIN[0], "password": ADMIN[1]})
-    headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+def logged_in(api: Api, username: str = ADMIN[0], token: str | None = None) -> httpx.AsyncClient:
+    if token is None:
+        with httpx.Client(base_url=api.url, timeout=20) as connection:
+            form = {"username": username, "password": ADMIN[1]}
+            token = connection.post("/api/v1/auth/login", data=form).json()["access_token"]
+    headers = {"Authorization": f"Bearer {token}"}
     limits = httpx.Limits(max_connections=200)
     return httpx.AsyncClient(base_url=api.url, timeout=20, headers=headers, limits=limits)
 
@@ -59,8 +60,7 @@ class Stream:
 
     def __init__(self, client: httpx.AsyncClient, path: str, after: str | None = None, **query: Any) -> None:
         self.events: list[tuple[str, Any]] = []
-        self.comments = 0
-        self.id: str | None = None
+        self.ids: list[str] = []
         headers = {} if after is None else {"Last-Event-ID": after}
         self.task = asyncio.create_task(self._read(client, path, headers, query))
 
@@ -73,14 +73,17 @@ class Stream:
             event: dict[str, str] = {}
             async for line in answer.aiter_lines():
                 name, _, value = line.partition(": ")
-                self.comments += line.startswith(":")
                 if line:
                     event[name] = value
                     continue
                 if "event" in event:
-                    self.id = event.get("id", self.id)
+                    self.ids += [event["id"]] if "id" in event else []
                     self.events.append((event["event"], json.loads(event["data"])))
                 event = {}
+
+    @property
+    def id(self) -> str | None:
+        return self.ids[-1] if self.ids else None
 
     def of(self, kind: str) -> list[Any]:
         return [data for name, data in self.events if name == kind]
@@ -268,10 +271,18 @@ async def test_many_clients_are_one_reader_of_the_database(
         await stream.close()
 
 
-async def test_streams_end_with_the_service_and_go_on_with_the_next(
-    api: Api, client: httpx.AsyncClient, shared_stack: Stack
+@pytest.fixture(scope="module")
+def cable(servers: Servers) -> Iterator[Proxy]:
+    with Proxy(servers.postgres.port) as proxy:
+        yield proxy
+
+
+async def test_streams_outlast_the_database_and_end_with_the_service_and_go_on_with_the_next(
+    api: Api, client: httpx.AsyncClient, shared_stack: Stack, servers: Servers, cable: Proxy
 ) -> None:
-    other = shared_stack.api("--timeout-graceful-shutdown", "30")
+    direct = shared_stack.environment["DATABASE_URL"]
+    through = direct.replace(f":{servers.postgres.port}/", f":{cable.port}/")
+    other = shared_stack.api("--timeout-graceful-shutdown", "30", env={"DATABASE_URL": through})
     place, heard = urlsplit(other.url), set[str]()
 
     async def listen() -> None:
@@ -288,10 +299,16 @@ async def test_streams_end_with_the_service_and_go_on_with_the_next(
             unread.sendall(request.encode())
             assert unread.recv(12) == b"HTTP/1.1 200"
             opened = [await ready(connection, path) for path in (RUNS, SCHEDULES, QUEUES)]
+            waiting = await submit(client, countdown=3600)
+            log = Stream(connection, f"/api/v1/runs/{waiting}/logs/stream")
+            await log.has("state")
+            await _lose_the_database(client, connection, cable, opened[0])
+            assert not log.task.done()
             other.process.signal_main(signal.SIGTERM)
-            await asyncio.wait_for(asyncio.gather(*(stream.task for stream in opened)), 10)
+            await asyncio.wait_for(asyncio.gather(*(stream.task for stream in (*opened, log))), 10)
             assert all(stream.events[-1] == ("end", {"reason": "closing"}) for stream in opened)
             await asyncio.to_thread(other.process.wait, 10)
+    await client.post(f"/api/v1/runs/{waiting}/cancel", json={})
     missed = await submit(client)
     command = [str(part) for part in other.process.popen.args]  # type: ignore[union-attr]
     shared_stack.processes.start("again", command, shared_stack.environment)
@@ -299,6 +316,37 @@ async def test_streams_end_with_the_service_and_go_on_with_the_next(
     assert missed in heard
     listening.cancel()
     await asyncio.wait({listening})
+
+
+async def _lose_the_database(
+    client: httpx.AsyncClient, cut_off: httpx.AsyncClient, cable: Proxy, stream: Stream
+) -> None:
+    """Cut it off from the streams' process alone: what happens meanwhile is told when it is back, in its order."""
+    cable.set(Mode.REFUSE)
+
+    async def away() -> bool:
+        return (await cut_off.get("/api/v1/runs")).status_code == 503
+
+    await eventually_async(away, 15)
+    meanwhile = [await submit(client) for _ in range(5)]
+
+    async def over() -> bool:
+        states = [(await client.get(f"/api/v1/runs/{run}")).json()["state"] for run in meanwhile]
+        return set(states) == {"succeeded"}
+
+    await eventually_async(over, 15)
+    assert not {run["id"] for run in stream.of("run")} & set(meanwhile)
+    cable.set(Mode.PASS)
+    for run in meanwhile:
+        await stream.until(run, "succeeded")
+    after = await submit(client)
+    await stream.until(after, "succeeded")
+    told = [(run["id"], run["state"], run["attempt"]) for run in stream.of("run")]
+    assert len(told) == len(set(told)), "nothing twice"
+    # The first change may have been looked for before the stream was ready.
+    assert stream.ids[1:] == sorted(set(stream.ids[1:]), key=int), "no place twice, and none before another"
+    assert not stream.of("reset")
+    assert not stream.of("end")
 
 
 async def _holds(value: bool) -> bool:  # noqa: FBT001
@@ -311,71 +359,45 @@ async def app(settings: Settings) -> AsyncIterator[FastAPI]:
         yield application
 
 
-def change(state: str = "queued") -> RunChange:
-    now = datetime.now(UTC)
-    return RunChange(
-        new_id(), state, None, "submit", 1, "a.b", "celery", None, None, now, None, None, None, now
-    )
-
-
-async def test_a_client_that_does_not_read_is_let_go_and_the_others_are_not(app: FastAPI) -> None:
-    feed: Feed = app.state.services.feed
-    now = datetime.now(UTC)
-    with (
-        feed.reading(Topic.RUNS, lambda _: True, now) as stuck,
-        feed.reading(Topic.RUNS, lambda _: True, now) as good,
-    ):
-        read = 0
-        for _ in range(feeds.MAX_PENDING + 1):
-            feed._give(Topic.RUNS, now, [change()])
-            read += len(await good.next(0))
-        assert (stuck.slow, good.slow, read) == (True, False, feeds.MAX_PENDING + 1)
-        assert not stuck._line
-        feed._give(Topic.RUNS, now, [change()])
-        assert await stuck.next(0) == ()
-        assert streams._ending(feed, stuck, 1e12) == "too_slow"
-        assert streams._ending(feed, good, 1e12) is None
-
-
-async def test_more_than_is_told_one_by_one(
-    app: FastAPI, database: Database, monkeypatch: pytest.MonkeyPatch
+async def test_streams_end_with_what_opened_them(
+    app: FastAPI, api: Api, client: httpx.AsyncClient, database: Database
 ) -> None:
-    feed: Feed = app.state.services.feed
-    begun = await feed.now()
-    with feed.reading(Topic.RUNS, lambda _: True, begun) as reader:
-        await eventually_async(lambda: _holds(feed._until is not None), 10)
-        with psycopg.connect(database.url) as connection:
-            connection.execute(
-                """INSERT INTO celery_task_runs (id, state, origin, task, queue, due_at, args, kwargs, options)
-                SELECT (lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0')
-                        || '7000' || 'a' || lpad(to_hex(n), 15, '0'))::uuid,
-                       'queued', 'submit', 'a.b', 'celery', now(), '[]', '{}', '{}'
-                FROM generate_series(1, 2500) n"""
-            )
-        found: list[Any] = []
-
-        async def told() -> bool:
-            found.extend(await reader.next(0.1))
-            return Reset.TOO_MANY in found or reader.slow
-
-        await eventually_async(told, 15)
-    assert await feed.replay(Topic.RUNS, begun, lambda _: True) == [Reset.TOO_MANY]
+    """Each stream that there is, by each way in which a credential ends; another process than the streams' ends it."""
+    document = (await client.get("/openapi.json")).json()["paths"]
+    paths = [path for path, item in document.items() if "text/event-stream" in json.dumps(item.get("get"))]
+    assert len(paths) == 4
+    run = await submit(client, countdown=3600)
+    sessions = app.state.services.sessions
+    made = {
+        name: await service.create_user(sessions, username=name, password=ADMIN[1], role="operator")
+        for name in ("logged out", "away", "deleted", "with keys")
+    }
+    connections = {name: logged_in(api, name) for name in made}
+    keys = {}
+    for name in ("revoked", "expired"):
+        body = {"name": name, "scopes": ["read"]}
+        keys[name] = (await connections["with keys"].post("/api/v1/api-keys", json=body)).json()
+        connections[name] = logged_in(api, token=keys[name]["secret"])
+    streams_of = {
+        name: [Stream(connection, path.replace("{run_id}", run)) for path in paths]
+        for name, connection in connections.items()
+    }
+    for opened in streams_of.values():
+        for stream in opened:
+            await eventually_async(lambda s=stream: _holds(bool(s.events)), 15)  # type: ignore[misc]
+    await service.logout_everywhere(sessions, made["logged out"].id)
+    await service.change_user(sessions, made["away"].id, service.UserChange(active=False))
+    await service.delete_user(sessions, made["deleted"].id)
+    await service.revoke_key(sessions, UUID(keys["revoked"]["id"]), owner=None)
     with psycopg.connect(database.url) as connection:
-        connection.execute("DELETE FROM celery_task_runs WHERE task = 'a.b'")
-
-
-async def test_a_stream_ends_with_its_session(
-    settings: Settings, app: FastAPI, monkeypatch: pytest.MonkeyPatch, client: httpx.AsyncClient
-) -> None:
-    """In this process, whose clock of checks is shortened: httpx's transport for applications gives whole answers."""
-    monkeypatch.setattr(streams, "AUTHORIZED_FOR", 0.0)
-    monkeypatch.setattr(events, "KEEP_ALIVE", 0.05)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://upbeat.test") as inside:
-        answer = await inside.post("/api/v1/auth/login", data={"username": ADMIN[0], "password": ADMIN[1]})
-        bearer = {"Authorization": f"Bearer {answer.json()['access_token']}"}
-        stream = asyncio.create_task(inside.get(RUNS, headers=bearer))
-        await eventually_async(lambda: _holds(bool(app.state.services.feed._clients)), 10)
-        assert (await inside.post("/api/v1/auth/logout", headers=bearer)).status_code in (200, 204)
-        text = (await asyncio.wait_for(stream, 10)).text
-    assert text.rstrip().endswith('data: {"reason": "unauthorized"}')
-    assert ": still here" in text
+        connection.execute("UPDATE api_keys SET expires_at = now() WHERE id = %s", [keys["expired"]["id"]])
+    ended = [stream for name, opened in streams_of.items() if name != "with keys" for stream in opened]
+    await asyncio.wait_for(asyncio.gather(*(stream.task for stream in ended)), 15)
+    last = [stream.events[-1] for stream in ended]
+    assert last.count(("end", {"reason": "unauthorized"})) == 3 * 5
+    assert all(not stream.task.done() for stream in streams_of["with keys"])
+    for stream in streams_of["with keys"]:
+        await stream.close()
+    for each in connections.values():
+        await each.aclose()
+    await client.post(f"/api/v1/runs/{run}/cancel", json={})

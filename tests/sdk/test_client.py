@@ -277,6 +277,7 @@ def test_the_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None
         ({"url": "ftp://upbeat.test"}, "must begin with http"),
         ({"url": f"http://me:{SECRET}@upbeat.test"}, "not in the url"),
         ({"url": "http://upbeat.test?x=1"}, "must not have a query"),
+        ({"url": "http://upbeat.test/api/v1/"}, "without /api/v1"),
         ({"url": "http://up\x00beat"}, "cannot be read"),
         ({"token": SECRET, "api_key": "x"}, "Give one credential"),
         ({"token": SECRET, "username": "x", "password": "y"}, "Give one credential"),
@@ -289,6 +290,14 @@ def test_what_cannot_work_is_told_at_once(options: dict[str, Any], message: str)
     with pytest.raises(ConfigurationError, match=message) as caught:
         Upbeat(**{"url": URL, **options})
     assert SECRET not in str(caught.value)
+
+
+def test_what_has_no_form_in_json_is_told_before_it_is_sent() -> None:
+    with (
+        Upbeat("http://127.0.0.1:1", token=SECRET) as client,
+        pytest.raises(ConfigurationError, match=r"run_task is given cannot be written as JSON: .*object"),
+    ):
+        client.tasks.run("x", kwargs={"a": object()})
 
 
 def test_a_client_that_was_given_is_not_closed() -> None:

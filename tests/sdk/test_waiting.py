@@ -233,6 +233,20 @@ async def test_a_result_by_stream(connect: Connect) -> None:
     assert service.after == ["9999-999999999"], "it asks for the end, and not for the lines"
 
 
+async def test_whoever_waits_may_watch(connect: Connect) -> None:
+    told = [
+        b'event: state\ndata: {"state": "running", "attempt": 2}\n\n',
+        *2 * [b'event: progress\ndata: {"done": 3, "total": 10, "message": "pages"}\n\n'],
+        END,
+    ]
+    started, seen = await connect(Service(told)).runs.get(RUN), []
+    ended = await started.wait(20, watch=lambda run: seen.append((run.state, run.attempt, run.progress)))
+    assert ended.state == "succeeded"
+    progress = {"done": 3, "total": 10, "message": "pages"}
+    first = (started.state, started.attempt, started.progress)
+    assert seen == [first, ("running", 2, None), ("running", 2, progress), ("succeeded", *first[1:])]
+
+
 async def test_a_result_by_looking(connect: Connect) -> None:
     service = Service(404, looks=4)
     started = await connect(service).runs.get(RUN)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 PAUSE = 0.02
+LONGEST_PAUSE = 0.1
 
 T = TypeVar("T")
 
@@ -20,7 +21,8 @@ def eventually(condition: Callable[[], T], deadline: float = 10.0, what: str = "
     An AssertionError inside the condition counts as "not yet"; the last one is the cause of the
     error that is raised when the deadline passes.
     """
-    end = time.monotonic() + deadline
+    began = time.monotonic()
+    end = began + deadline
     while True:
         failure: AssertionError | None = None
         try:
@@ -30,14 +32,15 @@ def eventually(condition: Callable[[], T], deadline: float = 10.0, what: str = "
             failure = error
         if time.monotonic() >= end:
             raise DeadlinePassed(_message(condition, deadline, what)) from failure
-        time.sleep(PAUSE)
+        time.sleep(_pause(began))
 
 
 async def eventually_async(
     condition: Callable[[], Awaitable[T]], deadline: float = 10.0, what: str = ""
 ) -> T:
     """`eventually` for a coroutine function, without blocking the loop."""
-    end = time.monotonic() + deadline
+    began = time.monotonic()
+    end = began + deadline
     while True:
         failure: AssertionError | None = None
         try:
@@ -47,7 +50,7 @@ async def eventually_async(
             failure = error
         if time.monotonic() >= end:
             raise DeadlinePassed(_message(condition, deadline, what)) from failure
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(_pause(began))
 
 
 def holds_throughout(condition: Callable[[], object], seconds: float, what: str = "") -> None:
@@ -56,6 +59,11 @@ def holds_throughout(condition: Callable[[], object], seconds: float, what: str 
     while time.monotonic() < end:
         assert condition(), what or f"{condition} stopped being true"
         time.sleep(PAUSE)
+
+
+def _pause(began: float) -> float:
+    """A twentieth of what was waited already: what is asked for, a process that starts, needs the processor too."""
+    return min(LONGEST_PAUSE, max(PAUSE, (time.monotonic() - began) / 20))
 
 
 def _message(condition: object, deadline: float, what: str) -> str:

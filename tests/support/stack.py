@@ -66,7 +66,9 @@ class Stack:
         )
         url = f"http://{LOOPBACK}:{port}"
         if wait:
-            eventually(lambda: _lives(process, url), BOOT, "the API's /livez")
+            # One client for all the questions: each new one reads the system's certificates.
+            with httpx.Client(base_url=url, timeout=2) as client:
+                eventually(lambda: _lives(process, client), BOOT, "the API's /livez")
         return Api(process, url)
 
     def celery(self, name: str, *arguments: str, env: Mapping[str, str] | None = None) -> Process:
@@ -95,10 +97,10 @@ def stack_environment(server_url: str, database: str, redis_url: str, ledger: Pa
     }
 
 
-def _lives(process: Process, url: str) -> bool:
+def _lives(process: Process, client: httpx.Client) -> bool:
     if not process.alive:
         raise ProcessEnded(process, "its first answer")
     try:
-        return httpx.get(f"{url}/livez", timeout=2).status_code == 200
+        return client.get("/livez").status_code == 200
     except httpx.TransportError:
         return False

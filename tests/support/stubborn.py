@@ -9,9 +9,9 @@ from typing import Any
 from billiard.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import text
 
+from app import logs
 from app.worker import app
 from app.worker.bridge import run_async, task_sessions
-from app.worker.logs import current_run
 from support.calls import note
 from support.ledger import write
 
@@ -62,7 +62,7 @@ async def context(self: Any) -> list[object]:
 
     async def inner() -> list[object]:
         await asyncio.sleep(0)
-        return [current_run(), self.request.id]
+        return [logs.about().get("run_id"), self.request.id]
 
     logger.warning("inside of the run")
     return [await inner(), await asyncio.create_task(inner())]

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from app.worker import app
-from app.worker.bridge import task_sessions
+from app.worker.bridge import task_connection, task_sessions
 from support.ledger import recorded
 
 
@@ -63,9 +63,12 @@ async def query(self: Any, pause: float = 0.0) -> dict[str, int]:
 
 
 @app.task(name="support.transactions")
-async def transactions(autocommit: bool) -> int:  # noqa: FBT001 - calls are positional
-    """In how many transactions two queries of a session were."""
-    async with task_sessions(autocommit=autocommit)() as session:
+async def transactions(way: str) -> int:
+    """In how many transactions two queries were, that were made in one of three ways."""
+    if way == "connection":
+        async with task_connection() as connection:
+            return len({await connection.scalar(select(func.now())) for _ in range(2)})
+    async with task_sessions(autocommit=way == "autocommit")() as session:
         return len({await session.scalar(select(func.now())) for _ in range(2)})
 
 

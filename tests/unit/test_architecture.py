@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from app.db import locks
+
 ROOT = Path(__file__).resolve().parents[2]
 APP = ROOT / "app"
 LONGEST_FILE = 600
@@ -219,3 +221,14 @@ def test_a_planted_violation_is_found(path: str, source: str, violation: str) ->
 )
 def test_what_is_allowed_is_not_found(path: str, source: str) -> None:
     assert violations({path: source}) == []
+
+
+def test_no_two_advisory_locks_are_the_same() -> None:
+    keys = {name: key for name, key in vars(locks).items() if name.isupper()}
+    assert len(set(keys.values())) == len(keys) > 1
+    elsewhere = [
+        file.name
+        for file in (*APP.rglob("*.py"), *(ROOT / "migrations").rglob("*.py"))
+        if "ADVISORY_LOCK" in file.read_text() or "0x757062656174" in file.read_text().replace("_", "")
+    ]
+    assert elsewhere == ["locks.py"]

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,9 +11,10 @@ from uuid import UUID
 
 import pytest
 
+from app.cli import main
 from app.cli.logfiles import follow, last_lines, log_of
 from app.cli.startup import LONGEST, keep_startup, newest_start
-from app.cli.tables import cell, show, span
+from app.cli.tables import cell, print_json, show, span
 from app.errors import NotFound
 
 
@@ -44,6 +46,51 @@ def test_json_has_all_fields_and_an_empty_list_is_one() -> None:
     assert item == {"id": str(ROW.id), "at": "2027-01-02T03:04:05+00:00", "kwargs": ROW.kwargs, "number": 7}
     assert json.loads(shown(as_json=True, rows=[])) == []
     assert shown(as_json=False, rows=[]) == "Nothing.\n"
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        (100, 2),
+        (60, 3),  # a cell is folded
+        (40, 4),  # a field in each line, and an empty one
+    ],
+)
+def test_an_id_stays_whole_however_narrow_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, width: int, lines: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    out = Screen()
+    row = Row(ROW.id, ROW.at, {"a": "ö" * 12}, 7)
+    show([row], {"id": "run", "kwargs": "kwargs", "number": "n"}, as_json=False, empty="", file=out)
+    assert str(ROW.id) in out.getvalue()
+    assert len(out.getvalue().splitlines()) == lines, out.getvalue()
+
+
+def test_a_pipe_gets_no_spaces_at_the_end_of_lines() -> None:
+    assert not any(line.endswith(" ") for line in shown(as_json=False, rows=[ROW, ROW]).splitlines())
+
+
+def test_what_another_encoding_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    out = io.TextIOWrapper(written, encoding="ascii")
+    print_json({"a": "你好😀"}, file=out)
+    out.flush()
+    assert json.loads(written.getvalue()) == {"a": "你好😀"}
+    monkeypatch.setattr("sys.argv", ["upbeat", "status", "--help"])
+    with redirect_stdout(out), pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    out.write("“…”")
+    out.flush()
+    assert rb"\u201c\u2026\u201d" in written.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """A soft limit of a plain function reaches it in its own thread, while it runs, or not at all."""
 
+import gc
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 
+from app.worker import limits
 from app.worker.limits import interrupted
 
 ROUNDS = 150
@@ -82,3 +85,31 @@ def test_another_thread_is_left_alone() -> None:
     with pytest.raises(SoftTimeLimitExceeded), interrupted(0.02):
         _compute(30)
     assert ended.wait(10)
+
+
+def test_what_has_ended_is_not_kept_until_its_limit() -> None:
+    class Run:
+        pass
+
+    watch, run = limits._Watch(), Run()
+    ended = weakref.ref(run)
+    with watch.until(time.monotonic() + 3600, lambda run=run: None):  # type: ignore[misc]
+        pass
+    del run
+    gc.collect()
+    assert ended() is None
+    with watch.until(time.monotonic() + 3600, lambda: None):
+        for _ in range(10 * limits.CLEAR_FROM):
+            with watch.until(time.monotonic() + 3600, lambda: None):
+                pass
+        assert len(watch._deadlines) <= limits.CLEAR_FROM
+        assert sum(alarm.act is not None for *_, alarm in watch._deadlines) == 1
+
+
+def test_a_deadline_is_kept_when_others_are_cleared() -> None:
+    watch, passed = limits._Watch(), threading.Event()
+    with watch.until(time.monotonic() + 0.2, passed.set):
+        for _ in range(2 * limits.CLEAR_FROM):
+            with watch.until(time.monotonic() + 3600, lambda: None):
+                pass
+        assert passed.wait(10)

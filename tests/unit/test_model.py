@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.model.capacity import BUSY, Machine, beats_apart, beats_together, limit, mean_value
+from bench.model.capacity import (
+    BUSY,
+    Machine,
+    Station,
+    beats_apart,
+    beats_together,
+    limit,
+    processors,
+    throughput,
+)
 from bench.model.costs import Costs
 
 COSTS = Costs(
@@ -14,6 +23,7 @@ COSTS = Costs(
     fire_redis=2e-6,
     fire_wait=10e-6,
     skip=0.4e-6,
+    shared=0.8,
     run_worker=2e-3,
     run_postgres=400e-6,
     run_redis=50e-6,
@@ -23,32 +33,53 @@ COSTS = Costs(
 DEMANDS = st.floats(1e-6, 1.0)
 
 
-@given(st.lists(st.tuples(DEMANDS, st.integers(1, 16)), min_size=1, max_size=4), DEMANDS, st.integers(1, 50))
+@given(
+    st.lists(st.tuples(DEMANDS, st.integers(1, 16)), min_size=1, max_size=4),
+    st.floats(0.5, 1.0),
+    DEMANDS,
+    st.integers(1, 50),
+)
 @settings(max_examples=100, deadline=None)
 def test_throughput_stays_below_what_the_busiest_station_and_the_customers_allow(
-    stations: list[tuple[float, int]], think: float, customers: int
+    hosts: list[tuple[float, int]], shared: float, think: float, customers: int
 ) -> None:
-    rate = mean_value(stations, think, customers)
-    alone = mean_value(stations, think, 1)
-    assert alone == pytest.approx(1 / (think + sum(demand for demand, _ in stations)))
-    assert rate <= min(customers * alone, *(cores / demand for demand, cores in stations)) * (1 + 1e-9)
+    stations = [Station(demand, processors(cores, shared)) for demand, cores in hosts]
+    rate = throughput(stations, think, customers)
+    alone = throughput(stations, think, 1)
+    assert alone == pytest.approx(1 / (think + sum(each.demand for each in stations)))
+    most = min(max(each.speeds) / each.demand for each in stations)
+    assert rate <= min(customers * alone, most) * (1 + 1e-9)
     assert rate >= alone * (1 - 1e-9)
 
 
 def test_two_customers_of_one_station_share_it() -> None:
-    assert mean_value([(0.5, 1)], 0.0, 2) == pytest.approx(2.0)
-    assert mean_value([(0.5, 1)], 1e9, 2) == pytest.approx(2e-9)
+    assert throughput([Station(0.5)], 0.0, 2) == pytest.approx(2.0)
+    assert throughput([Station(0.5)], 1e9, 2) == pytest.approx(2e-9)
+
+
+def test_two_customers_of_two_servers_do_not_wait_for_each_other() -> None:
+    assert throughput([Station(0.5, (1.0, 2.0))], 0.5, 2) == pytest.approx(2.0)
+
+
+def test_cores_that_are_busy_together_are_slower() -> None:
+    assert processors(1, 0.8) == (1.0,)
+    assert processors(2, 0.8) == pytest.approx((1.0, 1.6))
+    assert processors(3, 0.8) == pytest.approx((1.0, 1.8, 2.4))
 
 
 def test_beats_on_the_cores_of_the_database_saturate_them() -> None:
-    two, many = beats_together(COSTS, 2, cores=2), beats_together(COSTS, 50, cores=2)
-    assert two < many < 2 / (COSTS.claim_beat + COSTS.fire_postgres)
+    one, two, three = (beats_together(COSTS, beats, cores=2) for beats in (1, 2, 3))
+    most = 2 * COSTS.shared / (COSTS.claim_beat + COSTS.fire_postgres)
+    assert one < two < most
+    assert two < three < most
+    # From then on each passes over the rows that the others hold, and there is no core for that.
+    assert beats_together(COSTS, 50, cores=2) < two
 
 
 def test_a_crowd_of_beats_passes_over_each_others_rows() -> None:
     machine = Machine(8)
     assert beats_apart(COSTS, 10, machine) > beats_apart(COSTS, 1, machine)
-    assert beats_apart(COSTS, 1000, machine) < beats_apart(COSTS, 10, machine)
+    assert beats_apart(COSTS, 300, machine) < beats_apart(COSTS, 10, machine)
 
 
 @pytest.mark.parametrize(

@@ -58,9 +58,16 @@ def test_known_secrets_and_further_expressions() -> None:
 
 
 def test_the_settings_bring_the_passwords_of_our_servers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_URL", "postgresql://upbeat:tr0ub4dor@host/postgres")
+    key = "p1bWkuqWlHPtyWcrIXPUDHvJ4RYy3cvkCq8Y3iIC1cQ="
+    monkeypatch.setenv("DATABASE_URL", "postgresql://upbeat:tr0ub%40dor@host/postgres")
+    monkeypatch.setenv("REDIS_URL", "redis://:h0rse@host/0")
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://upbeat:st4ple@host/0")
+    monkeypatch.setenv("UPBEAT_SECRET_KEYS", key)
+    monkeypatch.setenv("UPBEAT_API_KEY", "upb_abcdefgh")
     monkeypatch.setenv("UPBEAT_LOG_REDACT", r'["order \\d+"]')
-    assert Redactor.of(Settings())("tr0ub4dor for order 17") == "*** for ***"
+    black = Redactor.of(Settings())
+    assert black("tr0ub@dor and tr0ub%40dor for order 17") == "*** and *** for ***"
+    assert black(f"h0rse st4ple {key} upb_abcdefgh") == "*** *** *** ***"
 
 
 @pytest.mark.parametrize("text", ["token" * 13_000, "password='" * 6_000, "a://" * 16_000, "x_key=" * 10_000])

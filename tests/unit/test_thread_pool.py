@@ -1,10 +1,12 @@
 """The threads pool gives each task that has a slot a thread."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from threading import Barrier
 from typing import Any
 
 import pytest
+from kombu.asynchronous import Hub
 
 from app.worker.pools import Threads
 
@@ -35,3 +37,21 @@ def test_tasks_that_came_while_the_only_thread_was_busy_do_not_count_as_idle_thr
     together = Barrier(3, timeout=10)
     for each in [start(pool, together.wait) for _ in range(3)]:
         each.get(10)
+
+
+def test_a_pool_whose_worker_is_reconnected_keeps_its_pipe(pool: Threads) -> None:
+    hub = Hub()
+    pool.register_with_event_loop(hub)
+    opened = _open_files()
+    for _ in range(3):
+        hub.reset()
+        pool.register_with_event_loop(hub)
+    assert len(hub.readers) == 1
+    assert _open_files() == opened
+    start(pool, int).get(10)
+    assert hub.poller.poll(10)
+    hub.close()
+
+
+def _open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())

@@ -1,11 +1,15 @@
 """The guarded reader of task messages: what it lets through, and what it refuses with which words."""
 
+import gc
 import json
+import weakref
 from typing import Any
 
 import pytest
+from kombu import Connection
+from kombu.asynchronous import Hub
 
-from app.worker.transport import Refused, read_envelope
+from app.worker.transport import Refused, Transport, read_envelope
 from support.rubbish import Rubbish, changed, pickled_task, unreadable, wake_up
 
 
@@ -45,3 +49,19 @@ def test_a_stock_client_may_leave_out_what_is_optional(headers: dict[str, Any]) 
 
 def test_a_message_without_delivery_information_is_read() -> None:
     assert read_envelope(changed("properties", delivery_info=...))["body"]
+
+
+def test_a_loop_turns_for_the_newest_connection_and_keeps_no_other() -> None:
+    hub = Hub()
+    hub.on_tick.add(gc.collect)
+    found: list[weakref.ref[Transport]] = []
+    for _ in range(3):
+        transport = Connection("redis://", transport=Transport).transport
+        transport.register_with_event_loop(transport, hub)
+        found.append(weakref.ref(transport))
+    assert len(hub.on_tick) == 2
+    # As Celery does with a connection that was lost.
+    hub.timer.clear()
+    del transport
+    gc.collect()
+    assert [each() is None for each in found[:-1]] == [True, True]

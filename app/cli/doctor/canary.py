@@ -15,6 +15,7 @@ from uuid import UUID
 
 from app.cli.doctor.findings import Finding
 from app.cli.doctor.hops import Journey, Surroundings, arrived, not_fired, stopped
+from app.cli.progress import Tell, working
 from app.db.engines import async_engine, async_sessions
 from app.errors import Conflict, NotFound
 from app.scheduling import inspecting
@@ -74,14 +75,15 @@ class _Flock:
 
 
 def canaries(
-    settings: Settings, queues: Collection[str], *, through_beat: bool, patience: float
+    settings: Settings, queues: Collection[str], *, through_beat: bool, patience: float, quiet: bool = True
 ) -> list[Finding]:
     """Send them to ``queues``, which are not empty, wait up to ``patience`` seconds, and tell what became of each."""
-    return asyncio.run(_send(settings, queues, through_beat=through_beat, patience=patience))
+    with working("Canaries that are back:", quiet=quiet) as tell:
+        return asyncio.run(_send(settings, queues, tell, through_beat=through_beat, patience=patience))
 
 
 async def _send(
-    settings: Settings, queues: Collection[str], *, through_beat: bool, patience: float
+    settings: Settings, queues: Collection[str], tell: Tell, *, through_beat: bool, patience: float
 ) -> list[Finding]:
     engine = async_engine(settings.database, name="upbeat-doctor")
     publisher = _Watched(CeleryPublisher(celery_app))
@@ -95,7 +97,7 @@ async def _send(
             flock.runs[queue] = (await scheduler.submit(TASK, body, actor=ACTOR)).id
         if through_beat:
             flock.schedule = await _schedule(scheduler, flock)
-        found = await _await(scheduler, flock, patience)
+        found = await _await(scheduler, flock, patience, tell)
         async with sessions() as session:
             workers = await session.run_sync(inspecting.workers)
             beats = await session.run_sync(inspecting.beats)
@@ -138,7 +140,9 @@ async def _schedule(scheduler: Scheduler, flock: _Flock) -> UUID:
     return (await scheduler.create_schedule(body, actor=ACTOR)).row.id
 
 
-async def _await(scheduler: Scheduler, flock: _Flock, patience: float) -> dict[str, RunRow | None]:
+async def _await(
+    scheduler: Scheduler, flock: _Flock, patience: float, tell: Tell
+) -> dict[str, RunRow | None]:
     """What became of each, by the name of its check."""
     end = time.monotonic() + patience
     found: dict[str, RunRow | None] = {}
@@ -148,8 +152,9 @@ async def _await(scheduler: Scheduler, flock: _Flock, patience: float) -> dict[s
         if flock.schedule is not None:
             fired = (await scheduler.list_runs(limit=1, which=RunFilter(schedule_id=flock.schedule))).items
             found["canary through beat"] = fired[0] if fired else None
-        done = all(row is not None and RunState(row.state).terminal for row in found.values())
-        if done or time.monotonic() > end:
+        back = sum(row is not None and RunState(row.state).terminal for row in found.values())
+        tell(back, len(found), "")
+        if back == len(found) or time.monotonic() > end:
             return found
         await asyncio.sleep(PAUSE)
 

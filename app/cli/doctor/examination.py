@@ -20,11 +20,14 @@ FAILED = 3  # exit status
 
 
 def examine(
-    *, canary: bool = True, patience: float = PATIENCE, lock: Path = packages.LOCK
+    *, canary: bool = True, patience: float = PATIENCE, lock: Path = packages.LOCK, quiet: bool = True
 ) -> Iterator[Finding]:
-    """All findings, as they are made; with ``canary`` runs are sent, which get ``patience`` seconds."""
+    """All findings, as they are made; with ``canary`` runs are sent, which get ``patience`` seconds.
+
+    Unless ``quiet``, a terminal shows how many of them are back.
+    """
     watch = Stopwatch()
-    for finding in _examine(canary=canary, patience=patience, lock=lock):
+    for finding in _examine(canary=canary, patience=patience, lock=lock, quiet=quiet):
         yield watch.timed(finding)
 
 
@@ -33,7 +36,7 @@ def exit_status(found: Iterable[Finding]) -> int:
     return FAILED if any(each.verdict is Verdict.FAIL for each in found) else 0
 
 
-def _examine(*, canary: bool, patience: float, lock: Path) -> Iterator[Finding]:
+def _examine(*, canary: bool, patience: float, lock: Path, quiet: bool) -> Iterator[Finding]:
     yield packages.python()
     yield packages.packages(lock)
     try:
@@ -52,7 +55,7 @@ def _examine(*, canary: bool, patience: float, lock: Path) -> Iterator[Finding]:
     yield services.api(settings)
     if stored:
         canary_now = canary and loaded and _answers(broker)
-        yield from _about_tables(settings, loaded=loaded, canary=canary_now, patience=patience)
+        yield from _about_tables(settings, loaded=loaded, canary=canary_now, patience=patience, quiet=quiet)
     else:
         yield skipped("workers, beat, schedules", "they are known from the database only")
     if canary and not (stored and loaded and _answers(broker)):
@@ -76,7 +79,9 @@ def _tasks() -> Finding:
     return ok("tasks", f"{number} are known to this code")
 
 
-def _about_tables(settings: Settings, *, loaded: bool, canary: bool, patience: float) -> Iterator[Finding]:
+def _about_tables(
+    settings: Settings, *, loaded: bool, canary: bool, patience: float, quiet: bool
+) -> Iterator[Finding]:
     engine = sync_engine(settings.database, name="upbeat-doctor")
     sessions = sync_sessions(engine)
     checks: tuple[Callable[[Session], Iterable[Finding]], ...] = (
@@ -91,7 +96,7 @@ def _about_tables(settings: Settings, *, loaded: bool, canary: bool, patience: f
                 made += (found := list(check(session)))
             yield from found
         if canary:
-            yield from _canaries(settings, made, patience)
+            yield from _canaries(settings, made, patience, quiet=quiet)
     except DBAPIError as error:
         yield fail(
             "database",
@@ -102,7 +107,9 @@ def _about_tables(settings: Settings, *, loaded: bool, canary: bool, patience: f
         engine.dispose()
 
 
-def _canaries(settings: Settings, made: Iterable[Finding], patience: float) -> Iterator[Finding]:
+def _canaries(
+    settings: Settings, made: Iterable[Finding], patience: float, *, quiet: bool
+) -> Iterator[Finding]:
     """To queues that somebody takes from; of the others it is known where they would end."""
     alive = {each.check for each in made if each.verdict is Verdict.OK}
     queues = [queue for queue in QUEUES if f"worker of {queue}" in alive]
@@ -115,7 +122,7 @@ def _canaries(settings: Settings, made: Iterable[Finding], patience: float) -> I
     if not queues:
         return
     try:
-        yield from canaries(settings, queues, through_beat=through_beat, patience=patience)
+        yield from canaries(settings, queues, through_beat=through_beat, patience=patience, quiet=quiet)
     except UpbeatError as error:
         yield fail(
             "canary", f"hop database: the runs could not be stored: {error.detail}", "Mend what it names."

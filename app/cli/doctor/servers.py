@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from app.cli.doctor.findings import Finding, fail, ok, skipped, warn
 from app.cli.reach import reach_database
 from app.db.engines import sync_engine
-from app.db.migrate import current, head
+from app.db.migrate import Standing, current, head, standing
 from app.errors import ConfigurationError
 from app.settings import Settings
 
@@ -95,13 +95,19 @@ def _revision(settings: Settings) -> Finding:
     engine = sync_engine(settings.database, name="upbeat-doctor")
     try:
         with engine.connect() as connection:
-            found = current(connection)
+            found, stands = current(connection), standing(connection)
     except DBAPIError as error:
         return fail("migrations", str(error.orig).splitlines()[0], "Run `upbeat migrate`.")
     finally:
         engine.dispose()
-    if found == head():
+    if stands is Standing.EVEN:
         return ok("migrations", f"at the newest revision, {found}")
+    if stands is Standing.AHEAD:
+        return warn(
+            "migrations",
+            f"at revision {found}, which is later than this code's {head()}: a later release has migrated it",
+            "That is as it should be during an upgrade; end it by replacing what still runs this code.",
+        )
     return fail(
         "migrations", f"at revision {found or 'none'}, this code needs {head()}", "Run `upbeat migrate`."
     )

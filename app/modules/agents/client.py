@@ -234,7 +234,7 @@ def _chat_reply(answer: _Answer) -> Reply:
 def _webhook_reply(answer: _Answer) -> Reply:
     try:
         document = json.loads(answer.text)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     return Reply(answer.status, answer.text, *_usage(document if isinstance(document, dict) else {}))
 

@@ -36,10 +36,12 @@ async def execute_agent_periodic_task(
     from app.modules.agents.calls import Work
 
     request = self.request
+    # Not `request.id`: the task id of a foreign caller need not be the run's, nor a UUID.
+    run_id = getattr(request, "run_id", None)
     work = Work(
         variables=variables or {},
         prompt=prompt,
-        run_id=None if request.id is None else UUID(request.id),
+        run_id=None if run_id is None else UUID(run_id),
         attempt=(request.retries or 0) + 1,
         scheduled_for=getattr(request, "scheduled_for", None),
     )

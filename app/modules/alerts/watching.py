@@ -14,13 +14,13 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from app.db import locks
 from app.modules.alerts import statements
 from app.modules.alerts.words import UNTIL_SUCCESS, AlertKind, FactType
 from app.scheduling.ids import new_id
 from app.scheduling.messages import QUEUES
 from app.settings import AlertSettings
 
-ADVISORY_LOCK: Final = 0x757062656174_03  # "upbeat", and the third of its locks
 BEATS: Final = "beats"
 PATIENCE: Final = 5000  # milliseconds for each statement of a look
 _STANDINGS = {
@@ -85,7 +85,7 @@ class Watch:
 def alone(session: Session) -> bool:
     """Whether no other process looks until this transaction ends; bounds what this one may take."""
     session.execute(text(f"SET LOCAL statement_timeout = {PATIENCE}"))
-    return bool(session.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK}))
+    return bool(session.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": locks.ALERTS}))
 
 
 def emit(

@@ -5,6 +5,7 @@ There is always an active administrator: who would take the last one away is ref
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -13,10 +14,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.db.companions import produced
-from app.errors import Conflict, FieldError, InvalidInput, NotFound
+from app.errors import Conflict, FieldError, InvalidInput, NotFound, TooManyRequests
 from app.modules.auth.changes import changing
 from app.modules.auth.models import LoginSession, User
 from app.modules.auth.passwords import MAX_LENGTH, hash_password, verify_password
+from app.modules.auth.refusals import Place, Refusal, Refusals
 from app.modules.auth.roles import Principal, Role
 from app.modules.auth.throttle import Throttle
 from app.scheduling import versions
@@ -166,7 +168,8 @@ async def change_password(
     current: str,
     new: str,
     *,
-    address: str,
+    place: Place,
+    refusals: Refusals,
 ) -> None:
     """Let a user change their own password; their other sessions end.
 
@@ -175,11 +178,17 @@ async def change_password(
         TooManyRequests: too many guesses were wrong.
     """
     check_password(new, "new_password")
-    throttle = Throttle(rules, owner.username, address)
-    await throttle.count(sessions)
+    throttle = Throttle(rules, owner.username, place.address)
+    refusal = partial(Refusal, owner.username, owner.id, place, action="change_own_password")
+    try:
+        await throttle.count(sessions)
+    except TooManyRequests:
+        refusals.note(refusal("throttled"))
+        raise
     user = await get_user(sessions, owner.id)
     fits, _ = await verify_password(current, user.password_hash)
     if not fits:
+        refusals.note(refusal("refused"))
         raise InvalidInput(FieldError("current_password", "Is wrong."))
     password_hash = await hash_password(new)
     async with sessions.begin() as session:

@@ -19,8 +19,11 @@ from app.modules.audit import service as audit
 from app.modules.auth.accounts import MAX_USERNAME, end_sessions, is_text
 from app.modules.auth.models import LoginSession, User
 from app.modules.auth.passwords import verify_password
+from app.modules.auth.refusals import Place, Refusal, Refusals, entry_of
 from app.modules.auth.roles import Means, Principal, Role
 from app.modules.auth.throttle import Throttle
+from app.modules.auth.validity import used_rarely
+from app.scheduling import tally
 from app.scheduling.ids import new_id
 from app.settings import AuthSettings
 
@@ -30,15 +33,6 @@ TOKEN_BYTES: Final = 32
 LONGEST_AGENT: Final = 300
 WRONG: Final = "The username or the password is wrong."
 _NOW = func.clock_timestamp()
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a login comes from."""
-
-    address: str
-    user_agent: str | None = None
-    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,28 +60,30 @@ async def login(
     password: str,
     place: Place,
     *,
+    refusals: Refusals,
     browser: bool = False,
 ) -> Login:
-    """Start a session; ``browser`` gives it a CSRF token. What happened is in the audit.
+    """Start a session; ``browser`` gives it a CSRF token. What happened is in the audit, if it is not too much.
 
     Raises:
         Unauthenticated: the same for an unknown name, a wrong password and a deactivated user.
         TooManyRequests: too many logins have failed.
     """
     throttle = Throttle(rules, username, place.address)
-    try:
-        await throttle.count(sessions)
-    except TooManyRequests:
-        await audit.record_apart(sessions, _entry(None, username, place, "throttled"))
-        raise
     user = None
     if is_text(username, MAX_USERNAME):
         async with sessions() as session:
             user = await session.scalar(select(User).where(User.username == username, User.active))
+    user_id = None if user is None else user.id
+    try:
+        await throttle.count(sessions)
+    except TooManyRequests:
+        refusals.note(Refusal(username, user_id, place, "throttled"))
+        raise
     # No connection is held meanwhile: hashing takes a tenth of a second, and may have to wait.
     fits, newer = await verify_password(password, user.password_hash if user else None)
     if user is None or not fits:
-        await audit.record_apart(sessions, _entry(user, username, place, "refused"))
+        refusals.note(Refusal(username, user_id, place, "refused"))
         raise Unauthenticated(WRONG)
     made = _new_row(user, rules, place, browser=browser)
     async with sessions.begin() as session:
@@ -102,11 +98,14 @@ async def login(
         )
         if still is None:
             # Changed while the hash was computed: whoever did so has ended the sessions, and would not see this one.
+            refusals.note(Refusal(username, user.id, place, "refused"))
             raise Unauthenticated(WRONG)
         session.add(made.row)
         await session.flush()
         await session.refresh(made.row, ["expires_at"])
-        await session.run_sync(audit.record, _entry(user, username, place, "done", made.row.id))
+        entry = entry_of(user.id, username, place, "done", credential_id=made.row.id)
+        await session.run_sync(audit.record, entry)
+    tally.count("login", label="done")
     return Login(made.token, made.row.expires_at, made.csrf_token)
 
 
@@ -143,7 +142,7 @@ async def authenticate(sessions: Sessions, rules: AuthSettings, token: str) -> S
     if found is None:
         raise Unauthenticated("The session is not valid or has ended. Log in again.")
     row, user, current, unused, age = found
-    if unused > min(timedelta(minutes=1), idle / 10):
+    if unused > used_rarely(idle):
         await _touch(sessions, row.id)
     principal = Principal(
         id=user.id,
@@ -280,21 +279,3 @@ async def _touch(sessions: Sessions, session_id: UUID) -> None:
         await session.execute(
             update(LoginSession).where(LoginSession.id == session_id).values(last_used_at=_NOW)
         )
-
-
-def _entry(
-    user: User | None, username: str, place: Place, outcome: str, session_id: UUID | None = None
-) -> audit.Entry:
-    # An unknown name is not kept: it may be a password that was typed into the wrong field.
-    return audit.Entry(
-        actor=username if user is not None else "(unknown)",
-        actor_id=None if user is None else user.id,
-        means=Means.SESSION,
-        credential_id=session_id,
-        action="login",
-        outcome=outcome,
-        object_type="users",
-        object_id=None if user is None else str(user.id),
-        request_id=place.request_id,
-        address=place.address,
-    )

@@ -20,7 +20,6 @@ from app.modules.auth.keys import (
 )
 from app.modules.auth.logins import (
     Login,
-    Place,
     Seen,
     authenticate,
     delete_ended,
@@ -32,9 +31,11 @@ from app.modules.auth.logins import (
     revoke_session,
     rotate,
 )
+from app.modules.auth.refusals import Place, Refusals
 from app.modules.auth.remembered import RememberedKeys
 from app.modules.auth.roles import LEVELS, Means, Principal, Role, Scope
 from app.modules.auth.throttle import forget_old
+from app.modules.auth.validity import still_valid
 
 __all__ = [
     "LEVELS",
@@ -44,6 +45,7 @@ __all__ = [
     "NewKey",
     "Place",
     "Principal",
+    "Refusals",
     "RememberedKeys",
     "Role",
     "Scope",
@@ -70,4 +72,5 @@ __all__ = [
     "revoke_key",
     "revoke_session",
     "rotate",
+    "still_valid",
 ]

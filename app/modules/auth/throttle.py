@@ -1,7 +1,8 @@
 """Failed logins cost time: counted in the database, so that all processes and restarts share the count.
 
 An attempt is counted before its password is looked at, and taken back when it was right, so that a thousand attempts
-at once are no way around. The first few failures of a user name or an address are free; after that each one doubles
+at once are no way around. An address that has to wait adds no names to the count; of IPv6 the network (/64) counts, of
+which everybody has as many addresses as they like. The first few failures of a user name or an address are free; after that each one doubles
 the wait, up to a cap. A quarter of an hour without failures clears the count.
 """
 
@@ -9,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
+from ipaddress import IPv4Address, IPv6Network, ip_address
 from typing import Final
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import Interval, delete, func, or_, select, type_coerce, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -21,6 +23,8 @@ from app.modules.auth.models import LoginThrottle
 from app.settings import AuthSettings
 
 FORGET: Final = timedelta(minutes=15)
+BATCH: Final = 1000
+SITE: Final = 64
 _DOUBLINGS: Final = 30
 _NOW = func.clock_timestamp()
 
@@ -55,6 +59,13 @@ class Throttle:
         self, sessions: async_sessionmaker[AsyncSession], subjects: Sequence[tuple[bytes, int]]
     ) -> list[timedelta]:
         async with sessions.begin() as session:
+            waits: timedelta | None = await session.scalar(
+                select(type_coerce(LoginThrottle.blocked_until - _NOW, Interval)).where(
+                    LoginThrottle.subject == self._address, LoginThrottle.blocked_until > _NOW
+                )
+            )
+            if waits is not None:
+                return [waits]
             return [await self._count(session, subject, free) for subject, free in subjects]
 
     async def forgive(self, session: AsyncSession) -> None:
@@ -99,18 +110,40 @@ class Throttle:
 
     @property
     def _address(self) -> bytes:
-        return sha256(b"address:" + self.address.encode(errors="replace")).digest()
+        return sha256(b"address:" + _network(self.address).encode(errors="replace")).digest()
 
 
-async def forget_old(session: AsyncSession) -> None:
-    """Delete counts that no longer count."""
+def _network(address: str) -> str:
+    """What its owner cannot easily change."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, IPv4Address):
+        return str(found)
+    return str(found.ipv4_mapped or IPv6Network((found, SITE), strict=False))
+
+
+async def forget_old(sessions: async_sessionmaker[AsyncSession], *, batch: int = BATCH) -> int:
+    """Delete counts that no longer count, a batch in each transaction; answers how many."""
+    total = 0
+    while True:
+        async with sessions.begin() as session:
+            gone = await _forget(session, batch)
+        total += gone
+        if gone < batch:
+            return total
+
+
+async def _forget(session: AsyncSession, batch: int) -> int:
     old = (
         select(LoginThrottle.subject)
         .where(
             LoginThrottle.last_failure_at < select(_NOW - FORGET).scalar_subquery(),
             or_(LoginThrottle.blocked_until.is_(None), LoginThrottle.blocked_until < _NOW),
         )
-        .limit(1000)
+        .limit(batch)
         .with_for_update(skip_locked=True)
     )
-    await session.execute(delete(LoginThrottle).where(LoginThrottle.subject.in_(old)))
+    gone = delete(LoginThrottle).where(LoginThrottle.subject.in_(old)).returning(LoginThrottle.subject)
+    return len((await session.scalars(gone)).all())

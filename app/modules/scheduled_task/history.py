@@ -19,6 +19,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from app.db import locks
 from app.db.partitions import Partition, PartitionBusy, drop_partition, partitions
 from app.scheduling.ids import id_at
 from app.scheduling.models import ATTEMPTS, LOGS, NOW, RUNS
@@ -29,7 +30,6 @@ BATCH: Final = 1000
 # The longest catch-up window: until then a tick may yet be decided, and the partition's key is what
 # forbids that a second time.
 UNDECIDED: Final = timedelta(days=31)
-_ADVISORY_LOCK = 0x75706265_61740002  # "upbeat", 2
 _OPEN = "state IN ('queued', 'running')"
 _CHILDREN = (ATTEMPTS, LOGS)
 
@@ -64,7 +64,7 @@ async def clean_up(
 
 
 def _alone(connection: Connection, keep: timedelta, rows: bool, batch: int) -> CleanUp:  # noqa: FBT001
-    lock = {"key": _ADVISORY_LOCK}
+    lock = {"key": locks.CLEANING}
     if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), lock):
         return CleanUp(busy=True)
     try:

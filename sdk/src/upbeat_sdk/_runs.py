@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
 from pydantic import PrivateAttr
@@ -20,9 +20,8 @@ from upbeat_sdk._generated.models import LogLine
 from upbeat_sdk._generated.models import Run as Record
 from upbeat_sdk._logs import AFTER_ALL, NO_STREAM, POLL, Follower, Level, log_call, stream_call
 from upbeat_sdk._shell import AsyncShell, SyncShell
-from upbeat_sdk._waiting import TERMINAL, Answer, Heard, Listen, Look, Sleep, until_over
+from upbeat_sdk._waiting import TERMINAL, Answer, Heard, Listen, Look, Sleep, View, until_over
 
-OVER: Final = "end"
 BROKEN: Final = (ConnectionFailed, ProblemError, UnexpectedAnswer)
 
 
@@ -60,13 +59,15 @@ class Run(_Run):
         """The run as it is now."""
         return self._client.fetch(self._get(), Run)
 
-    def wait(self, timeout: float | None = None) -> "Run":
+    def wait(self, timeout: float | None = None, *, watch: Callable[["Run"], object] | None = None) -> "Run":
         """The run when it is over, however it ended.
+
+        ``watch`` is called with the run each time that its state, attempt or progress has changed.
 
         Raises:
             ResultTimeout: it is not over after ``timeout`` seconds; it goes on.
         """
-        steps = until_over(self, timeout, time.monotonic)
+        steps, view = until_over(self, timeout, time.monotonic), View(self, watch)
         answer: Answer[Run] = Answer()
         try:
             step = next(steps)
@@ -77,8 +78,9 @@ class Run(_Run):
                         answer = Answer()
                     case Look(within):
                         answer = self._look(within)
+                        view.saw(answer.run)
                     case Listen():
-                        answer = Answer(heard=self._listen(step))
+                        answer = Answer(heard=self._listen(step, view))
                 step = steps.send(answer)
         except StopIteration as over:
             ended: Run = over.value
@@ -131,20 +133,20 @@ class Run(_Run):
         except UpbeatError as error:
             return Answer(error=error)
 
-    def _listen(self, step: Listen) -> Heard:
+    def _listen(self, step: Listen, view: View["Run"]) -> Heard:
         if not self._client.listeners.acquire(blocking=False):
             return Heard.CUT
         try:
-            return self._heard(step)
+            return self._heard(step, view)
         finally:
             self._client.listeners.release()
 
-    def _heard(self, step: Listen) -> Heard:
+    def _heard(self, step: Listen, view: View["Run"]) -> Heard:
         client = self._client.with_options(timeout=step.read, max_retries=0)
         try:
             with client.stream(stream_call(self.id, AFTER_ALL), silence=step.read) as events:
                 for batch in events.batches():
-                    if any(event.name == OVER for event in batch):
+                    if view.heard(batch):
                         return Heard.END
                     if step.past(time.monotonic()):
                         return Heard.CUT
@@ -168,9 +170,11 @@ class AsyncRun(_Run):
         """The run as it is now."""
         return await self._client.fetch(self._get(), AsyncRun)
 
-    async def wait(self, timeout: float | None = None) -> "AsyncRun":
-        """As `Run.wait`."""
-        steps = until_over(self, timeout, time.monotonic)
+    async def wait(
+        self, timeout: float | None = None, *, watch: Callable[["AsyncRun"], object] | None = None
+    ) -> "AsyncRun":
+        """As `Run.wait`; ``watch`` is not awaited."""
+        steps, view = until_over(self, timeout, time.monotonic), View(self, watch)
         answer: Answer[AsyncRun] = Answer()
         try:
             step = next(steps)
@@ -181,8 +185,9 @@ class AsyncRun(_Run):
                         answer = Answer()
                     case Look(within):
                         answer = await self._look(within)
+                        view.saw(answer.run)
                     case Listen():
-                        answer = Answer(heard=await self._listen(step))
+                        answer = Answer(heard=await self._listen(step, view))
                 step = steps.send(answer)
         except StopIteration as over:
             ended: AsyncRun = over.value
@@ -236,20 +241,20 @@ class AsyncRun(_Run):
         except UpbeatError as error:
             return Answer(error=error)
 
-    async def _listen(self, step: Listen) -> Heard:
+    async def _listen(self, step: Listen, view: View["AsyncRun"]) -> Heard:
         if not self._client.listeners.acquire(blocking=False):
             return Heard.CUT
         try:
-            return await self._heard(step)
+            return await self._heard(step, view)
         finally:
             self._client.listeners.release()
 
-    async def _heard(self, step: Listen) -> Heard:
+    async def _heard(self, step: Listen, view: View["AsyncRun"]) -> Heard:
         client = self._client.with_options(timeout=step.read, max_retries=0)
         try:
             async with client.stream(stream_call(self.id, AFTER_ALL), silence=step.read) as events:
                 async for batch in events.batches():
-                    if any(event.name == OVER for event in batch):
+                    if view.heard(batch):
                         return Heard.END
                     if step.past(time.monotonic()):
                         return Heard.CUT

@@ -78,6 +78,8 @@ def _url(given: str | None) -> str:
         raise ConfigurationError("Give the credential as token=, api_key= or password=, not in the url.")
     if url.query or url.fragment:
         raise ConfigurationError("The url must not have a query or a fragment.")
+    if "/api/v1" in url.path:
+        raise ConfigurationError("Give the url without /api/v1: it is part of every call's path.")
     return str(url).rstrip("/")
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final, Self, TypeVar
 
 import httpx
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from upbeat_sdk._answers import accepted, read, read_page, read_text
 from upbeat_sdk._call import Call
@@ -108,7 +108,7 @@ class Shell:
             headers["Authorization"] = f"Bearer {token}"
         content = None
         if call.body is not None:
-            content = to_json(call.body)
+            content = _written(call)
             headers["Content-Type"] = "application/json"
         return http.build_request(
             call.verb,
@@ -125,6 +125,20 @@ class Shell:
         if silence is None:
             return usual
         return httpx.Timeout(connect=usual.connect, write=usual.write, pool=usual.pool, read=silence)
+
+
+def _written(call: Call) -> bytes:
+    """The body of a call.
+
+    Raises:
+        ConfigurationError: something in it has no form in JSON.
+    """
+    try:
+        return to_json(call.body)
+    except PydanticSerializationError as error:
+        raise ConfigurationError(
+            f"What {call.operation} is given cannot be written as JSON: {error}."
+        ) from error
 
 
 class SyncShell(Shell):

@@ -8,11 +8,13 @@ import random
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from upbeat_sdk._errors import ConnectionFailed, ResultTimeout, TooManyRequests, Unavailable
+from upbeat_sdk._events import Event
 from upbeat_sdk._generated.models import Run as Record
 
+OVER: Final = "end"
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
 GROWTH: Final = 1.5
@@ -70,6 +72,36 @@ class Answer(Generic[R]):
 
 
 Step = Sleep | Look | Listen
+
+
+class View(Generic[R]):
+    """A run as it was seen last; ``watch`` is told when its state, its attempt or its progress is another."""
+
+    def __init__(self, run: R, watch: Callable[[R], object] | None) -> None:
+        self._run = run
+        self._watch = watch
+        self._told: object = None
+
+    def saw(self, run: R | None) -> None:
+        """It was read; None: that failed."""
+        self._run = run or self._run
+        now = (self._run.state, self._run.attempt, self._run.progress)
+        if self._watch is not None and now != self._told:
+            self._told = now
+            self._watch(self._run)
+
+    def heard(self, events: list[Event]) -> bool:
+        """Its stream told something; answers whether that was the end."""
+        for event in events if self._watch is not None else ():
+            changes: dict[str, Any] = {}
+            if event.name == "state":
+                told = event.json()
+                changes = {"state": told["state"], "attempt": told["attempt"]}
+            elif event.name == "progress":
+                changes = {"progress": event.json()}
+            if changes:
+                self.saw(self._run.model_copy(update=changes))
+        return any(event.name == OVER for event in events)
 
 
 def until_over(run: R, timeout: float | None, clock: Callable[[], float]) -> Generator[Step, Answer[R], R]:

@@ -737,7 +737,9 @@ class AsyncRunsResource(AsyncResource):
         return self._client.page(call, models.LogLine)
 
     def stream_logs(self, run_id: UUID | str, /, *, last_event_id: str | None = None) -> AsyncEventStream:
-        """Server-sent events, from the first line or after `Last-Event-ID`, until the run is over."""
+        """Server-sent events, from the first line or after `Last-Event-ID`, until the run is over.
+
+        Without `end` it ended for another reason (the service stops, the session has ended): ask again."""
         call = Call(
             "stream_run_logs",
             "GET",
@@ -1210,6 +1212,10 @@ class AsyncSchedulesResource(AsyncResource):
         **fields: Unpack[bodies.RestoreRequest],
     ) -> models.ScheduledTask:
         """Its configuration becomes that of the version, as a new version. Whether it is paused or disabled stays.
+
+        A deleted schedule comes back under its id, with its history and runs; `If-Match` names the version of its deletion.
+        It is as it was when it was deleted, fires from now on, and counts `max_runs` anew. One that was declared belongs to
+        people from then on.
 
         What would be refused in an edit is refused here: a one-off in the past, a task that is gone, a declared schedule.
 

@@ -9,7 +9,7 @@ import os
 
 from celery import Celery
 
-from bench.workers import places
+from bench.chores import places
 
 app = Celery(
     "bench",

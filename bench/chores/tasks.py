@@ -5,8 +5,8 @@ import asyncio
 from sqlalchemy import text
 
 from app.worker import app
-from app.worker.bridge import task_sessions
-from bench.workers import places
+from app.worker.bridge import task_connection
+from bench.chores import places
 
 
 @app.task(name=places.NOOP)
@@ -25,5 +25,5 @@ async def nap(n: int) -> int:
 @app.task(name=places.QUERY)
 async def query(n: int) -> int:
     """One query, on the pool that all tasks of the process share, by the way that is meant for one query."""
-    async with task_sessions(autocommit=True)() as session:
-        return int((await session.execute(text("SELECT CAST(:n AS int)"), {"n": n})).scalar_one())
+    async with task_connection() as connection:
+        return int((await connection.execute(text("SELECT CAST(:n AS int)"), {"n": n})).scalar_one())

@@ -1,1 +1,0 @@
-"""What the workers of the comparison execute; each is run in its own environment."""

@@ -1,0 +1,213 @@
+"""What becomes of readers of streams: the slow ones, the silent ones, those that may not read any more.
+
+In this process: a reader here takes what the test lets it take.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+from fastapi import FastAPI, Request
+
+from app.api import admissions, events, streams
+from app.api import feed as feeds
+from app.api.feed import Feed, Reset, Topic
+from app.api.guards import OPERATE, READ, Guard, guarded
+from app.modules.auth import service
+from app.scheduling.changes import RunChange
+from app.scheduling.ids import new_id
+from app.settings import Settings
+from support.api import ADMIN, log_in, serving
+from support.polling import eventually_async
+from support.servers import Database
+
+RUNS = "/api/v1/runs/stream"
+SOMEBODY = service.Principal(
+    id=new_id(),
+    username="somebody",
+    role=service.Role.VIEWER,
+    created_at=datetime.now(UTC),
+    means=service.Means.SESSION,
+    credential_id=new_id(),
+)
+
+
+@pytest.fixture(scope="module")
+async def app(settings: Settings) -> AsyncIterator[FastAPI]:
+    async with serving(settings) as application:
+        await service.ensure_admin(application.state.services.sessions, *ADMIN)
+        yield application
+
+
+async def _holds(value: bool) -> bool:  # noqa: FBT001
+    return value
+
+
+def change(state: str = "queued") -> RunChange:
+    now = datetime.now(UTC)
+    return RunChange(
+        new_id(), state, None, "submit", 1, "a.b", "celery", None, None, now, None, None, None, now
+    )
+
+
+async def test_a_client_that_does_not_read_is_let_go_and_the_others_are_not(app: FastAPI) -> None:
+    feed: Feed = app.state.services.feed
+    now = datetime.now(UTC)
+    with (
+        feed.reading(Topic.RUNS, lambda _: True, now) as stuck,
+        feed.reading(Topic.RUNS, lambda _: True, now) as good,
+    ):
+        read = 0
+        for _ in range(feeds.MAX_PENDING + 1):
+            feed._give(Topic.RUNS, now, [change()])
+            read += len(await good.next(0))
+        assert (stuck.slow, good.slow, read) == (True, False, feeds.MAX_PENDING + 1)
+        assert not stuck._line
+        feed._give(Topic.RUNS, now, [change()])
+        assert await stuck.next(0) == ()
+        admission = admissions.Admission(SOMEBODY, READ, "runs", stuck.tell)
+        assert streams._ending(feed, stuck, admission, 1e12) == "too_slow"
+        assert streams._ending(feed, good, admission, 1e12) is None
+
+
+class Hose:
+    """What a server gives an application for one stream; its reader takes something only while it is ``open``."""
+
+    def __init__(self, app: FastAPI, token: str) -> None:
+        self.taken: list[bytes] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self._asked = False
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": "GET",
+            "scheme": "http",
+            "path": RUNS,
+            "raw_path": RUNS.encode(),
+            "root_path": "",
+            "query_string": b"",
+            "headers": [(b"authorization", f"Bearer {token}".encode())],
+            "client": ("192.0.2.1", 1),
+            "server": ("upbeat.test", 80),
+        }
+        self.task = asyncio.create_task(app(scope, self._receive, self._send))
+
+    async def _receive(self) -> dict[str, Any]:
+        if self._asked:
+            await asyncio.Event().wait()
+        self._asked = True
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def _send(self, message: Any) -> None:
+        await self.open.wait()
+        self.taken.append(message.get("body", b""))
+
+    async def has(self, text: bytes) -> None:
+        await eventually_async(lambda: _holds(text in b"".join(self.taken)), 10, str(text))
+
+
+async def test_a_reader_that_stops_is_told_so_when_it_goes_on_and_costs_no_memory_meanwhile(
+    app: FastAPI,
+) -> None:
+    feed: Feed = app.state.services.feed
+    hose = Hose(app, await log_in(app, *ADMIN))
+    await hose.has(b"event: ready")
+    (client,) = feed._clients
+    hose.open.clear()
+    for _ in range(feeds.MAX_PENDING + 2):
+        feed._give(Topic.RUNS, datetime.now(UTC), [change()])
+    await eventually_async(lambda: _holds(client.slow), 10)
+    for _ in range(100):
+        feed._give(Topic.RUNS, datetime.now(UTC), [change()])
+    assert not client._line
+    hose.open.set()
+    await asyncio.wait_for(hose.task, 10)
+    assert b"".join(hose.taken).rstrip().endswith(b'data: {"reason": "too_slow"}')
+    assert b"".join(hose.taken).count(b"event: run") <= 1
+    assert client not in feed._clients
+
+
+async def test_a_reader_that_takes_nothing_for_long_is_cut_off(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "SEND_PATIENCE", 0.2)
+    feed: Feed = app.state.services.feed
+    hose = Hose(app, await log_in(app, *ADMIN))
+    await hose.has(b"event: ready")
+    (client,) = feed._clients
+    hose.open.clear()
+    feed._give(Topic.RUNS, datetime.now(UTC), [change()])
+    await asyncio.wait_for(hose.task, 10)
+    assert b"event: run" not in b"".join(hose.taken)
+    assert client not in feed._clients
+    assert not app.state.services.admissions._open
+
+
+async def test_more_than_is_told_one_by_one(
+    app: FastAPI, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed: Feed = app.state.services.feed
+    begun = await feed.now()
+    with feed.reading(Topic.RUNS, lambda _: True, begun) as reader:
+        await eventually_async(lambda: _holds(feed._until is not None), 10)
+        with psycopg.connect(database.url) as connection:
+            connection.execute(
+                """INSERT INTO celery_task_runs (id, state, origin, task, queue, due_at, args, kwargs, options)
+                SELECT (lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0')
+                        || '7000' || 'a' || lpad(to_hex(n), 15, '0'))::uuid,
+                       'queued', 'submit', 'a.b', 'celery', now(), '[]', '{}', '{}'
+                FROM generate_series(1, 2500) n"""
+            )
+        found: list[Any] = []
+
+        async def told() -> bool:
+            found.extend(await reader.next(0.1))
+            return Reset.TOO_MANY in found or reader.slow
+
+        await eventually_async(told, 15)
+    assert await feed.replay(Topic.RUNS, begun, lambda _: True) == [Reset.TOO_MANY]
+    with psycopg.connect(database.url) as connection:
+        connection.execute("DELETE FROM celery_task_runs WHERE task = 'a.b'")
+
+
+async def test_all_streams_are_checked_at_once_and_by_their_guards(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admissions, "LOOK_EVERY", 0.02)
+    sessions, rules = app.state.services.sessions, app.state.services.settings.auth
+    user = await service.create_user(sessions, username="demoted", password=ADMIN[1], role="operator")
+    place, refusals = service.Place("192.0.2.1"), app.state.services.refusals
+    token = (await service.login(sessions, rules, "demoted", ADMIN[1], place, refusals=refusals)).token
+    caller = (await service.authenticate(sessions, rules, token)).principal
+    told: list[Guard] = []
+
+    async def reads() -> None: ...
+
+    async def operates() -> None: ...
+
+    looked_after = admissions.Admissions(sessions, rules)
+    with ExitStack() as stack:
+        opened = []
+        for guard, endpoint in ((READ, reads), (OPERATE, operates)) * 50:
+            scope = {"type": "http", "path": "/api/v1/runs/stream", "endpoint": guarded(guard)(endpoint)}
+            request = Request(scope)
+            request.state.caller = caller
+            opened.append(
+                stack.enter_context(looked_after.admitted(request, lambda g=guard: told.append(g)))  # type: ignore[misc]
+            )
+        await eventually_async(lambda: _holds(looked_after.looks > 1), 10)
+        assert not told
+        await service.change_user(sessions, user.id, service.UserChange(role=service.Role.VIEWER))
+        await eventually_async(lambda: _holds(len(told) >= 50), 10)
+        assert {each.over for each in opened if each.guard == READ} == {False}
+        assert {each.over for each in opened if each.guard == OPERATE} == {True}
+        task = looked_after._task
+    assert task is not None
+    await asyncio.wait_for(task, 10)
+    await looked_after.close()

@@ -26,7 +26,7 @@ help:
 	@echo 'make faults  every fault with the real leases (25 minutes); UPBEAT_TEST_SEED repeats one'
 	@echo 'make soak    all kinds of fault at random under load, with plots; MINUTES=30'
 	@echo 'make fuzz    what strangers send, at length; EXAMPLES=5000'
-	@echo 'make bench   measure, beside the peers, into docs/benchmarks.md (20 minutes); ONLY=engine is a part, ARGS=--quick 4 minutes'
+	@echo 'make bench   measure, beside the peers, into docs/benchmarks.md (20 minutes); ONLY=engine is a part, ARGS=--quick 5 minutes'
 	@echo 'make sdk     write the generated part of sdk/ from openapi.json'
 	@echo 'make model   what more beats and workers than this machine has would do; writes docs/model.md'
 	@echo 'make docs    the site of docs/, with the reference, in build/site'

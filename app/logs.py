@@ -11,8 +11,10 @@ What lines are about is said by `enter` and `also`, for the coroutines that star
 import logging
 import sys
 from collections.abc import Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -25,6 +27,8 @@ from app.settings import LogSettings
 _FOREIGN = ("data", "taskName", "message", "asctime", "color_message", "printed")
 _COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "1;31"}
 OURS = "upbeat"
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_about: ContextVar[Mapping[str, Any]] = ContextVar("about", default=_NOTHING)
 _JSON = structlog.processors.JSONRenderer(ensure_ascii=False)
 
 
@@ -40,6 +44,7 @@ def configure(
         processors=[
             structlog.stdlib.filter_by_level,
             structlog.contextvars.merge_contextvars,
+            _merged,
             structlog.stdlib.PositionalArgumentsFormatter(),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
@@ -62,32 +67,34 @@ def formatter(settings: LogSettings, *, colours: bool = False) -> logging.Format
     if settings.format == "json":
         final = [structlog.processors.format_exc_info, _described, _ordered, _JSON]
     return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[structlog.contextvars.merge_contextvars, structlog.stdlib.ExtraAdder()],
+        foreign_pre_chain=[
+            structlog.contextvars.merge_contextvars,
+            _merged,
+            structlog.stdlib.ExtraAdder(),
+        ],
         processors=final,
     )
 
 
 def enter(**about: object) -> None:
     """From here on the lines of this context are about this, and nothing else."""
-    leave()
-    structlog.contextvars.bind_contextvars(
-        **{key: value for key, value in about.items() if value is not None}
-    )
+    _about.set({key: value for key, value in about.items() if value is not None})
 
 
 def also(**about: object) -> None:
     """The lines of this context are about this as well."""
-    structlog.contextvars.bind_contextvars(**about)
+    _about.set({**_about.get(), **about})
 
 
 def leave() -> None:
-    """From here on the lines of this context are about nothing."""
+    """From here on the lines of this context are about nothing, nor what its work has said itself to structlog."""
+    _about.set(_NOTHING)
     structlog.contextvars.clear_contextvars()
 
 
 def about() -> Mapping[str, Any]:
     """What the lines of this context are about; `enter` takes it in another thread."""
-    return structlog.contextvars.get_contextvars()
+    return _about.get()
 
 
 def said(record: logging.LogRecord) -> str:
@@ -98,6 +105,12 @@ def said(record: logging.LogRecord) -> str:
         }
         return " ".join([str(record.msg.get("event")), *(f"{key}={value}" for key, value in fields.items())])
     return record.getMessage()
+
+
+def _merged(_: Any, __: str, event: EventDict) -> EventDict:
+    for name, value in _about.get().items():
+        event.setdefault(name, value)
+    return event
 
 
 def _described(_: Any, __: str, event: EventDict) -> EventDict:

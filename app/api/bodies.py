@@ -57,12 +57,7 @@ class StrictRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler of `APIRoute`, with the body read before."""
-        return self.reading(super().get_route_handler())
-
-    def reading(
-        self, handle: Callable[[Request], Coroutine[Any, Any, Response]]
-    ) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """``handle``, with the body read before."""
+        handle = super().get_route_handler()
         expected: TypeAdapter[Any] = TypeAdapter(
             (self.body_field and self.body_field.field_info.annotation) or Any
         )
@@ -75,15 +70,16 @@ class StrictRoute(APIRoute):
             request = StrictRequest(request.scope, request.receive)
             if body := await request.body():
                 await request.json()
-                _check_types(expected, body)
+                validated(expected, body)
             return await handle(request)
 
         return strict
 
 
-def _check_types(expected: TypeAdapter[Any], body: bytes) -> None:
+def validated(expected: TypeAdapter[Any], body: bytes) -> Any:
+    """The body as what is expected of it, types taken strictly."""
     try:
-        expected.validate_json(body, strict=True)
+        return expected.validate_json(body, strict=True)
     except ValidationError as error:
         raise RequestValidationError(
             [each | {"loc": ("body", *each["loc"])} for each in error.errors(include_url=False)]
@@ -97,7 +93,7 @@ def parse(body: bytes) -> Any:
     except UnicodeDecodeError:
         raise MalformedBody("The body is not valid UTF-8. Encode JSON as UTF-8.") from None
     try:
-        value = json.loads(text, parse_constant=_constant, parse_float=_float, parse_int=_int)
+        value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise MalformedBody(
             f"The body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}."
@@ -123,6 +119,9 @@ def _int(text: str) -> int:
     if len(text.lstrip("-")) > MAX_DIGITS or not SMALLEST <= (number := int(text)) <= LARGEST:
         raise MalformedBody("The body has an integer of more than 64 bits. Use a string.")
     return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_constant, parse_float=_float, parse_int=_int)
 
 
 def _check(value: Any) -> None:

@@ -4,11 +4,10 @@ import asyncio
 import re
 import time
 from collections.abc import Sequence
-from uuid import uuid4
+from secrets import token_hex
 
 import structlog
 from starlette._utils import get_route_path
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -86,10 +85,9 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        refusal = HTTPException(413, f"The body may have at most {self.max_bytes} bytes; send a smaller one.")
-        declared = Headers(scope=scope).get("Content-Length", "")
+        declared = _header(scope, b"content-length")
         if declared.isdecimal() and int(declared) > self.max_bytes:
-            await http_problem(scope, refusal)(scope, receive, send)
+            await http_problem(scope, self._refusal())(scope, receive, send)
             return
         received = 0
 
@@ -99,10 +97,13 @@ class BodyLimit:
             received += len(message.get("body", b""))
             if received > self.max_bytes:
                 # The framework wraps any other exception that comes from reading a body.
-                raise refusal
+                raise self._refusal()
             return message
 
         await self.app(scope, counted, send)
+
+    def _refusal(self) -> HTTPException:
+        return HTTPException(413, f"The body may have at most {self.max_bytes} bytes; send a smaller one.")
 
 
 class Deadline:
@@ -160,5 +161,12 @@ class LiteralPaths:
 
 
 def _request_id(scope: Scope) -> str:
-    given = next((value.decode("latin-1") for name, value in scope["headers"] if name == _RAW_HEADER), "")
-    return given if _SANE.fullmatch(given) else uuid4().hex
+    given = _header(scope, _RAW_HEADER)
+    return given if _SANE.fullmatch(given) else token_hex(16)
+
+
+def _header(scope: Scope, sought: bytes) -> str:
+    for name, value in scope["headers"]:
+        if name == sought:
+            return str(value, "latin-1")
+    return ""

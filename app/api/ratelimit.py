@@ -25,7 +25,7 @@ from app.settings import RateSettings
 
 PREFIX: Final = "upbeat:rate"
 LEFT_ALONE: Final = 5.0
-COUNT_EVERY: Final = 0.01
+COUNT_EVERY: Final = 0.05
 LARGE: Final = 1_000
 MOST_KNOWN: Final = 10_000
 

@@ -4,13 +4,15 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from starlette.routing import Match
-from starlette.types import Scope
+from fastapi.routing import RouteContext, iter_route_contexts
+from pydantic import BaseModel, TypeAdapter
+from starlette._utils import get_route_path
+from starlette.routing import BaseRoute, Match
+from starlette.types import Receive, Scope, Send
 
-from app.api.bodies import StrictRoute
+from app.api.bodies import StrictRequest, StrictRoute, validated
 from app.api.companion import Render, RequestCompanion, companion_of
 from app.api.credentials import set_cookies
 from app.api.dependencies import authorize, services_of
@@ -32,28 +34,28 @@ class ResourceRoute(StrictRoute):
 
     authorize = staticmethod(authorize)
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Handler:
         """The handler of `StrictRoute`, accompanied."""
-        handle = super().get_route_handler()
-        if (what := getattr(self.endpoint, _ATTRIBUTE, None)) is not None:
-            handle = self.reading(_directly(self.endpoint, what))
+        return _accompanying(super().get_route_handler())
 
-        async def serve(request: Request) -> Response:
-            companion = companion_of(request.scope)
-            with accompanied(companion):
-                try:
-                    response = await handle(request)
-                except Replay as known:
-                    return replayed(known.answer)
-                except UpbeatError:
-                    # The other one of two requests with one key: its effect may be what this one ran into.
-                    if companion.claim is None or (first := await _first(request, companion)) is None:
-                        raise
-                    return first
-            await _settle(request, companion, response)
-            return response
 
-        return serve
+def _accompanying(handle: Handler) -> Handler:
+    async def serve(request: Request) -> Response:
+        companion = companion_of(request.scope)
+        with accompanied(companion):
+            try:
+                response = await handle(request)
+            except Replay as known:
+                return replayed(known.answer)
+            except UpbeatError:
+                # The other one of two requests with one key: its effect may be what this one ran into.
+                if companion.claim is None or (first := await _first(request, companion)) is None:
+                    raise
+                return first
+        await _settle(request, companion, response)
+        return response
+
+    return serve
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,8 @@ class _Direct:
 
 
 def direct(body: type[BaseModel], render: Render) -> Callable[[F], F]:
-    """For a busy route: it is served without the framework's resolution of dependencies, which costs as much as all else.
+    """For a busy route: it is served without the framework's search for it and its resolution of dependencies, which
+    cost more than all else.
 
     The decorated function is called with `request`, with `body`, and with the path's parameters as text. Callers, keys
     (``render`` is what `repeatable` says of it) and bodies are checked as everywhere; the document is the framework's.
@@ -76,19 +79,49 @@ def direct(body: type[BaseModel], render: Render) -> Callable[[F], F]:
     return declare
 
 
+class DirectRoute(BaseRoute):
+    """A route of the framework that is served as `direct` says; found by one look at the path."""
+
+    def __init__(self, context: RouteContext, endpoint: Callable[..., Any], what: _Direct) -> None:
+        self.path = self.path_format = context.path_format
+        self.name, self.endpoint, self.methods = context.name, endpoint, context.methods or set()
+        self._pattern = context.path_regex
+        self._serve = _accompanying(_directly(endpoint, what))
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """FULL, or not at all: the framework's own route answers other methods."""
+        if scope["type"] != "http" or scope["method"] not in self.methods:
+            return Match.NONE, {}
+        found = self._pattern.match(get_route_path(scope))
+        if found is None:
+            return Match.NONE, {}
+        return Match.FULL, {"endpoint": self.endpoint, "path_params": found.groupdict()}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; what it raises is the middleware's to answer."""
+        response = await self._serve(StrictRequest(scope, receive, send))
+        await response(scope, receive, send)
+
+
+def serve_directly(app: FastAPI) -> None:
+    """Put a `DirectRoute` before all others for each that is declared so."""
+    found = [
+        DirectRoute(context, endpoint, what)
+        for context in iter_route_contexts(app.routes)
+        if (endpoint := context.endpoint) is not None
+        and (what := getattr(endpoint, _ATTRIBUTE, None)) is not None
+    ]
+    app.router.routes[:0] = found
+
+
 def _directly(endpoint: Callable[..., Any], what: _Direct) -> Handler:
     async def handle(request: Request) -> Response:
         await authorize(request)
-        await repeat_under(request, request.headers.get(HEADER), what.render)
-        if not await request.body():
+        if not (sent := await request.body()):
             raise RequestValidationError([_MISSING])
-        try:
-            body = what.body.validate_python(await request.json())
-        except ValidationError as error:
-            found = error.errors(include_url=False, include_input=False)
-            raise RequestValidationError(
-                [{**each, "loc": ("body", *each["loc"])} for each in found]
-            ) from None
+        await request.json()
+        body = validated(what.body, sent)
+        await repeat_under(request, request.headers.get(HEADER), what.render)
         response: Response = await endpoint(request=request, body=body, **request.path_params)
         return response
 

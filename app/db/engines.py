@@ -57,28 +57,25 @@ def sync_engine(settings: DatabaseSettings, *, name: str, pool_size: int = 2) ->
     )
 
 
-def async_engine(
-    settings: DatabaseSettings, *, name: str = "upbeat-api", ping_idle: bool = False
-) -> AsyncEngine:
+def async_engine(settings: DatabaseSettings, *, name: str = "upbeat-api") -> AsyncEngine:
     """An engine for async sessions; it belongs to the event loop that first uses it.
 
-    A connection is asked whether it lives before it is used again: three round trips. With ``ping_idle`` only one
-    that was idle, or has something to say, as one has that was closed (`app.db.freshness`).
+    Whether a connection lives costs three round trips to ask, so `app.db.freshness` asks only if there is doubt.
     """
     engine = sqlalchemy_async.create_async_engine(
         settings.product_url().set(drivername="postgresql+asyncpg"),
         hide_parameters=True,
         pool_size=settings.pool_size,
         max_overflow=settings.pool_size,
-        pool_pre_ping=not ping_idle,
+        # The connection of the last statement is warm, and has not been idle.
+        pool_use_lifo=True,
         pool_recycle=1800,
         connect_args={
             "timeout": settings.connect_timeout,
             "server_settings": {"application_name": name, **_server_options(settings)},
         },
     )
-    if ping_idle:
-        freshness.watch(engine)
+    freshness.watch(engine)
     return engine
 
 

@@ -7,6 +7,7 @@ from pydantic import AfterValidator
 
 MAX_ARGUMENTS: Final = 256 * 1024
 MAX_DEPTH: Final = 64
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, default=str)
 
 
 def bounded(value: Any) -> Any:
@@ -15,6 +16,8 @@ def bounded(value: Any) -> Any:
     Raises:
         ValueError: as JSON it takes more than 256 KiB, or it is nested deeper than 64 levels.
     """
+    if not value:
+        return value
     todo: list[tuple[Any, int]] = [(value, 1)]
     while todo:
         item, depth = todo.pop()
@@ -22,7 +25,7 @@ def bounded(value: Any) -> Any:
             raise ValueError(f"must not be nested deeper than {MAX_DEPTH} levels")
         if isinstance(item, list | dict):
             todo.extend((part, depth + 1) for part in (item.values() if isinstance(item, dict) else item))
-    size = len(json.dumps(value, ensure_ascii=False, default=str).encode(errors="replace"))
+    size = len(_ENCODER.encode(value).encode(errors="replace"))
     if size > MAX_ARGUMENTS:
         raise ValueError(
             f"must not take more than {MAX_ARGUMENTS // 1024} KiB as JSON; pass a reference instead"

@@ -87,8 +87,12 @@ class RunOptions(BaseModel):
 
     def stored(self, task: TaskSpec) -> dict[str, Any]:
         """What a run of ``task`` keeps of these options: the given ones, then the task's; no defaults."""
-        given = self.model_dump(
-            mode="json", include=set(RunOptions.model_fields) - {"queue"}, exclude_defaults=True
+        given = (
+            self.model_dump(
+                mode="json", include=set(RunOptions.model_fields) - {"queue"}, exclude_defaults=True
+            )
+            if self.model_fields_set
+            else {}
         )
         own = {
             "soft_time_limit": task.soft_time_limit,

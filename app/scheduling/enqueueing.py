@@ -37,13 +37,11 @@ INSERT INTO celery_task_runs
 SELECT id, 'queued', 'submit', task, queue, statement_timestamp() + make_interval(secs => delay),
        statement_timestamp() + make_interval(secs => CASE WHEN delay > 0 THEN delay ELSE :redispatch_delay END),
        CASE WHEN delay > 0 THEN 0 ELSE 1 END,
-       CAST(args AS jsonb), CAST(kwargs AS jsonb), CAST(options AS jsonb), requested_by, traceparent,
-       request_id
-FROM unnest(
-    CAST(:id AS uuid[]), CAST(:task AS text[]), CAST(:queue AS text[]), CAST(:delay AS double precision[]),
-    CAST(:args AS text[]), CAST(:kwargs AS text[]), CAST(:options AS text[]), CAST(:requested_by AS text[]),
-    CAST(:traceparent AS text[]), CAST(:request_id AS text[])
-) AS u (id, task, queue, delay, args, kwargs, options, requested_by, traceparent, request_id)
+       args, kwargs, options, requested_by, traceparent, request_id
+FROM json_to_recordset(CAST(:runs AS json)) AS wished (
+    id uuid, task text, queue text, delay double precision, args jsonb, kwargs jsonb, options jsonb,
+    requested_by text, traceparent text, request_id text
+)
 RETURNING id, due_at, created_at
 """)
 
@@ -171,19 +169,22 @@ class Enqueuer:
                 call.give(made[call.wish.id])
 
     def _values(self, wishes: Sequence[Wish]) -> dict[str, Any]:
-        return {
-            "redispatch_delay": self._settings.redispatch_delay,
-            "id": [wish.id for wish in wishes],
-            "task": [wish.task.name for wish in wishes],
-            "queue": [wish.queue for wish in wishes],
-            "delay": [wish.delay for wish in wishes],
-            "args": [json.dumps(wish.args) if wish.args else "[]" for wish in wishes],
-            "kwargs": [json.dumps(wish.kwargs) if wish.kwargs else "{}" for wish in wishes],
-            "options": [json.dumps(wish.options) if wish.options else "{}" for wish in wishes],
-            "requested_by": [wish.requested_by for wish in wishes],
-            "traceparent": [wish.traceparent for wish in wishes],
-            "request_id": [wish.request_id for wish in wishes],
-        }
+        runs = [
+            {
+                "id": str(wish.id),
+                "task": wish.task.name,
+                "queue": wish.queue,
+                "delay": wish.delay,
+                "args": wish.args,
+                "kwargs": wish.kwargs,
+                "options": wish.options,
+                "requested_by": wish.requested_by,
+                "traceparent": wish.traceparent,
+                "request_id": wish.request_id,
+            }
+            for wish in wishes
+        ]
+        return {"redispatch_delay": self._settings.redispatch_delay, "runs": json.dumps(runs)}
 
 
 def _new(wish: Wish, told: Any) -> NewRun:

@@ -90,7 +90,7 @@ class _Database:
     """One pool for all tasks of the process, and the ways to use it."""
 
     def __init__(self) -> None:
-        self._engine: AsyncEngine = async_engine(get_settings().database, name="upbeat-task", ping_idle=True)
+        self._engine: AsyncEngine = async_engine(get_settings().database, name="upbeat-task")
         alone = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self.sessions: dict[bool, async_sessionmaker[AsyncSession]] = {
             False: async_sessions(self._engine),

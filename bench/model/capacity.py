@@ -48,10 +48,9 @@ class Station:
         return self.speeds[min(customers, len(self.speeds)) - 1]
 
 
-def processors(cores: int, shared: float) -> tuple[float, ...]:
-    """The speeds of a host. While all of its cores are busy, each does ``shared`` of what it does alone."""
-    loss = (1 - shared) / max(1, cores - 1)
-    return tuple(busy * (1 - loss * (busy - 1)) for busy in range(1, cores + 1))
+def processors(cores: int) -> tuple[float, ...]:
+    """The speeds of a host."""
+    return tuple(float(busy) for busy in range(1, cores + 1))
 
 
 def throughput(stations: Sequence[Station], think: float, customers: int) -> float:
@@ -78,24 +77,28 @@ def _factor(station: Station, unit: float) -> Callable[[float, int], float]:
 
 def beats_together(costs: Costs, beats: int, cores: int) -> float:
     """Claims a second of beats that share their cores with PostgreSQL, and publish nothing: what can be measured."""
-    processor = costs.claim_beat + _fire_postgres(costs, beats)
-    stations = [Station(processor, processors(cores, costs.shared)), Station(costs.fire_wait)]
+    processor = costs.claim_beat / _pace(costs, beats) + _fire_postgres(costs, beats)
+    stations = [Station(processor, processors(cores)), Station(costs.fire_wait)]
     return throughput(stations, 0.0, beats)
 
 
 def beats_apart(costs: Costs, beats: int, machine: Machine) -> float:
     """Fires a second of beats on hosts of their own, publishing included."""
     stations = [
-        Station(_fire_postgres(costs, beats), processors(machine.postgres_cores, costs.shared)),
+        Station(_fire_postgres(costs, beats), processors(machine.postgres_cores)),
         Station(costs.fire_redis / machine.redis_shards),
         Station(costs.fire_wait),
     ]
-    return throughput(stations, costs.fire_beat, beats)
+    return throughput(stations, costs.fire_beat / _pace(costs, beats), beats)
 
 
 def _fire_postgres(costs: Costs, beats: int) -> float:
     """With what a claim spends on the rows of all others, each of which holds a batch for nearly all of its round."""
-    return costs.fire_postgres + costs.skip * (beats - 1)
+    return costs.fire_postgres / _pace(costs, beats) + costs.skip * (beats - 1)
+
+
+def _pace(costs: Costs, beats: int) -> float:
+    return costs.company if beats > 1 else 1.0
 
 
 def limit(costs: Costs, *, beats: int, workers: int, slots: int, seconds: float, machine: Machine) -> Limit:

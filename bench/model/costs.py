@@ -9,8 +9,8 @@ class Costs:
 
     ``claim_beat`` is the beat's share without publishing, ``fire_wait`` what of a firing with one beat is nobody's
     processor time: the disk and the way there. ``skip`` is a row that another beat holds and a claim passes over.
-    ``idle_…`` is per second of a worker's main process with nothing to do. ``shared`` is no time: the speed of a
-    core while all others are busy, of its speed while they rest.
+    ``idle_…`` is per second of a worker's main process with nothing to do. ``company`` is no time: the speed at which
+    a beat and its session work while other beats work on the same database, of their speed alone.
     """
 
     claim_beat: float
@@ -19,7 +19,7 @@ class Costs:
     fire_redis: float
     fire_wait: float
     skip: float
-    shared: float
+    company: float
     run_worker: float
     run_postgres: float
     run_redis: float

@@ -5,7 +5,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,11 @@ from app.scheduling.dispatch import Dispatcher
 from bench.beats import places
 from bench.beats.population import arm_first
 from bench.beats.silence import Silence
-from bench.contestants import OURS, ROOT, Beat, contestant
+from bench.contestants import OURS, ROOT, contestant
 from bench.engine.field import Field
 from bench.engine.race import Race, race
 from bench.engine.rig import CATALOGUE, Rig
+from bench.model.capacity import beats_together
 from bench.model.costs import Costs, Point
 from support.polling import eventually
 from support.servers import Servers, running_servers
@@ -52,10 +54,10 @@ def busy(pid: int) -> float:
 def measured(rounds: int) -> tuple[Costs, list[Point]]:
     """Costs, and the points with one, two and three beats to hold them against: medians of ``rounds`` in turns.
 
-    Of the points only the one with one beat is used for the costs.
+    The costs are those of one beat; what beats cost each other is what a second one falls short of them. Of three
+    nothing is used.
     """
     races: dict[int, list[Race]] = {1: [], 2: [], 3: []}
-    beside: list[Race] = []
     with running_servers(quick=False, options=STILL) as servers, contestant(OURS, servers, TICKS) as ours:
         field = Field(TICKS, ours, [], quick=True)
         rig = Rig(field)
@@ -72,8 +74,6 @@ def measured(rounds: int) -> tuple[Costs, list[Point]]:
         for _ in range(rounds):
             for beats, found in races.items():
                 found.append(race(field, beats, TICKS, watched=watched))
-            with _neighbours():
-                beside.append(race(field, 1, TICKS, watched=watched))
     alone = races[1]
     claim, postgres = median(each.beat for each in alone), median(each.server for each in alone)
     wait = median(max(0.0, 1 / each.rate - each.beat - each.server) for each in alone)
@@ -85,7 +85,7 @@ def measured(rounds: int) -> tuple[Costs, list[Point]]:
         fire_redis=redis,
         fire_wait=wait,
         skip=skip,
-        shared=min(1.0, (claim + postgres) / median(each.beat + each.server for each in beside)),
+        company=1.0,
         run_worker=runs[0],
         run_postgres=runs[1],
         run_redis=runs[2],
@@ -93,20 +93,9 @@ def measured(rounds: int) -> tuple[Costs, list[Point]]:
         idle_redis=idle[1],
     )
     rates = {beats: tuple(each.rate for each in found) for beats, found in races.items()}
-    return costs, [Point(beats, median(found), found) for beats, found in rates.items()]
-
-
-@contextmanager
-def _neighbours() -> Iterator[None]:
-    """All cores but one have something else to do."""
-    command = (sys.executable, "-m", "bench.model.neighbour")
-    with ExitStack() as ending:
-        for _ in range((os.cpu_count() or 1) - 1):
-            process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-            beside = Beat(process)
-            ending.callback(beside.end)
-            beside.expect("ready", 20)
-        yield
+    points = [Point(beats, median(found), found) for beats, found in rates.items()]
+    company = points[1].rate / beats_together(costs, 2, os.cpu_count() or 1)
+    return replace(costs, company=min(1.0, company)), points
 
 
 @contextmanager

@@ -22,7 +22,7 @@ WORKERS = (10, 100, 1000, 10_000)
 MACHINES = (Machine(2), Machine(8), Machine(32), Machine(32, 8))
 SLOTS = 8
 SECONDS = 0.1
-TIMES = [name for name in Costs.__dataclass_fields__ if name != "shared"]
+TIMES = [name for name in Costs.__dataclass_fields__ if name != "company"]
 ADVICE = {
     "beats": "start another beat, on any host",
     "workers": "start more workers, or more slots",
@@ -64,22 +64,18 @@ def _head(costs: Costs, points: Sequence[Point]) -> list[str]:
         f"| a second of an idle worker | | {micro['idle_postgres']} | {micro['idle_redis']} | |",
         f"| a row that another beat holds | | {micro['skip']} | | |",
         "",
-        f"While the other cores are busy too, a core works at {costs.shared:.0%} of its speed. That is measured with one beat beside",
-        "pairs of processes that work by turns, as a beat and its session do, and have nothing to do with it.",
+        f"Beats that work on one database slow each other: each, and its session, at {costs.company:.0%} of its speed alone, presumably",
+        "for the same pages, indexes and log (beside processes that have nothing to do with it, a beat is not slower). That is",
+        "what two beats were short of twice one; the model takes it for the same with any number from two on.",
         "",
         "## Held against measurements",
         "",
         f"Claims a second, without publishing, of beats that share {cores} cores with PostgreSQL, in turns on a machine that does",
-        "nothing else. The model knows the costs of one beat only: of that alone, and of that beside strangers.",
+        "nothing else. The model knows one beat and what the second one loses: the point with three is a prediction.",
         "",
         "| beats | measured (rounds) | model | error |",
         "| --: | --- | --: | --: |",
         *(_held_against(costs, point, cores) for point in points),
-        "",
-        "What the model does not know is what beats cost each other. Measured by themselves, claims took 33 µs of processor time",
-        "with one beat, and 41 with two and with three, of which the beats had 3 more and PostgreSQL 5: presumably for the same",
-        "pages, indexes and log, written by turns from another core, since strangers cost a beat nothing of the kind. Several",
-        "beats on one database reach about four fifths of what the tables below say; take that off before planning with them.",
         "",
         "![claims a second, measured and predicted; ticks a second of many beats](model.svg)",
         "",

@@ -91,7 +91,7 @@ def test_a_taken_port_is_refused_with_another_to_use(checkout: Checkout) -> None
     [
         ("DATABASE_URL", "postgresql://u:s3cret@127.0.0.1:1/d", "PostgreSQL at 127.0.0.1:1 (DATABASE_URL)"),
         ("REDIS_URL", "redis://:s3cret@127.0.0.1:1/0", "Redis at 127.0.0.1:1 (REDIS_URL)"),
-        ("UPBEAT_PORT", "many", "port"),
+        ("UPBEAT_PORT", "many", "UPBEAT_PORT: Input should be a valid integer"),
         ("UPBEAT_ADMIN_PASSWORD", "short", "password: Must have"),
     ],
 )

@@ -65,7 +65,7 @@ async def test_a_calendars_life(admin: httpx.AsyncClient) -> None:
         "dates": ["2027-12-24", "2027-12-31"],
         "holidays": holidays,
         "created_at": made["created_at"],
-        "updated_at": made["created_at"],
+        "updated_at": made["updated_at"],
     }
     assert (await admin.get(f"{CALENDARS}/office")).json() == made
     changed = (await admin.patch(f"{CALENDARS}/office", json={"description": "closed"})).json()

@@ -15,7 +15,7 @@ WHO = select(func.pg_backend_pid())
 
 @pytest.fixture
 async def engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
-    engine = async_engine(settings.database, name="test", ping_idle=True)
+    engine = async_engine(settings.database, name="test")
     yield engine
     await engine.dispose()
 

@@ -10,6 +10,7 @@ import shlex
 import signal
 import socket
 import sys
+import traceback
 from importlib import import_module
 from pathlib import Path
 
@@ -57,8 +58,10 @@ def _answer(call: socket.socket) -> None:
 
     words, streams, _, _ = socket.recv_fds(call, LARGEST, 3)
     arguments, folder, environment = json.loads(words)
-    for number, stream in enumerate(streams):
-        os.dup2(stream, number)
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        os.dup2(streams[number], number)
+        # Those of the server know what it was started with: whether it can be sought in, and how it is buffered.
+        setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.chdir(folder)
     os.environ.clear()
@@ -69,6 +72,8 @@ def _answer(call: socket.socket) -> None:
         main()
     except SystemExit as done:
         status = done.code
+    except Exception:  # noqa: BLE001 (told, as by a program of its own)
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

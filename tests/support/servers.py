@@ -63,14 +63,14 @@ class Servers:
         self._start("redis", self.redis.command())
         self._await("redis", self.redis.answers)
 
-    def stop(self, name: str, number: signal.Signals = signal.SIGQUIT) -> None:
-        """End ``postgres`` or ``redis``.
+    def stop(self, name: str, number: signal.Signals | None = None) -> None:
+        """End ``postgres`` or ``redis``, by default as a crash does.
 
         SIGQUIT is PostgreSQL's immediate stop (a crash that leaves no shared memory behind), SIGINT
-        its fast one; Redis ends on any of them without saving.
+        its fast one. Redis has no handler for it, and what a shell runs in its background ignores it.
         """
         process = self._processes.pop(name)
-        process.send_signal(number)
+        process.send_signal(number or (signal.SIGQUIT if name == "postgres" else signal.SIGKILL))
         process.wait(30)
 
     def alive(self, name: str) -> bool:

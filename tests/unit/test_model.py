@@ -1,5 +1,7 @@
 """The arithmetic of the model: bounds that queueing theory gives for any costs."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ COSTS = Costs(
     fire_redis=2e-6,
     fire_wait=10e-6,
     skip=0.4e-6,
-    shared=0.8,
+    company=0.8,
     run_worker=2e-3,
     run_postgres=400e-6,
     run_redis=50e-6,
@@ -35,15 +37,14 @@ DEMANDS = st.floats(1e-6, 1.0)
 
 @given(
     st.lists(st.tuples(DEMANDS, st.integers(1, 16)), min_size=1, max_size=4),
-    st.floats(0.5, 1.0),
     DEMANDS,
     st.integers(1, 50),
 )
 @settings(max_examples=100, deadline=None)
 def test_throughput_stays_below_what_the_busiest_station_and_the_customers_allow(
-    hosts: list[tuple[float, int]], shared: float, think: float, customers: int
+    hosts: list[tuple[float, int]], think: float, customers: int
 ) -> None:
-    stations = [Station(demand, processors(cores, shared)) for demand, cores in hosts]
+    stations = [Station(demand, processors(cores)) for demand, cores in hosts]
     rate = throughput(stations, think, customers)
     alone = throughput(stations, think, 1)
     assert alone == pytest.approx(1 / (think + sum(each.demand for each in stations)))
@@ -61,15 +62,17 @@ def test_two_customers_of_two_servers_do_not_wait_for_each_other() -> None:
     assert throughput([Station(0.5, (1.0, 2.0))], 0.5, 2) == pytest.approx(2.0)
 
 
-def test_cores_that_are_busy_together_are_slower() -> None:
-    assert processors(1, 0.8) == (1.0,)
-    assert processors(2, 0.8) == pytest.approx((1.0, 1.6))
-    assert processors(3, 0.8) == pytest.approx((1.0, 1.8, 2.4))
+def test_beats_slow_each_other_but_not_themselves() -> None:
+    alone, strangers = replace(COSTS, company=0.5), replace(COSTS, company=1.0)
+    assert beats_together(alone, 1, cores=2) == beats_together(strangers, 1, cores=2)
+    for beats in (2, 3):
+        assert beats_together(alone, beats, cores=2) < 0.7 * beats_together(strangers, beats, cores=2)
+        assert beats_apart(alone, beats, Machine(8)) < 0.7 * beats_apart(strangers, beats, Machine(8))
 
 
 def test_beats_on_the_cores_of_the_database_saturate_them() -> None:
     one, two, three = (beats_together(COSTS, beats, cores=2) for beats in (1, 2, 3))
-    most = 2 * COSTS.shared / (COSTS.claim_beat + COSTS.fire_postgres)
+    most = 2 * COSTS.company / (COSTS.claim_beat + COSTS.fire_postgres)
     assert one < two < most
     assert two < three < most
     # From then on each passes over the rows that the others hold, and there is no core for that.

@@ -25,12 +25,11 @@ _RECORD_MANY = text("""
 INSERT INTO audit_log
     (id, actor, action, means, outcome, actor_id, credential_id, object_type, object_id, request_id, address, changes)
 SELECT id, actor, action, means, outcome, actor_id, credential_id, object_type, object_id, request_id, address,
-       CAST(changes AS jsonb)
-FROM unnest(
-    CAST(:id AS uuid[]), CAST(:actor AS text[]), CAST(:action AS text[]), CAST(:means AS text[]),
-    CAST(:outcome AS text[]), CAST(:actor_id AS uuid[]), CAST(:credential_id AS uuid[]), CAST(:object_type AS text[]),
-    CAST(:object_id AS text[]), CAST(:request_id AS text[]), CAST(:address AS text[]), CAST(:changes AS text[])
-) AS u (id, actor, action, means, outcome, actor_id, credential_id, object_type, object_id, request_id, address, changes)
+       changes
+FROM json_to_recordset(CAST(:entries AS json)) AS told (
+    id uuid, actor text, action text, means text, outcome text, actor_id uuid, credential_id uuid, object_type text,
+    object_id text, request_id text, address text, changes jsonb
+)
 """)
 
 
@@ -72,13 +71,24 @@ def record(session: Session, entry: Entry) -> None:
 
 def record_many(session: Session, entries: Sequence[Entry]) -> None:
     """As `record`, in one statement."""
-    values: dict[str, list[Any]] = {
-        name: [getattr(entry, name) for entry in entries] for name in Entry.__slots__ if name != "changes"
-    }
-    values["changes"] = [
-        json.dumps(presentable(entry.changes)) if entry.changes else "{}" for entry in entries
+    told = [
+        {
+            "id": str(new_id()),
+            "actor": entry.actor,
+            "action": entry.action,
+            "means": entry.means,
+            "outcome": entry.outcome,
+            "actor_id": _text(entry.actor_id),
+            "credential_id": _text(entry.credential_id),
+            "object_type": entry.object_type,
+            "object_id": entry.object_id,
+            "request_id": entry.request_id,
+            "address": entry.address,
+            "changes": presentable(entry.changes) if entry.changes else {},
+        }
+        for entry in entries
     ]
-    session.execute(_RECORD_MANY, values | {"id": [new_id() for _ in entries]})
+    session.execute(_RECORD_MANY, {"entries": json.dumps(told)})
 
 
 async def record_apart(sessions: async_sessionmaker[AsyncSession], entry: Entry) -> None:
@@ -123,6 +133,10 @@ def presentable(changes: Mapping[str, Any]) -> dict[str, Any]:
     }
     stored = json.dumps(shown, ensure_ascii=False)
     return shown if len(stored) <= LONGEST_CHANGES else {"digest": _digest(stored), "objects": len(shown)}
+
+
+def _text(identifier: UUID | None) -> str | None:
+    return None if identifier is None else str(identifier)
 
 
 def _shown(column: str, value: object) -> object:

@@ -39,11 +39,8 @@ def supersede() -> None:
 def leave(why: str, status: int) -> None:
     """Kill the pool, end what still runs as lost or for another attempt, give the lease back, and exit."""
     left = list(state.requests.values())
-    children = process.active_children()
     # First: whoever may be started again elsewhere must have stopped here.
-    for child in children:
-        with suppress(ProcessLookupError, TypeError):
-            os.kill(child.pid, signal.SIGKILL)
+    children = _kill_children()
     outcome = Outcome(
         RunState.LOST,
         error={"type": "WorkerLost", "message": f"Its worker ended: {why}.", "traceback": None},
@@ -68,7 +65,18 @@ def leave(why: str, status: int) -> None:
     _within(ACCOUNTING - HANDING_OVER, account)
     _within(HANDING_OVER, hand_over)
     logging.shutdown()
+    # The pool may have made others for those that were killed.
+    _kill_children()
     os._exit(status)
+
+
+def _kill_children() -> bool:
+    """False if there are none."""
+    children = process.active_children()
+    for child in children:
+        with suppress(ProcessLookupError, TypeError):
+            os.kill(child.pid, signal.SIGKILL)
+    return bool(children)
 
 
 def _within(seconds: float, work: Callable[[], None]) -> None:

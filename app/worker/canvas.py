@@ -14,10 +14,11 @@ from uuid import UUID
 from celery.app.task import Context
 from celery.canvas import _chain, _chord, group, signature
 from celery.exceptions import ChordError
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.scheduling import canvas, runs
+from app.scheduling.firing_apart import refuses_values
 from app.scheduling.messages import RunMessage
 from app.scheduling.policies import Reason
 from app.scheduling.runs import Outcome, RunState
@@ -57,30 +58,49 @@ class Consequences:
     def sweep(self) -> None:
         """Draw what others left open: runs ended by someone who cannot read a canvas, chords not fired."""
         for run_id in canvas.unpaid(self._session):
-            try:
-                self._of_row(run_id)
-            except SQLAlchemyError:
-                raise
-            except Exception:
-                # It is marked as paid, so that it is not found again.
-                logger.exception("what run %s owes cannot be drawn", run_id)
+            # Whatever comes of it, it is marked as paid, so that it is not found again.
+            canvas.paid(self._session, run_id)
+            self._apart(partial(self._of_row, run_id), f"what run {run_id} owes")
         for group_id in canvas.complete_chords(self._session):
             chord = canvas.fire(self._session, group_id)
-            if chord is not None:
-                self._fire(chord)
+            what = f"the body of chord {group_id}"
+            if chord is not None and not self._apart(partial(self._fire, chord), what):
+                body = signature(codec.from_stored(chord.body), app=self._app)
+                error = errors.error_of(ChordError("The database refuses the call of its body."))
+                self._apart(partial(self._abandon, body, error, tell=True), what)
+
+    def _apart(self, work: Callable[[], None], what: str) -> bool:
+        """Do ``work`` so that those behind it go on if the database refuses what it writes; False if it does."""
+        messages, inline = len(self.messages), len(self.inline)
+        try:
+            with self._session.begin_nested():
+                work()
+        except DBAPIError as error:
+            if not refuses_values(error):
+                raise
+            logger.exception("%s is refused", what, extra={"action": "canvas_refused"})
+            del self.messages[messages:], self.inline[inline:]
+            return False
+        return True
 
     def _of_row(self, run_id: UUID) -> None:
         row = runs.read(self._session, run_id)
         if row is None:
             return
-        canvas.paid(self._session, run_id)
-        document = codec.from_stored(row.canvas or {})
-        task_id = str(document.get("id", row.id))
-        if row.state == RunState.SUCCEEDED:
-            self._part_ended(document)
-        else:
-            request = Context({**document, "id": task_id, "task": row.task, "errbacks": []})
-            self.of_failure(document, task_id, row.error or errors.revoked(row.reason or row.state), request)
+        try:
+            document = codec.from_stored(row.canvas or {})
+            task_id = str(document.get("id", row.id))
+            if row.state == RunState.SUCCEEDED:
+                self._part_ended(document)
+            else:
+                request = Context({**document, "id": task_id, "task": row.task, "errbacks": []})
+                self.of_failure(
+                    document, task_id, row.error or errors.revoked(row.reason or row.state), request
+                )
+        except SQLAlchemyError:
+            raise
+        except Exception:
+            logger.exception("what run %s owes cannot be drawn", run_id)
 
     def _do(self, writes: Iterable[Write]) -> None:
         for write in writes:

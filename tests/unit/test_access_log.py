@@ -29,7 +29,7 @@ async def written(scope: dict[str, Any], status: int | None, seconds: float) -> 
 
 
 @pytest.mark.parametrize("form", ["console", "json"])
-@pytest.mark.parametrize("path", ["/api/v1/runs", "/a b", "/x='y'", '/"', "/é"])
+@pytest.mark.parametrize("path", ["/api/v1/runs", "/a b", "/x='y'", '/"', "/é", "/\x85\u2028"])
 @pytest.mark.parametrize("status", [200, None])
 async def test_a_line_is_as_structlog_writes_it(
     capsys: pytest.CaptureFixture[str], form: str, path: str, status: int | None
@@ -74,6 +74,18 @@ async def test_a_path_cannot_speak_to_a_terminal(capsys: pytest.CaptureFixture[s
     logs.configure(LogSettings())
     await written(SCOPE | {"path": "/a\x1b[31mé"}, 404, 0.001)
     assert r"path='/a\x1b[31mé'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sign", ["\n", "\x1b", "\x85", "\x9b", "\u2028", "\u202e"])
+async def test_no_sign_of_a_path_ends_a_line_or_turns_it(
+    capsys: pytest.CaptureFixture[str], sign: str
+) -> None:
+    for form in ("console", "json"):
+        logs.configure(LogSettings(format=form))
+        await written(SCOPE | {"path": f"/a{sign}é"}, 404, 0.001)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.isprintable()
+    assert json.loads(line)["path"] == f"/a{sign}é"
 
 
 async def test_those_of_one_turn_are_lines_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:

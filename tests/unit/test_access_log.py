@@ -29,7 +29,7 @@ async def written(scope: dict[str, Any], status: int | None, seconds: float) -> 
 
 
 @pytest.mark.parametrize("form", ["console", "json"])
-@pytest.mark.parametrize("path", ["/api/v1/runs", "/a b", "/x='y'", '/"', "/é", "/\x85\u2028"])
+@pytest.mark.parametrize("path", ["/api/v1/runs", "/a b", "/x='y'", '/"', "/é"])
 @pytest.mark.parametrize("status", [200, None])
 async def test_a_line_is_as_structlog_writes_it(
     capsys: pytest.CaptureFixture[str], form: str, path: str, status: int | None

@@ -8,6 +8,7 @@ names. As JSON, one object a line
 What lines are about is said by `enter` and `also`, for the coroutines that start from there, until `leave`.
 """
 
+import json
 import logging
 import sys
 from collections.abc import Mapping
@@ -29,7 +30,6 @@ _COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critica
 OURS = "upbeat"
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _about: ContextVar[Mapping[str, Any]] = ContextVar("about", default=_NOTHING)
-_JSON = structlog.processors.JSONRenderer(ensure_ascii=False)
 
 
 def configure(
@@ -65,7 +65,7 @@ def formatter(settings: LogSettings, *, colours: bool = False) -> logging.Format
     """The form of a line."""
     final: list[Processor] = [_described, _console(colours)]
     if settings.format == "json":
-        final = [structlog.processors.format_exc_info, _described, _ordered, _JSON]
+        final = [structlog.processors.format_exc_info, _described, _ordered, structlog.processors.JSONRenderer(as_json)]
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.contextvars.merge_contextvars,
@@ -95,6 +95,12 @@ def leave() -> None:
 def about() -> Mapping[str, Any]:
     """What the lines of this context are about; `enter` takes it in another thread."""
     return _about.get()
+
+
+def as_json(fields: Any, **options: Any) -> str:
+    """One line, whatever somebody may take for the end of one, and nothing that speaks to a terminal."""
+    line = json.dumps(fields, ensure_ascii=False, **options)
+    return line if line.isprintable() else json.dumps(fields, **options)
 
 
 def said(record: logging.LogRecord) -> str:

@@ -4,7 +4,6 @@ structlog's chain and renderer take longer than the rest of a quick request; not
 """
 
 import asyncio
-import json
 import logging
 import sys
 import time
@@ -120,7 +119,7 @@ def as_json(record: logging.LogRecord, event: Request) -> str:
         "message": event["event"],
         "pid": record.process,
     }
-    return json.dumps(head | dict(_fields(event)), ensure_ascii=False)
+    return logs.as_json(head | dict(_fields(event)))
 
 
 def as_text(record: logging.LogRecord, event: Request) -> str:

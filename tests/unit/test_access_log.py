@@ -76,6 +76,18 @@ async def test_a_path_cannot_speak_to_a_terminal(capsys: pytest.CaptureFixture[s
     assert r"path='/a\x1b[31mé'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("sign", ["\n", "\x1b", "\x85", "\x9b", "\u2028", "\u202e"])
+async def test_no_sign_of_a_path_ends_a_line_or_turns_it(
+    capsys: pytest.CaptureFixture[str], sign: str
+) -> None:
+    for form in ("console", "json"):
+        logs.configure(LogSettings(format=form))
+        await written(SCOPE | {"path": f"/a{sign}é"}, 404, 0.001)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.isprintable()
+    assert json.loads(line)["path"] == f"/a{sign}é"
+
+
 async def test_those_of_one_turn_are_lines_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(LogSettings())
     for number in range(3):

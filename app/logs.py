@@ -65,7 +65,12 @@ def formatter(settings: LogSettings, *, colours: bool = False) -> logging.Format
     """The form of a line."""
     final: list[Processor] = [_described, _console(colours)]
     if settings.format == "json":
-        final = [structlog.processors.format_exc_info, _described, _ordered, structlog.processors.JSONRenderer(as_json)]
+        final = [
+            structlog.processors.format_exc_info,
+            _described,
+            _ordered,
+            structlog.processors.JSONRenderer(as_json),
+        ]
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.contextvars.merge_contextvars,

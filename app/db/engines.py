@@ -13,7 +13,7 @@ from sqlalchemy.ext import asyncio as sqlalchemy_async
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.db import freshness
+from app.db import documents, freshness
 from app.db.companions import UnitSession
 from app.settings import DatabaseSettings
 
@@ -47,6 +47,7 @@ def sync_engine(settings: DatabaseSettings, *, name: str, pool_size: int = 2) ->
     return sqlalchemy.create_engine(
         settings.product_url().set(drivername="postgresql+psycopg"),
         hide_parameters=True,
+        json_serializer=documents.written,
         pool_size=pool_size,
         # The connection of the last statement: it is warm, and what a thread committed it committed there.
         pool_use_lifo=True,
@@ -65,6 +66,7 @@ def async_engine(settings: DatabaseSettings, *, name: str = "upbeat-api") -> Asy
     engine = sqlalchemy_async.create_async_engine(
         settings.product_url().set(drivername="postgresql+asyncpg"),
         hide_parameters=True,
+        json_serializer=documents.written,
         pool_size=settings.pool_size,
         max_overflow=settings.pool_size,
         # The connection of the last statement is warm, and has not been idle.
@@ -94,6 +96,7 @@ def maintenance_engine(url: URL) -> Engine:
     return sqlalchemy.create_engine(
         url.set(drivername="postgresql+psycopg"),
         hide_parameters=True,
+        json_serializer=documents.written,
         isolation_level="AUTOCOMMIT",
         pool_size=1,
         connect_args={"connect_timeout": 5, "application_name": "upbeat-migrate"},

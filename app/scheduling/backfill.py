@@ -7,7 +7,6 @@ Up to `MAX_TICKS` ticks lie in a period. Listing them takes a processor for seco
 does it elsewhere: `asked_about`, then `lay_out` (pure), then `backfill` with what that found.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
+from app.db import documents
 from app.db.arrays import instant_array, uuid_array
 from app.errors import FieldError, InvalidInput
 from app.scheduling import schedules, tracing
@@ -211,7 +211,7 @@ def _shared(row: ScheduleRow, task: TaskSpec, now: datetime) -> dict[str, Any]:
         "version": row.version,
         "now": now,
         "start_deadline": None if allowed is None else now + allowed,
-        "args": json.dumps(row.task_args),
-        "kwargs": json.dumps(row.task_kwargs),
-        "options": json.dumps(extra.stored(task)),
+        "args": documents.written(row.task_args),
+        "kwargs": documents.written(row.task_kwargs),
+        "options": documents.written(extra.stored(task)),
     }

@@ -9,7 +9,6 @@ the run pays it in the same transaction and clears the mark, or leaves the mark 
 keeps these documents; only `app.worker.canvas` can read the signatures in them.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from sqlalchemy import delete, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from app.db import documents
 from app.scheduling.ids import new_id
 from app.scheduling.messages import DEFAULT_QUEUE
 from app.scheduling.models import NOW, ChordRow, GroupRow, RunRow, TaskIdRow
@@ -157,7 +157,7 @@ def set_chord_size(session: Session, group_id: str, size: int) -> None:
 
 def grow_chord(session: Session, group_id: str, result: Any) -> None:
     """One more part, whose result is ``result`` (a tuple, as in the header), before the others have ended."""
-    session.execute(_GROW, {"group_id": group_id, "result": json.dumps([result])})
+    session.execute(_GROW, {"group_id": group_id, "result": documents.written([result])})
 
 
 def count_part(session: Session, group_id: str) -> Chord | None:
@@ -189,12 +189,14 @@ def paid(session: Session, run_id: UUID) -> None:
 
 def add_children(session: Session, run_id: UUID, children: Sequence[Any]) -> None:
     """Keep which results a run set going."""
-    session.execute(_CHILDREN, {"id": run_id, "children": json.dumps(list(children))})
+    session.execute(_CHILDREN, {"id": run_id, "children": documents.written(list(children))})
 
 
 def set_own_state(session: Session, run_id: UUID, own: Mapping[str, Any]) -> None:
     """Keep a state that a task gave itself: state, meta, and the attempt that it belongs to."""
-    session.execute(_OWN_STATE, {"id": run_id, "own": json.dumps(dict(own)), "attempt": own["attempt"]})
+    session.execute(
+        _OWN_STATE, {"id": run_id, "own": documents.written(dict(own)), "attempt": own["attempt"]}
+    )
 
 
 def save_group(session: Session, group_id: str, members: Sequence[Any]) -> None:

@@ -1,6 +1,5 @@
 """Ends as a worker reports them: once more, when the first report may have been lost; and those that come too late."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -8,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from app.db import documents
 from app.db.arrays import int_array, uuid_array
 from app.scheduling import canvas, runs
 from app.scheduling.ids import new_id
@@ -76,7 +76,7 @@ def keep_late(session: Session, end: End) -> None:
             "attempt": end.attempt,
             "outcome": end.outcome.state,
             "worker_id": end.worker_id,
-            "result": None if end.outcome.result is None else json.dumps(end.outcome.result),
-            "error": None if end.outcome.error is None else json.dumps(end.outcome.error),
+            "result": None if end.outcome.result is None else documents.written(end.outcome.result),
+            "error": None if end.outcome.error is None else documents.written(end.outcome.error),
         },
     )

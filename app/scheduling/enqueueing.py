@@ -5,7 +5,6 @@ each call (its audit entry, its idempotency key) is committed with the batch.
 """
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,6 +15,7 @@ from sqlalchemy import exc, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app import failpoints
+from app.db import documents
 from app.db.companions import Companion, bring, present
 from app.errors import UpbeatError
 from app.scheduling import statements, tracing
@@ -184,7 +184,7 @@ class Enqueuer:
             }
             for wish in wishes
         ]
-        return {"redispatch_delay": self._settings.redispatch_delay, "runs": json.dumps(runs)}
+        return {"redispatch_delay": self._settings.redispatch_delay, "runs": documents.written(runs)}
 
 
 def _new(wish: Wish, told: Any) -> NewRun:

@@ -1,6 +1,5 @@
 """A run that its own task gives back: queued again, one attempt later, with what the task asked for."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from app.db import documents
 from app.scheduling import limiting, runs, statements, tally
 from app.scheduling.messages import RunMessage
 from app.scheduling.states import RunState
@@ -68,7 +68,7 @@ def give_back(
         return False, None
     if running.options.get("concurrency_key") is not None:
         limiting.lock(session, running.options["concurrency_key"])
-    error = None if wish.error is None else json.dumps(wish.error)
+    error = None if wish.error is None else documents.written(wish.error)
     at_once = wish.due_at is None and wish.delay <= 0
     row = session.execute(
         _GIVE_BACK,
@@ -78,10 +78,10 @@ def give_back(
             "delay": max(0.0, wish.delay),
             "due_at": wish.due_at,
             "redispatch": redispatch_delay,
-            "args": None if wish.args is None else json.dumps(wish.args),
-            "kwargs": None if wish.kwargs is None else json.dumps(wish.kwargs),
+            "args": None if wish.args is None else documents.written(wish.args),
+            "kwargs": None if wish.kwargs is None else documents.written(wish.kwargs),
             "queue": wish.queue,
-            "options": json.dumps(dict(wish.options or {})),
+            "options": documents.written(dict(wish.options or {})),
             "error": error,
         },
     ).one_or_none()

@@ -9,7 +9,6 @@ sync session and leave the commit to their caller. A run whose end concerns its 
 ended with that schedule's clock locked first; all others are ended by the guarded update alone.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,6 +18,7 @@ from uuid import UUID
 from sqlalchemy import TextClause, func, insert, select
 from sqlalchemy.orm import Session
 
+from app.db import documents
 from app.scheduling import limiting, run_logs, settlement, statements, tally, tracing
 from app.scheduling.canvas import columns_of
 from app.scheduling.catalogue import TaskSpec
@@ -256,8 +256,8 @@ def _columns(outcome: Outcome) -> dict[str, Any]:
     return {
         "state": outcome.state.value,
         "reason": outcome.reason and outcome.reason.value,
-        "result": None if outcome.result is None else json.dumps(outcome.result),
-        "error": None if outcome.error is None else json.dumps(outcome.error),
+        "result": None if outcome.result is None else documents.written(outcome.result),
+        "error": None if outcome.error is None else documents.written(outcome.error),
     }
 
 
@@ -270,7 +270,7 @@ def finish(
     guard to the runs of one worker, for those who know no more than a message.
     """
     guard = {"id": run_id, "attempt": attempt, "worker_id": worker_id}
-    error = None if outcome.error is None else json.dumps(outcome.error)
+    error = None if outcome.error is None else documents.written(outcome.error)
     if outcome.retryable or outcome.state is RunState.LOST:
         row = session.execute(statements.ATTEMPT, guard).one_or_none()
         if row is None:
@@ -330,7 +330,7 @@ def end_queued(
         "reason": reason,
         "attempt": attempt,
         "task": task,
-        "error": None if error is None else json.dumps(error),
+        "error": None if error is None else documents.written(error),
         "late": late,
     }
     return _end(session, statements.END_QUEUED, values)

@@ -14,7 +14,7 @@ MOVES = frozenset(
         *("state", "state_reason", "task_enabled", "next_run_at", "updated_at", "version"),
         *("paused_at", "paused_by", "pause_note", "last_login_at", "last_used_at", "revoked_at", "secret"),
         *("health", "consecutive_failures", "last_error", "last_checked_at", "exhausted_on", "usage_day"),
-        *("calls_used", "tokens_used"),
+        *("calls_used", "tokens_used", "secret_set_at", "previous_secret_until"),
     }
 )
 # A run goes on by itself; these never change.

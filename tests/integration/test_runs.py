@@ -359,3 +359,26 @@ def test_what_the_database_refuses_is_told_as_from_a_session(sync: sessionmaker[
         _alone(sync)(text("SELECT pg_terminate_backend(pg_backend_pid())"), {})
     assert bookkeeping.is_away(gone.value)
     assert _alone(sync)(text("SELECT 1"), {}) == (1,)
+
+
+def test_numbers_come_back_as_they_were_given(sync: sessionmaker[Session], worker: UUID) -> None:
+    """Floats that `jsonb` would turn into integers are among the arguments and the result."""
+    numbers = [1e16, -1e23, 1.7976931348623157e308, 5e-324, 0.1, 10**30]
+    run_id = new_id()
+    with sync.begin() as session:
+        runs.submit(
+            session,
+            task=TASK,
+            args=numbers,
+            kwargs={"numbers": numbers},
+            options=RunOptions(),
+            origin=Origin.SUBMIT,
+            redispatch_delay=30,
+            run_id=run_id,
+        )
+    started = _start(sync, run_id, worker)
+    assert started is not None
+    assert repr((started.args, started.kwargs)) == repr((numbers, {"numbers": numbers}))
+    assert _finish(sync, run_id, Outcome(RunState.SUCCEEDED, result=numbers)) is RunState.SUCCEEDED
+    with sync() as session:
+        assert repr(session.get_one(RunRow, run_id).result) == repr(numbers)

@@ -1,6 +1,7 @@
 """Fixtures of all tests. Servers start when a test first asks for them, so unit tests need none."""
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 

@@ -15,7 +15,10 @@ from support.stack import Stack, stack_environment
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A developer's own settings must not reach the tests; processes by the hundred share what one has compiled."""
+    """A developer's own settings must not reach the tests; nor what a shell that runs them in its background ignores."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for name in list(os.environ):
         keep = name.startswith(("UPBEAT_TEST_", "COVERAGE_"))

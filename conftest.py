@@ -19,6 +19,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+    # Processes by the hundred share what one has compiled.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for name in list(os.environ):
         keep = name.startswith(("UPBEAT_TEST_", "COVERAGE_"))

@@ -114,7 +114,6 @@ async def create_api_key(
         resources=_resources(request),
     )
     response.headers["Location"] = f"/api/v1/api-keys/{made.row.id}"
-    response.headers["Cache-Control"] = "no-store"
     return NewApiKey(**ApiKey.of(made.row, user.username).model_dump(), secret=made.secret)
 
 

@@ -166,7 +166,7 @@ async def delete_calendar(name: CalendarName, expected: IfMatch, scheduler: Sche
 @router.get("/{name}/dates", responses=READS_ONE, summary="Preview the excluded dates of a year")
 @guarded(READ)
 async def list_calendar_dates(
-    name: str, query: Annotated[YearQuery, Query()], scheduler: SchedulerOf
+    name: CalendarName, query: Annotated[YearQuery, Query()], scheduler: SchedulerOf
 ) -> ExcludedDates:
     """All dates of the year on which ticks are skipped, public holidays with their names."""
     found = await scheduler.calendars.excluded_dates(name, query.year)

@@ -117,7 +117,9 @@ class PurgeRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    confirm: str = Field(max_length=300, description="The queue's name once more; not needed for a dry run.")
+    confirm: str = Field(
+        "", max_length=300, description="The queue's name once more; not needed for a dry run."
+    )
     dry_run: bool = Field(False, description="Count, and do nothing.")
     limit: int = Field(MAX_PURGED, ge=1, le=MAX_PURGED, description="Runs at most.")
 

@@ -15,7 +15,7 @@ from app.api.dependencies import Services, ServicesOf
 from app.api.events import AWAY, BEGINNING, HEADERS, KEEP_ALIVE, STILL_HERE, EventStream, event, schema_of
 from app.api.following import Follower
 from app.api.guards import READ, guarded
-from app.api.pagination import PageQuery, decode, encode
+from app.api.pagination import NextCursor, PageQuery, decode, encode
 from app.api.problems import READS_ONE
 from app.api.routing import resource_router
 from app.db.outages import is_away
@@ -55,7 +55,7 @@ class LogPage(BaseModel):
     """Lines, in the order in which they were written."""
 
     items: list[LogLine]
-    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+    next_cursor: NextCursor
 
 
 class LogQuery(PageQuery):

@@ -14,9 +14,9 @@ from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
 
 import yaml
+from yaml._yaml import CParser
 from yaml.composer import Composer
 from yaml.constructor import ConstructorError, SafeConstructor
-from yaml.cyaml import CParser
 from yaml.resolver import Resolver
 
 from app.errors import FieldError, InvalidInput
@@ -45,7 +45,7 @@ class _Loader(Composer, CParser, SafeConstructor, Resolver):
         SafeConstructor.__init__(self)
         Resolver.__init__(self)
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         text = super().construct_scalar(node)
         if "\0" in text:
             raise ConstructorError(None, None, "text must not have NUL characters", node.start_mark)

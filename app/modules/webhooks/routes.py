@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.concurrency import IfMatch, etag, etag_header
 from app.api.dependencies import Caller, ServicesOf
 from app.api.guards import ADMINISTER, OPERATE, READ, guarded
-from app.api.pagination import FilterText, PageQuery, encode
+from app.api.pagination import FilterText, NextCursor, PageQuery, encode
 from app.api.problems import ACTS_ON_ONE, EDITS_ONE, READS, READS_ONE, REMOVES_ONE, WRITES
 from app.api.routing import resource_router
 from app.modules.alerts.service import FactType
@@ -81,7 +81,7 @@ class WebhookPage(BaseModel):
     """Webhooks, oldest first."""
 
     items: list[Webhook]
-    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+    next_cursor: NextCursor
 
 
 class WebhookQuery(PageQuery):
@@ -120,7 +120,7 @@ class WebhookDeliveryPage(BaseModel):
     """Deliveries, newest first."""
 
     items: list[WebhookDelivery]
-    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+    next_cursor: NextCursor
 
 
 class DeliveryQuery(PageQuery):

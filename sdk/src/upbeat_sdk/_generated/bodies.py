@@ -265,13 +265,6 @@ class PurgeRequest(TypedDict):
     """Runs at most."""
 
 
-class QueuePauseRequest(TypedDict):
-    """Why it is paused."""
-
-    note: str
-    """For whoever wonders; kept with author and time."""
-
-
 class ReplayRequest(TypedDict):
     """With which arguments; those of the old run when absent."""
 

@@ -534,7 +534,7 @@ class QueuesResource(Resource):
         call = Call("get_queue", "GET", f"/api/v1/queues/{segment('name', name)}")
         return self._client.fetch(call, models.Queue)
 
-    def pause(self, name: str, /, **fields: Unpack[bodies.QueuePauseRequest]) -> models.Queue:
+    def pause(self, name: str, /, **fields: Unpack[bodies.PauseRequest]) -> models.Queue:
         """From now on no run of it starts, at whatever worker; what runs goes on, what waits stays.
 
         `GET /runs/{id}/why` says of a run that waits in it who paused it, and why.

@@ -14,6 +14,8 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
@@ -28,6 +30,7 @@ Network = IPv4Network | IPv6Network
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 
 LONGEST_URL = 2000
+LONGEST_NUMBER = 9
 _ROUTED_IPV6 = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
 # Protocol assignments and 6to4 relays, parts of which count as global.
@@ -208,6 +211,18 @@ async def resolve(host: str, port: int) -> list[str]:
     """The addresses of a host, as the operating system resolves them."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(each[4][0]) for each in found))
+
+
+def retry_after(header: str | None, now: datetime) -> float | None:
+    """The seconds that a `Retry-After` header asks for (a number of them, or an HTTP date), from ``now`` on."""
+    text = (header or "").strip()
+    if text.isascii() and text.isdecimal():
+        return float(text[:LONGEST_NUMBER])
+    try:
+        at = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds())
 
 
 def _unwrapped(address: Address) -> Address:

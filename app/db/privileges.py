@@ -94,7 +94,7 @@ def statements(connection: Connection, *, embedded_beat: bool = False) -> list[s
     quote = connection.dialect.identifier_preparer.quote
     database = quote(str(connection.scalar(text("SELECT current_database()"))))
     tables = text("SELECT tablename, tableowner FROM pg_tables WHERE schemaname = 'public'")
-    present: dict[str, str] = dict(connection.execute(tables).tuples())
+    present = {row.tablename: row.tableowner for row in connection.execute(tables)}
     everybody = ", ".join(LOGINS)
     membership = "GRANT" if embedded_beat else "REVOKE"
     return [

@@ -6,13 +6,15 @@ the address, so no spelling of it matters (2130706433, 0x7f.1, ::ffff:127.0.0.1,
 Allowed is what the public internet routes, and what `UPBEAT_OUTBOUND_ALLOW` names.
 
 Redirects are never followed, and the environment's proxies are not used: both would connect
-somewhere else than was judged.
+somewhere else than was judged. No log has these addresses, whose paths are secrets at times.
 """
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -35,6 +37,22 @@ _ROUTED_IPV6 = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
 # Protocol assignments and 6to4 relays, parts of which count as global.
 _SPECIAL_IPV4 = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"))
+
+
+_unsaid: ContextVar[bool] = ContextVar("unsaid", default=False)
+
+
+class Discretion(logging.Filter):
+    """httpx logs the whole address of each request; that of one that was made here is left out, once."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it may be logged."""
+        ours = _unsaid.get()
+        _unsaid.set(False)
+        return not ours
+
+
+logging.getLogger("httpx").addFilter(Discretion())
 
 
 class OutboundRefused(UpbeatError):
@@ -149,6 +167,12 @@ class GuardedTransport(httpx.AsyncHTTPTransport):
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=_tls(), network_backend=GuardedBackend(policy), max_connections=10
         )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """As httpx's own; the line that httpx logs next is not logged."""
+        response = await super().handle_async_request(request)
+        _unsaid.set(True)
+        return response
 
 
 class GuardedBackend(httpcore.AsyncNetworkBackend):

@@ -27,6 +27,8 @@ from app.scheduling.models import ATTEMPTS, LOGS, NOW, RUNS
 logger = logging.getLogger(__name__)
 
 BATCH: Final = 1000
+# Runs whose lines one statement deletes: each may have tens of thousands, and a statement has half a minute.
+TALKATIVE: Final = 50
 _OPEN = "state IN ('queued', 'running')"
 _CHILDREN = (ATTEMPTS, LOGS)
 
@@ -122,8 +124,10 @@ def _delete_runs(connection: Connection, start: datetime, end: datetime, batch: 
     total = 0
     limits = {"low": id_at(start), "high": id_at(end), "batch": batch}
     while ids := list(connection.scalars(_TERMINAL, limits)):
-        for parent in _CHILDREN:
-            connection.execute(text(f"DELETE FROM {parent} WHERE run_id = ANY(:ids)"), {"ids": ids})
+        for first in range(0, len(ids), TALKATIVE):
+            part = {"ids": ids[first : first + TALKATIVE]}
+            for parent in _CHILDREN:
+                connection.execute(text(f"DELETE FROM {parent} WHERE run_id = ANY(:ids)"), part)
         connection.execute(text(f"DELETE FROM {RUNS} WHERE id = ANY(:ids)"), {"ids": ids})
         limits["low"] = ids[-1]
         total += len(ids)

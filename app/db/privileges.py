@@ -10,7 +10,6 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from app.db import locks
 from app.db.base import Base
 from app.db.partitions import partitions
 
@@ -83,9 +82,8 @@ def grant(connection: Connection, *, embedded_beat: bool = False) -> None:
     """Make the roles that are missing, and give each what it needs; repeat it after each migration.
 
     The caller owns the tables and may make roles. New roles have no password, so nobody can log in as them before one
-    is set. Of two who grant at once one waits. ``embedded_beat`` is for an API that runs a beat inside: it may then do what a beat may.
+    is set. ``embedded_beat`` is for an API that runs a beat inside: it may then do what a beat may.
     """
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": locks.MIGRATION})
     connection.execute(text("SET LOCAL lock_timeout = '4s'"))
     for statement in statements(connection, embedded_beat=embedded_beat):
         connection.execute(text(statement))

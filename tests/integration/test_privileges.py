@@ -1,7 +1,6 @@
 """Each process may do what it needs with the database and with Redis, and nothing else: on the real servers."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +20,7 @@ from app.cli.roles import grant_roles
 from app.db import Base, sync_engine
 from app.db.migrate import check
 from app.db.partitions import ensure_partitions
-from app.db.privileges import API, BEAT, LOGINS, PARTITIONED, WORKER, allowed, grant
+from app.db.privileges import API, BEAT, LOGINS, PARTITIONED, WORKER, allowed
 from app.settings import DatabaseSettings, Settings
 from support.people import PASSWORD
 from support.polling import eventually
@@ -124,17 +123,6 @@ def test_what_is_granted_again_waits_for_nobody(granted: Settings, database: Dat
     with psycopg.connect(database.url) as reader:
         reader.execute("SELECT count(*) FROM celery_task_runs")
         grant_roles(granted, embedded_beat=False, show=False)
-
-
-def test_two_hosts_may_grant_at_once(granted: Settings, database: Database) -> None:
-    engine = sync_engine(granted.database, name="test")
-    with ThreadPoolExecutor(1) as other, engine.begin() as first, psycopg.connect(database.url) as watching:
-        grant(first)
-        second = other.submit(grant_roles, granted, embedded_beat=False, show=False)
-        waits = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
-        eventually(lambda: second.done() or watching.execute(waits).fetchone() == (True,), 10)
-    assert second.result() == []
-    engine.dispose()
 
 
 def test_months_made_by_a_beat_can_be_dropped_by_a_worker(

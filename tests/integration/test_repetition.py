@@ -249,6 +249,12 @@ async def test_after_a_day_a_key_is_free_again_and_cleared_away(
     second = (await admin.post(SUBMIT, json={}, headers=headers)).json()
     assert first["id"] != second["id"]
     assert await count(api, "idempotency_keys") > 1
+    many = (
+        "INSERT INTO idempotency_keys (caller, key, fingerprint, expires_at)"
+        " SELECT 'program', number::text, '', now() FROM generate_series(1, 1500) AS number"
+    )
+    async with sessions.begin() as session:
+        await session.execute(text(many))
     await clear(sessions)
     assert await count(api, "idempotency_keys") == 1
 

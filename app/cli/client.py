@@ -11,7 +11,7 @@ from uuid import UUID
 
 from app.cli.choices import LOOPBACK
 from app.errors import ConfigurationError, Conflict, NotFound
-from app.settings import get_settings
+from app.settings import ApiSettings, get_settings
 
 if TYPE_CHECKING:
     from upbeat_sdk import Upbeat
@@ -27,6 +27,11 @@ VERBS = {
     "workers": "workers",
 }
 KEY_HINT = "Set UPBEAT_TOKEN to a key, which is made by `upbeat api-keys create USER NAME --scope operate`."
+
+
+def address(settings: ApiSettings) -> str:
+    """Where the service is: at UPBEAT_URL, else at this host's port."""
+    return (settings.url or f"http://{LOOPBACK}:{settings.port}").rstrip("/")
 
 
 @contextmanager
@@ -47,8 +52,7 @@ def connected() -> Iterator["Upbeat"]:
     settings = get_settings().api
     if settings.token is None:
         raise ConfigurationError(f"The service wants to know who calls. {KEY_HINT}")
-    url = settings.url or f"http://{LOOPBACK}:{settings.port}"
-    with Upbeat(url, token=settings.token.get_secret_value(), max_retries=RETRIES) as client:
+    with Upbeat(address(settings), token=settings.token.get_secret_value(), max_retries=RETRIES) as client:
         yield client
 
 

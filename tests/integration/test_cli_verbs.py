@@ -74,7 +74,7 @@ def test_tasks_and_their_runs(terminal: Terminal) -> None:
     assert terminal.json("tasks", "show", TASK)["queue"] == "celery"
     said = terminal.type("tasks", "run", TASK, "--kwargs", '{"message": "hé"}', "--queue", "system", "--wait")
     assert "is succeeded: {" in said
-    assert "'message': 'hé'" in said
+    assert '"message": "hé"' in said
     run_id = said.split()[0]
     assert terminal.json("runs", "show", run_id)["queue"] == "system"
     assert run_id in terminal.type("runs", "list", "--task", TASK, "--state", "succeeded")
@@ -91,6 +91,8 @@ def test_a_run_that_fails_has_its_own_status(terminal: Terminal) -> None:
         "tasks", "run", "scheduled_task.cleanup_old_logs", "--kwargs", '{"days": 0}', "--wait", status=4
     )
     assert "is failed: days must be" in said
+    shown = terminal.type("runs", "show", said.split()[0])
+    assert "error.traceback\n  Traceback" in shown
 
 
 def test_many_runs_at_once(terminal: Terminal) -> None:
@@ -152,7 +154,11 @@ def test_workers_and_queues(terminal: Terminal) -> None:
     assert "1 runs would be cancelled" in terminal.type(
         "queues", "purge", "priority_low", "--confirm", "", "--dry-run"
     )
-    assert "1 runs were cancelled" in terminal.type("queues", "purge", "priority_low", given="priority_low\n")
+    assert "give --confirm" in terminal.type("queues", "purge", "priority_low", status=2)
+    assert "give --yes" in terminal.type("purge", "priority_low", status=2)
+    assert "1 runs were cancelled" in terminal.type(
+        "queues", "purge", "priority_low", "--confirm", "priority_low"
+    )
     assert "is open" in terminal.type("queues", "resume", "priority_low")
 
 

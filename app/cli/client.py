@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,29 +50,48 @@ def connected() -> Iterator["Upbeat"]:
     from upbeat_sdk import Upbeat
 
     settings = get_settings().api
-    if settings.token is None:
+    token = "" if settings.token is None else settings.token.get_secret_value()
+    if not token:
         raise ConfigurationError(f"The service wants to know who calls. {KEY_HINT}")
-    with Upbeat(address(settings), token=settings.token.get_secret_value(), max_retries=RETRIES) as client:
+    with Upbeat(address(settings), token=token, max_retries=RETRIES) as client:
         yield client
 
 
 def schedule_id(client: "Upbeat", given: str) -> str:
-    """The id of the schedule that has this id or this name.
+    """The id of the schedule that has this id or this name; raises as `id_of`."""
+    return id_of(
+        given,
+        lambda: [each.id for each in client.schedules.list(search=given) if each.task_name == given],
+        kind="schedule",
+        listed_by="schedules list",
+    )
+
+
+def worker_id(client: "Upbeat", given: str) -> str:
+    """The id of the living worker that has this id or this name; raises as `id_of`."""
+    return id_of(
+        given,
+        lambda: [each.id for each in client.workers.list(alive=True, search=given) if each.name == given],
+        kind="living worker",
+        listed_by="workers",
+    )
+
+
+def id_of(given: str, named: Callable[[], list[UUID]], *, kind: str, listed_by: str) -> str:
+    """What was given, if it is an id; else the one id of what has this name.
 
     Raises:
-        NotFound: no schedule has this name.
+        NotFound: nothing has it.
         Conflict: several have.
     """
     try:
         return str(UUID(given))
     except ValueError:
-        found = [each.id for each in client.schedules.list(search=given) if each.task_name == given]
+        found = named()
     if not found:
-        raise NotFound(f"No schedule is called {given}. `upbeat schedules list` has them all.")
+        raise NotFound(f"No {kind} is called {given}. `upbeat {listed_by}` has them all.")
     if len(found) > 1:
-        raise Conflict(
-            f"Several schedules are called {given}; name one by its id: {', '.join(map(str, found))}"
-        )
+        raise Conflict(f"Several {kind}s are called {given}; name one by its id: {', '.join(map(str, found))}")
     return str(found[0])
 
 

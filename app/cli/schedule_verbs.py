@@ -177,14 +177,14 @@ def preview(
     columns = {"local_time": "local time", "due_at": "due", "dst": "clocks", "excluded_by": "calendar"}
     with connected() as client:
         found = client.schedules.preview(schedule_id(client, which), n=number)
+    rows = [each.model_dump(by_alias=True) for each in found.items]
     if not as_json:
         print(found.description)
-    show(
-        [each.model_dump(by_alias=True) for each in found.items],
-        columns,
-        as_json=as_json,
-        empty="No tick is left.",
-    )
+        # In the schedule's zone; other instants are shown in this host's.
+        rows = [
+            {**row, "local_time": row["local_time"].isoformat(sep=" ", timespec="seconds")} for row in rows
+        ]
+    show(rows, columns, as_json=as_json, empty="No tick is left.")
 
 
 @schedules.command()

@@ -125,6 +125,7 @@ def test_a_schedule_from_its_making_to_its_history(terminal: Terminal) -> None:
         [terminal.type("schedules", "edit", name, "--cron", "0 3 * * *", "--timezone", "Asia/Shanghai"),
          terminal.json("schedules", "show", name)]
     )  # fmt: skip
+    assert " 03:00:00+08:00  " in terminal.type("schedules", "preview", name)
     assert "is paused" in terminal.type("schedules", "pause", name, "--note", "to see it")
     assert "ticks passed" in terminal.type("schedules", "resume", name, "--dry-run")
     assert "Next: 20" in terminal.type("schedules", "resume", name)
@@ -142,6 +143,7 @@ def test_a_schedule_from_its_making_to_its_history(terminal: Terminal) -> None:
 def test_workers_and_queues(terminal: Terminal) -> None:
     (worker,) = terminal.json("workers")
     assert worker["alive"]
+    assert worker["pool"] == "prefork"
     assert "priority_low" in terminal.type("workers")
     assert [each["workers"] for each in terminal.json("queues")] == [1, 1, 1, 1]
     assert "is ready" in terminal.type("workers", "resize", worker["name"], "--by", "1")
@@ -208,12 +210,10 @@ def test_a_mistake_is_one_line(terminal: Terminal, arguments: tuple[str, ...], t
 
 
 def test_without_a_key_and_without_a_service(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("UPBEAT_TOKEN")
-    get_settings.cache_clear()
-    assert "upbeat api-keys create" in terminal.refused("workers")
-    monkeypatch.setenv("UPBEAT_TOKEN", "upb_wrong")
-    get_settings.cache_clear()
-    assert "upbeat api-keys create" in terminal.refused("workers")
+    for token in ("", "upb_wrong"):
+        monkeypatch.setenv("UPBEAT_TOKEN", token)
+        get_settings.cache_clear()
+        assert "upbeat api-keys create" in terminal.refused("workers")
     monkeypatch.setenv("UPBEAT_URL", "http://127.0.0.1:1")
     get_settings.cache_clear()
     assert "upbeat start api" in terminal.refused("workers")

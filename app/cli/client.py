@@ -91,7 +91,9 @@ def id_of(given: str, named: Callable[[], list[UUID]], *, kind: str, listed_by: 
     if not found:
         raise NotFound(f"No {kind} is called {given}. `upbeat {listed_by}` has them all.")
     if len(found) > 1:
-        raise Conflict(f"Several {kind}s are called {given}; name one by its id: {', '.join(map(str, found))}")
+        raise Conflict(
+            f"Several {kind}s are called {given}; name one by its id: {', '.join(map(str, found))}"
+        )
     return str(found[0])
 
 

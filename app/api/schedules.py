@@ -21,10 +21,9 @@ from app.scheduling.choosing import Order, Place, ScheduleFilter
 from app.scheduling.config import QueueName, ScheduleCreate, ScheduleUpdate, TaskType
 from app.scheduling.facade import ScheduleView
 from app.scheduling.policies import Overlap
+from app.scheduling.states import ScheduleState
 
 router = resource_router("/scheduled-tasks", "Scheduled tasks")
-
-ScheduleState = Literal["active", "paused", "disabled", "invalid", "completed"]
 
 
 class ScheduledTask(BaseModel):

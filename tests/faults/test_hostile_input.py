@@ -2,7 +2,6 @@
 
 import http.client
 import random
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,9 +13,8 @@ from app.scheduling.timing import TimingError, parse
 from app.settings import Settings
 from support.api import client_of
 from support.stack import Api, Stack
-from support.trial import FULL
+from support.trial import FULL, Report
 
-Report = Callable[[str, object], None]
 SCHEDULES = "/api/v1/scheduled-tasks"
 PIECES = (
     *("*", "0", "7", "59", "60", "-1", "*/5", "*/0", "1-5", "5-1", "1,2", ",", "L", "#", "5#3", "5L", "MON"),

@@ -1,11 +1,12 @@
 """Match what ran (the ledger) and what is recorded (run rows) to what the schedules named.
 
-The invariants are those of the fault plan: I1 one run row per tick, I2 one start per attempt, I4 a
-terminal row never changes. Each function returns the violations in words; none means it holds.
+The invariants are those of the fault plan: I1 one run row per tick, I2 one start per attempt, I3 all runs end, I4 a
+terminal row never changes, I5 queues drain, I6 what was promised is there. Each function returns the violations in
+words; none means that it holds. `tests/integration/test_verdicts.py` plants each of them.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -132,3 +133,14 @@ def check_unchanged(before: Sequence[RunRow], after: Sequence[RunRow]) -> list[s
 def unfinished(runs: Sequence[RunRow]) -> list[str]:
     """I3 at the end of a fault's grace: the runs that are not terminal."""
     return [f"I3: run {run.id} is still {run.state}" for run in runs if run.state not in TERMINAL]
+
+
+def undrained(lengths: Mapping[str, int]) -> list[str]:
+    """I5 at the end of a fault's grace: the queues that still have messages; ``lengths`` are those of all queues."""
+    return [f"I5: queue {queue} still has {number} messages" for queue, number in lengths.items() if number]
+
+
+def check_promises(promised: Iterable[str], runs: Sequence[RunRow]) -> list[str]:
+    """I6: the run of each id that a caller was given is there."""
+    found = {run.id for run in runs}
+    return [f"I6: run {run} was promised and is not there" for run in promised if run not in found]

@@ -37,17 +37,20 @@ RATE = re.compile(r"/s\b")
 PEERS = ("celery", "celery-redbeat", "django-celery-beat", "sqlalchemy-celery-beat", "psycopg", "redis")
 # Who is compared, and how it is set up, is told by the docstrings of these.
 CONTESTANTS = {"engine": "beats/*_beat.py", "worker": "chores/stock.py", "api": "api/bare.py"}
-NOT_SHOWN = (
-    "Everything runs on one machine: contestants, PostgreSQL, Redis and whoever measures share its cores, and no network"
-    " lies between them. What one contestant takes from its own servers is part of its figure.",
-    "`startup` begins when a process has imported what it needs; how long that takes is not in it. `idle` is the"
-    " processor time of the beat alone: what PostgreSQL and Redis do for it is not in it. Both are in favour of whoever"
-    " imports much and asks a database, as ours does.",
-    "A peer that is slow is watched for some seconds, once, and the rest is extrapolated from its rate, which is said"
-    " beside its figure. Ours is never extrapolated.",
-    "`io100ms` compares 200 slots of one process with the two that two children have: what many write today beside what"
-    " one process can carry, not two engines at the same concurrency.",
-)
+NOT_SHOWN = """
+Everything runs on one machine: contestants, PostgreSQL, Redis and whoever measures share its cores, and no network lies
+between them. What one contestant takes from its own servers is part of its figure.
+
+`startup` begins when a process has imported what it needs; how long that takes is not in it. `idle` is the processor
+time of the beat alone: what PostgreSQL and Redis do for it is not in it. Both are in favour of whoever imports much and
+asks a database, as ours does.
+
+A peer that is slow is watched for some seconds, once, and the rest is extrapolated from its rate, which is said beside
+its figure. Ours is never extrapolated.
+
+`io100ms` compares 200 slots of one process with the two that two children have: what many write today beside what one
+process can carry, not two engines at the same concurrency.
+""".strip().split("\n\n")
 
 Line = dict[str, Any]
 
@@ -92,7 +95,7 @@ def page(lines: Sequence[Line], machine: Sequence[str], at: datetime) -> str:
         "",
         "## What is not shown",
         "",
-        *(f"- {each}" for each in NOT_SHOWN),
+        *(f"- {' '.join(each.split())}" for each in NOT_SHOWN),
         "",
     ]
     for bench in dict.fromkeys(line["bench"] for line in lines):

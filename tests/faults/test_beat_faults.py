@@ -11,7 +11,6 @@ from support.stack import BOOT, Stack
 from support.trial import FULL, QUICK, Report, Trial, soon
 
 
-
 def _died(process: Process) -> bool:
     return process.popen.poll() == -signal.SIGKILL
 

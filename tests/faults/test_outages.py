@@ -30,7 +30,7 @@ def test_redis_killed_without_persistence(
 ) -> None:
     """With many queued: all run, once."""
     stack.beat()
-    trial.create(soon(20 if FULL else 6), count=QUEUED)
+    trial.create(soon(20 if FULL else 4), count=QUEUED)
     eventually(lambda: trial.waiting() == QUEUED, 40, "the messages")
     servers.stop("redis", signal.SIGKILL)
     servers.start_redis()

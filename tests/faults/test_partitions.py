@@ -53,6 +53,8 @@ def cables(stack: Stack, servers: Servers) -> Iterator[Cables]:
             stack,
             servers,
         )
+        # While they can still reach what they say good-bye to.
+        stack.processes.end()
 
 
 @pytest.fixture

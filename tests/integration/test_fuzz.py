@@ -55,7 +55,7 @@ BODIES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 TABLES = (
     *("celery_periodic_task_configs", "celery_periodic_task_config_versions", "celery_periodic_task_clocks"),
-    *("celery_task_runs", "calendars", "agents", "idempotency_keys", "audit_events"),
+    *("celery_task_runs", "calendars", "agents", "idempotency_keys", "audit_log"),
 )
 
 
@@ -73,11 +73,9 @@ async def admin(api: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 def _counts(database: Database) -> dict[str, int]:
     with psycopg.connect(database.url) as connection:
-        present = {name for (name,) in connection.execute("SELECT tablename FROM pg_tables")}
         return {
             table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # type: ignore[index]
             for table in TABLES
-            if table in present
         }
 
 

@@ -7,7 +7,6 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from datetime import timedelta
 from uuid import uuid4
 
 import psycopg
@@ -19,7 +18,6 @@ from app.scheduling.ids import new_id
 from support import checker
 from support.clock import ShiftedClock
 from support.ledger import Entry, Ledger
-from support.polling import DeadlinePassed
 from support.servers import Database, Servers
 from support.soak.field import Field
 from support.soak.judgement import judge
@@ -46,9 +44,7 @@ FROM celery_task_runs WHERE {NTH.format(1)}
 
 
 @pytest.fixture
-def trial(
-    sync: sessionmaker[Session], database: Database, redis_url: str, ledger: Ledger
-) -> Iterator[Trial]:
+def trial(sync: sessionmaker[Session], database: Database, redis_url: str, ledger: Ledger) -> Iterator[Trial]:
     """One schedule that began a while ago; each of its ticks has its run, and each run its start and end."""
     made = Trial(sync, database.url, redis_url, ledger)
     made.tick(1)
@@ -110,8 +106,14 @@ def test_nothing_is_wrong(trial: Trial) -> None:
         (f"DELETE FROM celery_task_runs WHERE {NTH.format(TICKS - 1)}", {"I1", "I2"}),
         (DOUBLE, {"I1"}),
         (f"UPDATE celery_task_runs SET scheduled_for = NULL WHERE {NTH.format(1)}", {"I1"}),
-        (f"UPDATE celery_task_runs SET created_at = created_at - interval '1s' WHERE {NTH.format(1)}", {"I1"}),
-        (f"UPDATE celery_task_runs SET created_at = created_at + interval '1h' WHERE {NTH.format(1)}", {"I1"}),
+        (
+            f"UPDATE celery_task_runs SET created_at = created_at - interval '1s' WHERE {NTH.format(1)}",
+            {"I1"},
+        ),
+        (
+            f"UPDATE celery_task_runs SET created_at = created_at + interval '1h' WHERE {NTH.format(1)}",
+            {"I1"},
+        ),
         (f"UPDATE celery_task_runs SET attempt = 0 WHERE {NTH.format(1)}", {"I2"}),
         (f"UPDATE celery_task_runs SET state = 'expired' WHERE {NTH.format(1)}", {"I2"}),
     ],
@@ -161,16 +163,14 @@ def test_a_terminal_run_that_changed_later(trial: Trial, statement: str) -> None
 def test_what_does_not_settle(trial: Trial, plant: Callable[[Trial], None], expected: str) -> None:
     plant(trial)
     trial.stop()
-    with pytest.raises(DeadlinePassed) as late:
+    with pytest.raises(AssertionError, match=expected):
         trial.settle(0.1)
-    assert expected in str(late.value.__cause__)
 
 
 def test_a_promise_that_was_not_kept(trial: Trial) -> None:
     promised = [trial.runs()[0].id, str(uuid4())]
-    with pytest.raises(DeadlinePassed) as late:
+    with pytest.raises(AssertionError, match=f"I6: run {promised[1]} was promised and is not there"):
         trial.kept(promised, 0.1)
-    assert f"I6: run {promised[1]} was promised and is not there" in str(late.value.__cause__)
 
 
 @pytest.fixture

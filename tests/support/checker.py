@@ -48,20 +48,31 @@ def ticks_every(schedule: str, anchor: datetime, every: timedelta, until: dateti
     return [Tick(schedule, anchor + n * every) for n in range((until - anchor) // every + 1)]
 
 
-def read_runs(url: str, schedule: str | None = None) -> list[RunRow]:
-    """All run rows, or those of one schedule, straight from the table."""
-    query = """
+def read_runs(url: str, *schedules: str) -> list[RunRow]:
+    """All run rows, or those of some schedules, straight from the table."""
+    which = "WHERE schedule_id = ANY(%(schedules)s::uuid[])" if schedules else ""
+    query = f"""
         SELECT id::text AS id, schedule_id::text AS schedule, scheduled_for, created_at, state, attempt,
                to_jsonb(run) AS document
-        FROM celery_task_runs AS run
-        WHERE %(schedule)s::text IS NULL OR schedule_id::text = %(schedule)s
-        ORDER BY id
+        FROM celery_task_runs AS run {which} ORDER BY id
     """
     with (
         psycopg.connect(url) as connection,
         connection.cursor(row_factory=class_row(RunRow)) as cursor,
     ):
-        return cursor.execute(query, {"schedule": schedule}).fetchall()
+        return cursor.execute(query.encode(), {"schedules": list(schedules)}).fetchall()
+
+
+def is_run(url: str, condition: str, *values: object) -> bool:
+    """Whether there is a run of which the condition holds: to be asked again and again, without reading them all."""
+    query = f"SELECT EXISTS (SELECT FROM celery_task_runs WHERE {condition})"
+    with psycopg.connect(url) as connection:
+        return connection.execute(query.encode(), values).fetchone() == (True,)
+
+
+def is_open(url: str, *, but: str = "") -> bool:
+    """Whether a run of any task ``but`` one is not terminal."""
+    return is_run(url, "state IN ('queued', 'running') AND task <> %s", but)
 
 
 def check_ticks(
@@ -133,6 +144,12 @@ def check_unchanged(before: Sequence[RunRow], after: Sequence[RunRow]) -> list[s
 def unfinished(runs: Sequence[RunRow]) -> list[str]:
     """I3 at the end of a fault's grace: the runs that are not terminal."""
     return [f"I3: run {run.id} is still {run.state}" for run in runs if run.state not in TERMINAL]
+
+
+def refuse(violations: Sequence[str]) -> None:
+    """Fail with the first of them, if there are any: an assertion outside of a test's own file would not tell them."""
+    if violations:
+        raise AssertionError("\n".join([f"{len(violations)} violations", *violations[:20]]))
 
 
 def undrained(lengths: Mapping[str, int]) -> list[str]:

@@ -15,7 +15,6 @@ from support.soak.load import Load
 
 # A run that takes its worker with it is a fault that goes on for as many leases as it has attempts.
 FAULTY = "support.die"
-OPEN = "SELECT count(*) FROM celery_task_runs WHERE state IN ('queued', 'running') AND task <> %s"
 # The clock was set by up to two seconds, and a tick is decided by it.
 SET_BY = timedelta(seconds=2.5)
 
@@ -90,9 +89,7 @@ def _unsettled(subject: Field, deadline: float, but: str = FAULTY) -> list[str]:
 def _settled(subject: Field, but: str) -> bool:
     subject.mend()
     try:
-        with psycopg.connect(subject.trial.url) as connection:
-            (left,) = connection.execute(OPEN, [but]).fetchone() or (1,)
-        return left == 0 and subject.trial.waiting() == 0
+        return not checker.is_open(subject.trial.url, but=but) and subject.trial.waiting() == 0
     except (psycopg.Error, RedisError):
         return False
 

@@ -117,5 +117,5 @@ def _read(subject: Field, readings: list[list[checker.RunRow]], stop: threading.
     """What is terminal now and then, to be compared in the end."""
     while not stop.wait(READINGS_EVERY):
         with suppress(psycopg.Error):
-            found = checker.read_runs(subject.trial.url, None)
+            found = checker.read_runs(subject.trial.url)
             readings.append([run for run in found if run.state in checker.TERMINAL][-2000:])

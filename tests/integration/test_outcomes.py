@@ -86,7 +86,7 @@ def test_a_body_meets_no_connection_that_the_server_has_closed(
     assert [submit(transactions, pool, way).get(DONE) for way in WAYS] == [2, 2, 1]
     with psycopg.connect(database.url, autocommit=True) as connection:
         closed = connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
             " WHERE datname = current_database() AND application_name = 'upbeat-task'"
         ).fetchall()
     assert closed

@@ -89,6 +89,8 @@ def page(lines: Sequence[Line], machine: Sequence[str], at: datetime) -> str:
         "",
         "## At a glance",
         "",
+        "A sign ≈ says that the peer's figure is extrapolated.",
+        "",
         "| measure | beside | advantage (at which size) |",
         "| --- | --- | --- |",
         *_glance(lines),
@@ -118,7 +120,8 @@ def _glance(lines: Sequence[Line]) -> list[str]:
     for line in lines:
         if (better := advantage(line)) is not None:
             key = (line["bench"], line["measure"], line["peer"])
-            found.setdefault(key, []).append((line["size"], f"**{_times(better)}** ({line['size']:,})"))
+            about = "≈ " * bool(line.get("peer_extrapolated"))
+            found.setdefault(key, []).append((line["size"], f"{about}**{_times(better)}** ({line['size']:,})"))
     return [
         f"| {bench} {measure} | {peer} | {', '.join(told for _, told in sorted(cells))} |"
         for (bench, measure, peer), cells in found.items()

@@ -1,7 +1,7 @@
 """The business modules' tasks in real workers, under their users' names, as the API makes them run."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -14,7 +14,7 @@ from app.settings import Settings
 from support.agents import CHAT_PATH, CREDENTIAL, HEALTH_PATH, chat, with_agents
 from support.api import connected, serving
 from support.calling import calling
-from support.peer import Answer, Peer, completion, running_peer
+from support.peer import Answer, Peer, completion
 from support.polling import eventually, eventually_async
 from support.stack import Stack
 
@@ -22,12 +22,6 @@ KEY = new_key()
 ENVIRONMENT = {"UPBEAT_OUTBOUND_ALLOW": "127.0.0.1", "UPBEAT_SECRET_KEYS": KEY}
 EXECUTE = "src.apps.agent.tasks.execute_agent_periodic_task"
 Document = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def shared_peer() -> Iterator[Peer]:
-    with running_peer() as running:
-        yield running
 
 
 @pytest.fixture

@@ -153,7 +153,7 @@ async def _one_worker_carries_many_calls_at_once(admin: httpx.AsyncClient, peer:
 
 async def _upkeep_works(admin: httpx.AsyncClient) -> None:
     results = {}
-    for task in (
+    tasks = (
         "src.apps.auth.tasks.cleanup_expired_sessions_task",
         "src.apps.auth.tasks.cleanup_old_sessions_task",
         "src.apps.auth.tasks.session_statistics_task",
@@ -162,8 +162,9 @@ async def _upkeep_works(admin: httpx.AsyncClient) -> None:
         "src.apps.agent.tasks.periodic_agent_health_check",
         "agents.forget_old_calls",
         "agents.rotate_credentials",
-    ):
-        run = await _ended(admin, await _run(admin, task))
+    )
+    for each in [await _run(admin, task) for task in tasks]:
+        run = await _ended(admin, each)
         assert run["state"] == "succeeded", run["error"]
         results[run["task"]] = run["result"]
     assert results["auth.cleanup_expired_sessions"] == {"deleted": 0}

@@ -155,7 +155,7 @@ async def test_connections_that_are_cut_are_replaced(api: FastAPI, settings: Set
         async with api.state.services.sessions() as session:
             await session.execute(
                 text(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
                     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
                 )
             )

@@ -121,7 +121,9 @@ def _glance(lines: Sequence[Line]) -> list[str]:
         if (better := advantage(line)) is not None:
             key = (line["bench"], line["measure"], line["peer"])
             about = "≈ " * bool(line.get("peer_extrapolated"))
-            found.setdefault(key, []).append((line["size"], f"{about}**{_times(better)}** ({line['size']:,})"))
+            found.setdefault(key, []).append(
+                (line["size"], f"{about}**{_times(better)}** ({line['size']:,})")
+            )
     return [
         f"| {bench} {measure} | {peer} | {', '.join(told for _, told in sorted(cells))} |"
         for (bench, measure, peer), cells in found.items()

@@ -19,6 +19,7 @@ from app.api.upkeep import clear
 from app.settings import Settings
 from support.api import connect, connected, serving
 from support.people import cheap_passwords, token_of
+from support.threads import none_free
 
 SCHEDULES = "/api/v1/scheduled-tasks"
 SUBMIT = "/api/v1/tasks/scheduled_task.test_task/runs"
@@ -221,6 +222,13 @@ async def test_a_dry_run_leaves_its_key_free(admin: httpx.AsyncClient, schedule:
         assert answer.status_code == 202
         assert answer.json()["dry_run"] is True
         assert "Idempotency-Replayed" not in answer.headers
+
+
+async def test_a_secret_is_hardened_beside_the_threads_that_publish(admin: httpx.AsyncClient) -> None:
+    async with none_free():
+        body = {"name": "k", "scopes": ["read"]}
+        made = await asyncio.wait_for(admin.post("/api/v1/api-keys", json=body, headers=key()), 10)
+    assert made.status_code == 201
 
 
 @pytest.mark.parametrize("given", ["", " ", "a b", "é", "x" * 256])

@@ -383,6 +383,7 @@ async def api(settings: Settings) -> AsyncIterator[FastAPI]:
 @pytest.fixture(scope="module")
 async def admin(api: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     async with connected(api) as client:
+        client.headers["If-Match"] = "*"
         yield client
 
 
@@ -397,7 +398,7 @@ async def test_from_creation_to_deletion_over_http(admin: httpx.AsyncClient, pee
     assert (answer.headers["Location"], answer.headers["Cache-Control"]) == (one, "no-store")
     (entry,) = (await admin.get("/api/v1/audit", params={"action": "create_webhook"})).json()["items"]
     assert (entry["object_type"], entry["object_id"]) == ("webhooks", created["id"])
-    computed = ("id", "created_at", "updated_at", "secret_set_at")
+    computed = ("id", "version", "created_at", "updated_at", "secret_set_at")
     assert {key: value for key, value in created.items() if key not in computed} == body | {
         "description": None,
         "enabled": True,
@@ -405,14 +406,18 @@ async def test_from_creation_to_deletion_over_http(admin: httpx.AsyncClient, pee
         "tasks": None,
         "previous_secret_until": None,
     }
-    assert (await admin.get(one)).json() == created
+    read = await admin.get(one)
+    assert (read.json(), read.headers["ETag"], answer.headers["ETag"]) == (created, '"1"', '"1"')
     listed = (await admin.get(WEBHOOKS, params={"event_type": "run.failed", "search": "who"})).json()
     assert [each["id"] for each in listed["items"]] == [created["id"]]
     assert (await admin.get(WEBHOOKS, params={"event_type": "beat.silent", "search": "who"})).json()[
         "items"
     ] == []
     changed = (await admin.patch(one, json={"tags": None, "event_types": ["beat.silent"]})).json()
-    assert (changed["tags"], changed["event_types"]) == (None, ["beat.silent"])
+    assert (changed["tags"], changed["event_types"], changed["version"]) == (None, ["beat.silent"], 2)
+    for method in ("PATCH", "DELETE"):
+        late = await admin.request(method, one, json={"name": "x"}, headers={"If-Match": '"1"'})
+        assert late.status_code == 412
     tested = await admin.post(f"{one}/test")
     assert (tested.status_code, tested.json()["state"]) == (202, "pending")
 

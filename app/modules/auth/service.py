@@ -34,7 +34,7 @@ from app.modules.auth.refusals import Place, Refusals
 from app.modules.auth.remembered import RememberedKeys
 from app.modules.auth.roles import LEVELS, Means, Principal, Role, Scope
 from app.modules.auth.sessions import delete_ended
-from app.modules.auth.throttle import forget_old
+from app.modules.auth.throttle import forget_old, network
 from app.modules.auth.validity import still_valid
 
 __all__ = [
@@ -69,6 +69,7 @@ __all__ = [
     "login",
     "logout",
     "logout_everywhere",
+    "network",
     "revoke_key",
     "revoke_session",
     "rotate",

@@ -110,11 +110,11 @@ class Throttle:
 
     @property
     def _address(self) -> bytes:
-        return sha256(b"address:" + _network(self.address).encode(errors="replace")).digest()
+        return sha256(b"address:" + network(self.address).encode(errors="replace")).digest()
 
 
-def _network(address: str) -> str:
-    """What its owner cannot easily change."""
+def network(address: str) -> str:
+    """What the owner of an address cannot easily change: of IPv6 the network (/64)."""
     try:
         found = ip_address(address)
     except ValueError:

@@ -1,5 +1,6 @@
 """The face of this module: webhooks as a resource, and their deliveries."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
@@ -17,6 +18,7 @@ from app.modules.webhooks import deliveries, signing
 from app.modules.webhooks.config import WebhookCreate, WebhookUpdate
 from app.modules.webhooks.models import DeliveryRow, WebhookRow
 from app.outbound import OutboundPolicy, check_url
+from app.scheduling import versions
 from app.scheduling.ids import new_id
 from app.scheduling.schedules import database_time
 from app.sealing import Sealer
@@ -99,11 +101,14 @@ class Webhooks:
         """One webhook; raises NotFound."""
         return await unit(self._sessions, lambda session: _found(session.get(WebhookRow, webhook_id)))
 
-    async def update(self, webhook_id: UUID, body: WebhookUpdate) -> WebhookRow:
+    async def update(
+        self, webhook_id: UUID, body: WebhookUpdate, *, expected: Collection[int] | None = None
+    ) -> WebhookRow:
         """Change what is given; disabling gives up what is on its way.
 
         Raises:
             NotFound: there is none with this id.
+            PreconditionFailed: it is at another version than the ``expected`` ones, here and below.
             InvalidInput: its address will not do.
             Conflict: the new name is taken.
         """
@@ -113,12 +118,14 @@ class Webhooks:
 
         def work(session: Session) -> WebhookRow:
             row = _locked(session, webhook_id)
+            versions.require(row.version, expected, "webhook")
             name = changes.get("name", row.name)
             if name != row.name and session.scalar(
                 select(func.count()).select_from(WebhookRow).where(WebhookRow.name == name)
             ):
                 raise _taken()
             row.updated_at = database_time(session)
+            row.version += 1
             for column, value in changes.items():
                 setattr(row, column, value)
             try:
@@ -132,11 +139,11 @@ class Webhooks:
 
         return await unit(self._sessions, work)
 
-    async def remove(self, webhook_id: UUID) -> None:
-        """Delete a webhook with its deliveries; raises NotFound."""
+    async def remove(self, webhook_id: UUID, *, expected: Collection[int] | None = None) -> None:
+        """Delete a webhook with its deliveries; raises NotFound, PreconditionFailed."""
 
         def work(session: Session) -> None:
-            _locked(session, webhook_id)
+            versions.require(_locked(session, webhook_id).version, expected, "webhook")
             session.execute(delete(WebhookRow).where(WebhookRow.id == webhook_id))
 
         await unit(self._sessions, work)
@@ -155,6 +162,7 @@ class Webhooks:
             row, now = _locked(session, webhook_id), database_time(session)
             row.previous_secret, row.secret = row.secret, sealed
             row.previous_until, row.secret_set_at = now + deliveries.grace(self._settings), now
+            row.version += 1
             return NewSecret(row, secret)
 
         return await unit(self._sessions, work)

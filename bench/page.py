@@ -22,6 +22,8 @@ from typing import Any
 import matplotlib as mpl
 
 mpl.use("svg")
+# The same figures make the same file.
+mpl.rcParams["svg.hashsalt"] = "upbeat"
 
 import matplotlib.pyplot as plt
 
@@ -198,7 +200,7 @@ def plot(lines: Sequence[Line], bench: str, file: Path) -> bool:
     axes.set_yticks(range(len(values)), names, fontsize=6)
     axes.set(xscale="log", xlabel="times better than the peer (orange: the peer is ahead)", title=bench)
     axes.axvline(1, color="black", linewidth=0.8)
-    figure.savefig(file)
+    figure.savefig(file, metadata={"Date": None})
     plt.close(figure)
     return True
 

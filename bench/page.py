@@ -22,14 +22,14 @@ from typing import Any
 import matplotlib as mpl
 
 mpl.use("svg")
-# The same figures make the same file.
-mpl.rcParams["svg.hashsalt"] = "upbeat"
 
 import matplotlib.pyplot as plt
 
 from bench import peers
 from bench.report import QUICK_RESULTS, RESULTS
 
+# The same figures make the same file.
+mpl.rcParams["svg.hashsalt"] = "upbeat"
 BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent
 DOCS = ROOT / "docs"
@@ -123,7 +123,9 @@ def _glance(lines: Sequence[Line]) -> list[str]:
         if (better := advantage(line)) is not None:
             key = (line["bench"], line["measure"], line["peer"])
             about = "≈ " * bool(line.get("peer_extrapolated"))
-            found.setdefault(key, []).append((line["size"], f"{about}**{_times(better)}** ({line['size']:,})"))
+            found.setdefault(key, []).append(
+                (line["size"], f"{about}**{_times(better)}** ({line['size']:,})")
+            )
     return [
         f"| {bench} {measure} | {peer} | {', '.join(told for _, told in sorted(cells))} |"
         for (bench, measure, peer), cells in found.items()

@@ -28,6 +28,8 @@ import matplotlib.pyplot as plt
 from bench import peers
 from bench.report import QUICK_RESULTS, RESULTS
 
+# The same figures make the same file.
+mpl.rcParams["svg.hashsalt"] = "upbeat"
 BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent
 DOCS = ROOT / "docs"
@@ -200,7 +202,7 @@ def plot(lines: Sequence[Line], bench: str, file: Path) -> bool:
     axes.set_yticks(range(len(values)), names, fontsize=6)
     axes.set(xscale="log", xlabel="times better than the peer (orange: the peer is ahead)", title=bench)
     axes.axvline(1, color="black", linewidth=0.8)
-    figure.savefig(file)
+    figure.savefig(file, metadata={"Date": None})
     plt.close(figure)
     return True
 

@@ -78,9 +78,8 @@ class BrokerClient:
         with self._lock:
             channel, self._channel = self._channel, None
             if channel is not None:
-                connection = channel.connection.client
-                channel.close()
-                connection.release()
+                transport = channel.connection
+                transport.close_connection(transport)
 
     def _connected(self) -> Any:
         if self._channel is None:
@@ -89,6 +88,8 @@ class BrokerClient:
                 # Not through Connection.connect(), which tries twice with two seconds between.
                 transport = connection.transport
                 self._channel = transport.create_channel(transport.establish_connection())
+                # What it was tried with; nobody uses that again, or sees that it is cut.
+                self._channel._disconnect_pools()
             except BaseException:
                 connection.release()
                 raise

@@ -115,7 +115,9 @@ def test_a_soft_limit_interrupts_a_plain_function(
 
 def test_a_soft_limit_ends_with_the_body(notes: Path, sessions: sessionmaker[Session]) -> None:
     """What the end waits for (a lock here, else a database that is away) is nothing of the body's."""
-    result = stubborn.computes.apply_async((str(notes), 0.5), queue=POOLS["prefork"], soft_time_limit=1)
+    result = stubborn.computes.apply_async(
+        (str(notes), 0.5), queue=POOLS["prefork"], soft_time_limit=1, link=calls.add.si(1, 2)
+    )
     eventually(lambda: _lines(notes) == ["started"], PATIENCE)
     with sessions.begin() as session:
         session.execute(select(RunRow.id).where(RunRow.id == UUID(result.id)).with_for_update())

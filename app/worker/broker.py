@@ -67,7 +67,9 @@ class BrokerClient:
                     answer = work(client)
             except BaseException as error:
                 # It may have been left in the middle of an answer.
-                self._disconnect()
+                if self._channel is not None:
+                    # It stays: what it was made of would be left to the collector, an open file with it.
+                    self._channel._disconnect_pools()
                 if not isinstance(error, Exception) or isinstance(error, SoftTimeLimitExceeded):
                     raise
                 cause = f"{type(error).__name__}: {error}"
@@ -79,16 +81,20 @@ class BrokerClient:
     def close(self) -> None:
         """Give the connection up; the next use makes a new one."""
         with self._lock:
-            self._disconnect()
+            channel, self._channel = self._channel, None
+            if channel is not None:
+                connection = channel.connection.client
+                channel.close()
+                connection.release()
 
     def _connected(self) -> Any:
         if self._channel is None:
-            # Not through Connection.connect(), which tries twice with two seconds between.
-            transport = self._app.connection_for_write().transport
-            self._channel = transport.create_channel(transport.establish_connection())
+            connection = self._app.connection_for_write()
+            try:
+                # Not through Connection.connect(), which tries twice with two seconds between.
+                transport = connection.transport
+                self._channel = transport.create_channel(transport.establish_connection())
+            except BaseException:
+                connection.release()
+                raise
         return self._channel
-
-    def _disconnect(self) -> None:
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            channel._disconnect_pools()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 
-from app.worker import bookkeeping
+from app.db.outages import is_away
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Deadlines:
         try:
             return act()
         except Exception as error:
-            if not bookkeeping.is_away(error):
+            if not is_away(error):
                 logger.exception("a limit was not kept", extra={"action": "limit_not_recorded"})
             return AFTER_ERROR
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app import failpoints
+from app.db.outages import is_away
 from app.scheduling import run_logs, runs
 from app.scheduling.canvas import as_run_id
 from app.scheduling.ends import End, keep_late
@@ -133,7 +134,7 @@ def _record(work: Callable[[Session], _Ended], end: End, patience: float) -> _En
     try:
         return bookkeeping.transact(work, patience=patience)
     except SQLAlchemyError as error:
-        if not patience and bookkeeping.is_away(error):
+        if not patience and is_away(error):
             raise
         return _Ended(_not_recorded(end, error, patience))
 

@@ -18,6 +18,7 @@ from sqlalchemy import update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.db.outages import is_away
 from app.scheduling import canvas
 from app.scheduling.messages import RunMessage
 from app.scheduling.models import RunRow
@@ -145,7 +146,7 @@ class RunBackend(BaseBackend):  # type: ignore[misc]
         try:
             ended = outcomes.finish(self.app, run_id, attempt, outcome, running)
         except SQLAlchemyError as error:
-            if not (liveness.in_main_process() and bookkeeping.is_away(error)):
+            if not (liveness.in_main_process() and is_away(error)):
                 raise
             outcomes.postpone(run_id, attempt, outcome)
         else:

@@ -10,8 +10,8 @@ import redis
 from fastapi import FastAPI
 from sqlalchemy import text
 
-from app.api.outages import is_outage
 from app.cli.embedded import LOOPBACK, free_port
+from app.db.outages import is_away
 from app.scheduling.config import RunRequest
 from app.scheduling.enqueueing import NewRun
 from app.scheduling.facade import Scheduler
@@ -178,7 +178,7 @@ async def test_without_database_all_are_told_so_at_once(servers: Servers, settin
         found = await asyncio.gather(
             *(scheduler.submit(TASK, RunRequest(), actor="code") for _ in range(8)), return_exceptions=True
         )
-        assert all(isinstance(each, Exception) and is_outage(each) for each in found), found
+        assert all(isinstance(each, Exception) and is_away(each) for each in found), found
 
 
 async def test_who_leaves_takes_nobody_along(api: FastAPI) -> None:

@@ -8,13 +8,12 @@ import pytest
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from typer.testing import CliRunner
 
-from app.cli.choices import DEFAULT, Level, ScheduleAct, Service
+from app.cli.choices import DEFAULT, Level, Service
 from app.cli.commands import app, explanation
 from app.cli.schedules import How
 from app.cli.services import chosen
 from app.errors import NotFound
 from app.modules.auth.roles import LEVELS
-from app.scheduling import bulk
 from app.scheduling.declared import Prune
 from app.scheduling.messages import BrokerUnavailable
 
@@ -36,8 +35,8 @@ def test_which_services_are_meant(given: tuple[Service, ...], names: tuple[str, 
 
 @pytest.mark.parametrize(
     ("written", "meant"),
-    [(ScheduleAct, bulk.Action), (How, Prune), (Level, LEVELS)],
-    ids=["act", "prune", "scope"],
+    [(How, Prune), (Level, LEVELS)],
+    ids=["prune", "scope"],
 )
 def test_words_that_are_written_twice_are_the_same(written: Iterable[str], meant: Iterable[str]) -> None:
     assert [str(each) for each in written] == [str(each) for each in meant]

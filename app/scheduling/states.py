@@ -36,3 +36,14 @@ class Origin(StrEnum):
     SUBMIT = "submit"
     CODE = "code"
     REPLAY = "replay"
+
+
+class BulkAction(StrEnum):
+    """What is done to each."""
+
+    ENABLE = "enable"
+    DISABLE = "disable"
+    PAUSE = "pause"
+    RESUME = "resume"
+    RUN = "run"
+    DELETE = "delete"

@@ -19,7 +19,6 @@ from uuid import UUID
 import psycopg
 from billiard.process import active_children
 from celery import signals
-from celery.worker import state
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.listen import Listener
@@ -29,6 +28,7 @@ from app.scheduling.wishes import PAYLOAD
 from app.settings import get_settings
 from app.worker import bookkeeping, bridge, liveness, outcomes, replacement
 from app.worker.obedience import Obedience
+from app.worker.taken import taken
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Cancellations(threading.Thread):
                 heard = self._listener.payloads() if ready else []
                 if look or PAYLOAD in heard or time.monotonic() >= obey_at:
                     obey_at = time.monotonic() + self._obedience.look()
-                if look or time.monotonic() >= look_at or any(each in state.requests for each in heard):
+                if look or time.monotonic() >= look_at or any(each.id in heard for each in taken()):
                     look_at = time.monotonic() + self._look()
             except (psycopg.Error, SQLAlchemyError) as error:
                 logger.debug("cancellations are not heard: %s", bookkeeping.first_line(error))
@@ -108,18 +108,18 @@ class Cancellations(threading.Thread):
 
 def stop_restartable() -> None:
     """Stop, without asking the database, the runs that another worker is about to start again."""
-    for request in list(state.requests.values()):
-        if not request.request_dict.get("upbeat_restartable"):
+    for request in taken():
+        # What no process has accepted is not started, and cannot be now.
+        if request.worker_pid is None or not request.request_dict.get("upbeat_restartable"):
             continue
         logger.warning(
             "run %s is stopped: this worker's lease ends, and another one may start it",
             request.id,
             extra={"action": "run_given_up", "run_id": request.id},
         )
-        pid = _child_of(request.id)
-        if pid is not None:
+        if request.worker_pid != os.getpid():
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(request.worker_pid, signal.SIGKILL)
         else:
             key = (UUID(request.id), (request.request_dict.get("retries") or 0) + 1)
             if not bridge.cancel(key, bridge.CoroutineCancelled("the lease of its worker ended")):
@@ -136,13 +136,6 @@ def _signal(process: int, number: int) -> None:
     if any(child.pid == process for child in active_children()):
         with suppress(ProcessLookupError):
             os.kill(process, number)
-
-
-def _child_of(run_id: UUID | str) -> int | None:
-    """The pool's process that executes the run; None if that is this process, or nobody any more."""
-    request = state.requests.get(str(run_id))
-    pid = None if request is None else request.worker_pid
-    return None if pid in (None, os.getpid()) else pid
 
 
 def _asked_in_child(_number: int, _frame: Any) -> None:

@@ -10,7 +10,6 @@ from contextlib import suppress
 
 from billiard import process
 from celery import current_app, signals
-from celery.worker import state
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.scheduling.canvas import as_run_id
@@ -18,6 +17,7 @@ from app.scheduling.policies import Reason
 from app.scheduling.runs import Outcome, RunState
 from app.settings import get_settings
 from app.worker import bookkeeping, liveness, outcomes, unflushed
+from app.worker.taken import taken
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def supersede() -> None:
 
 def leave(why: str, status: int) -> None:
     """Kill the pool, end what still runs as lost or for another attempt, give the lease back, and exit."""
-    left = list(state.requests.values())
+    left = taken()
     # First: whoever may be started again elsewhere must have stopped here.
     children = _kill_children()
     outcome = Outcome(
@@ -109,5 +109,5 @@ def _bound() -> None:
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         time.sleep(LOOK_EVERY)
-    if state.requests and not _superseded.is_set():
+    if taken() and not _superseded.is_set():
         leave(f"it was asked to stop, and gave its runs {timeout:g} s", DRAINED_STATUS)

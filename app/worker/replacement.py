@@ -6,10 +6,9 @@ import signal
 import threading
 import time
 
-from celery.worker import state
-
 from app.settings import get_settings
 from app.worker import departure
+from app.worker.taken import taken
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ def begin(why: str, stuck: set[str]) -> None:
 def _leave() -> None:
     end = time.monotonic() + get_settings().worker.drain_timeout
     while time.monotonic() < end:
-        active = set(state.requests)
+        active = {request.id for request in taken()}
         if not active - _stuck:
             break
         time.sleep(LOOK_EVERY)

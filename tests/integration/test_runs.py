@@ -333,6 +333,21 @@ def test_an_end_that_was_undone_is_asserted_again_and_what_was_decided_otherwise
         assert _read(sync, given_up).state == RunState.CANCELLED
 
 
+def test_a_failure_that_is_reported_twice_is_not_late(sync: sessionmaker[Session], worker: UUID) -> None:
+    """The reply to the first report was lost, and its run has gone back for another attempt."""
+    run_id, failed = _submit(sync, max_attempts=2), Outcome(RunState.FAILED, error={}, retryable=True)
+    _start(sync, run_id, worker)
+    assert _finish(sync, run_id, failed) is RunState.QUEUED
+    with sync.begin() as session:
+        ends.assert_again(session, [ends.End(run_id, 1, failed, worker)])
+        assert (
+            session.scalar(
+                text("SELECT count(*) FROM celery_task_late_outcomes WHERE run_id = :id"), {"id": run_id}
+            )
+            == 0
+        )
+
+
 @pytest.mark.parametrize(
     "concern",
     ["settles = true", "streamed_until = clock_timestamp()", 'options = \'{"concurrency_key": "k"}\''],

@@ -18,6 +18,7 @@ from app.modules.webhooks.courier import Courier
 from app.modules.webhooks.models import DeliveryRow
 from app.modules.webhooks.service import NewSecret, Webhooks
 from app.outbound import OutboundPolicy
+from app.scheduling.rounds import Rounds
 from app.sealing import Sealer, new_key
 from app.settings import AlertSettings, Settings, WebhookSettings
 from support.agents import LOOPBACK_ALLOWED, with_agents
@@ -302,12 +303,12 @@ async def test_old_facts_go_with_their_deliveries(house: House) -> None:
     await house.happen("beat.silent")
     await house.rounds(house.courier())
     courier = house.courier(keep_days=30)
-    courier._rounds.hasten("forget")
+    courier._rounds = Rounds(look=0.0, forget=0.0)
     await house.rounds(courier)
     assert len(await house.log(made.row.id)) == 1
     async with house.sessions.begin() as session:
         await session.execute(text("UPDATE facts SET at = at - interval '31 days'"))
-    courier._rounds.hasten("forget")
+    courier._rounds = Rounds(look=0.0, forget=0.0)
     await house.rounds(courier)
     assert await house.log(made.row.id) == []
 

@@ -1,5 +1,6 @@
 """Ticks that pass and that nobody decides one by one: while a schedule is paused, or when it is changed."""
 
+from contextlib import suppress
 from datetime import datetime
 from itertools import pairwise
 from uuid import UUID
@@ -17,16 +18,26 @@ from app.scheduling.understanding import plan_of, timing_fields
 
 def passed(session: Session, row: ScheduleRow, clock: ClockRow, now: datetime) -> MissedRange | None:
     """The ticks that nobody has decided, and nobody will once the schedule has changed."""
+    if row.state != "paused" or row.paused_at is None:
+        return undecided(session, row, clock, now, Reason.EDITED)
+    # The edit may be what mends a schedule that cannot be understood.
+    with suppress(ValueError, InvalidInput):
+        return paused_range(plan_of(session, row), paused_since(session, row, row.paused_at), now)
+    return None
+
+
+def undecided(
+    session: Session, row: ScheduleRow, clock: ClockRow, now: datetime, reason: Reason
+) -> MissedRange | None:
+    """The ticks that have come and that no beat has decided: nobody can tell them of a schedule that cannot be
+    understood, so they are a range without a number then."""
+    first = clock.next_run_at
+    if first is None or first > now:
+        return None
     try:
-        if row.state == "paused" and row.paused_at is not None:
-            return paused_range(plan_of(session, row), paused_since(session, row, row.paused_at), now)
-        if clock.next_run_at is None:
-            return None
-        return missed(plan_of(session, row), clock.next_run_at, now, Reason.EDITED)
+        return missed(plan_of(session, row), first, now, reason)
     except (ValueError, InvalidInput):
-        # The edit may be what mends a schedule that cannot be understood.
-        first = clock.next_run_at or now
-        return MissedRange(first, now, None, Reason.EDITED) if first < now else None
+        return MissedRange(first, now, None, reason)
 
 
 def paused_since(session: Session, row: ScheduleRow, paused_at: datetime) -> datetime:

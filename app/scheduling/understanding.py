@@ -75,8 +75,20 @@ def sound_plan(session: Session, row: ScheduleRow) -> Plan:
     try:
         return plan_of(session, row)
     except (UpbeatError, ValueError) as error:
-        reason = (row.state_reason or _why(error)).rstrip(".")
-        raise Conflict(f"The schedule is not valid: {reason}. Mend it first.") from None
+        raise _unsound(row, error) from None
+
+
+def sound_extra(row: ScheduleRow) -> ExtraConfig:
+    """As `extra_of`, for somebody who asks for something that needs it; raises as `sound_plan`."""
+    try:
+        return extra_of(row)
+    except ValueError as error:
+        raise _unsound(row, error) from None
+
+
+def _unsound(row: ScheduleRow, error: Exception) -> Conflict:
+    reason = (row.state_reason or why(error)).rstrip(".")
+    return Conflict(f"The schedule is not valid: {reason}. Mend it first.")
 
 
 def timing_fields(schedule: dict[str, Any], extra: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -93,7 +105,7 @@ def plan_to_save(session: Session, row: ScheduleRow) -> Plan:
         field = "task_extra_config"
         extra = extra_of(row)
     except ValueError as error:
-        problem = f"What is stored cannot be understood ({_why(error).rstrip('.')}); give another one."
+        problem = f"What is stored cannot be understood ({why(error).rstrip('.')}); give another one."
         raise InvalidInput(FieldError(field, problem)) from None
     return checked_plan(session, parsed, extra)
 
@@ -116,7 +128,8 @@ def dump_extra(extra: ExtraConfig) -> dict[str, Any]:
     return extra.model_dump(mode="json", exclude_unset=True)
 
 
-def _why(error: Exception) -> str:
+def why(error: Exception) -> str:
+    """Why something is not valid, as one sentence without the value."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
         return f"{'.'.join(map(str, first['loc']))}: {message_of(first)}"

@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.errors import Conflict, InvalidInput
-from app.scheduling import backfill, on_demand, statements
+from app.scheduling import backfill, history, on_demand, statements
 from app.scheduling.config import BackfillRequest
 from app.scheduling.ids import new_id
 from app.scheduling.messages import RunMessage
@@ -94,6 +94,24 @@ def test_whoever_asks_for_what_cannot_be_read_is_told_so(engine: Engine) -> None
         engine.update(bad, description="what it was for")
     with pytest.raises(InvalidInput, match=r"task_extra_config.*of_a_newer_release"):
         engine.update(paused, schedule=EVERY_MINUTE)
+    with pytest.raises(Conflict, match=r"of_a_newer_release.*Mend it first"):
+        _run_now(engine, paused, Overlap.SKIP)
+    engine.execute_sql(
+        'UPDATE celery_periodic_task_config_versions SET config = config || \'{"task_type": "no"}\''
+    )
+    with (
+        engine.sync() as session,
+        pytest.raises(Conflict, match="not valid any more: task_type: Must be one of"),
+    ):
+        history.restore(session, CATALOGUE, paused, 1, actor="me", expected=None, reason=None)
+
+
+def test_a_schedule_that_cannot_be_read_can_be_paused(engine: Engine) -> None:
+    schedule, noon = engine.create(), engine.clock.now
+    _spoil(engine, schedule)
+    engine.clock.advance(150)
+    engine.pause(schedule)
+    assert engine.missed(schedule) == [(noon + MINUTE, engine.clock.now, None, "paused")]
 
 
 def _run_now(engine: Engine, schedule: object, overlap: Overlap) -> None:

@@ -91,25 +91,29 @@ def test_runs_that_make_room_for_another_are_counted_as_ended(engine: Engine) ->
     assert sorted(ends) == ["cancelled", "cancelled", "skipped"]
 
 
+def _ended(task: str) -> tally.Ended:
+    return tally.Ended(task, "celery", "succeeded")
+
+
 def test_what_a_savepoint_takes_back_is_not_counted(engine: Engine) -> None:
     told: list[tally.Happening] = []
     tally.listen(told.append)
     try:
         with engine.sync.begin() as session:
-            tally.note(session, tally.Counted("first"))
+            tally.note(session, _ended("first"))
             with suppress(ValueError), session.begin_nested():
-                tally.note(session, tally.Counted("taken back"))
+                tally.note(session, _ended("taken back"))
                 raise ValueError
             with session.begin_nested():
-                tally.note(session, tally.Counted("second"))
+                tally.note(session, _ended("second"))
             assert told == []
         with engine.sync() as session:
             with session.begin_nested():
-                tally.note(session, tally.Counted("all of it taken back"))
+                tally.note(session, _ended("all of it taken back"))
             session.rollback()
     finally:
         tally._listeners.remove(told.append)
-    assert told == [tally.Counted("first"), tally.Counted("second")]
+    assert told == [_ended("first"), _ended("second")]
 
 
 def test_a_slot_for_which_a_run_had_been_woken_goes_on_when_that_is_replaced(engine: Engine) -> None:

@@ -261,6 +261,33 @@ def test_a_cancellation_between_the_look_and_the_requeue_is_obeyed(
     assert (row.state, row.reason, row.attempt) == (RunState.CANCELLED, Reason.CANCELLED_BY_USER, 1)
 
 
+def test_the_schedule_is_locked_before_the_key_of_a_limit(sync: sessionmaker[Session], worker: UUID) -> None:
+    """Also of a run that would have gone back for another attempt, and ends because somebody has just cancelled it."""
+    run_id = _submit(sync, max_attempts=5, concurrency_limit=1)
+    _start(sync, run_id, worker)
+    locks: list[str] = []
+
+    def watch(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "attempt = attempt + 1" in statement:
+            with sync.begin() as other:
+                other.execute(
+                    text(
+                        "UPDATE celery_task_runs SET cancel_requested_at = clock_timestamp(),"
+                        " cancel_reason = 'cancelled_by_user'"
+                    )
+                )
+        if "celery_periodic_task_clocks" in statement:
+            locks.append("schedule")
+        if "pg_advisory_xact_lock" in statement:
+            locks.append("key")
+
+    with sync.begin() as session:
+        event.listen(session.connection(), "before_cursor_execute", watch)
+        outcome = Outcome(RunState.FAILED, error={"type": "E"}, retryable=True)
+        assert runs.finish(session, run_id, attempt=1, outcome=outcome) is RunState.CANCELLED
+    assert locks[:2] == ["schedule", "key"]
+
+
 def test_a_cancellation_finds_what_is_requeued_between_its_two_looks(
     sync: sessionmaker[Session], worker: UUID
 ) -> None:

@@ -96,7 +96,7 @@ class Reason(StrEnum):
     CONCURRENCY_LIMIT = "concurrency_limit"
     """As many runs of its key as its `concurrency_limit` allows are running; it starts when one ends."""
     RATE_LIMIT = "rate_limit"
-    """Its key's `rate_limit` has reserved a later start for it: `next_dispatch_at`."""
+    """Its key's `rate_limit` has reserved a later start for it, or has none left before its start deadline."""
     QUEUE_PAUSED = "queue_paused"
     """Its queue is paused; it starts when somebody resumes that."""
 

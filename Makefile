@@ -52,8 +52,8 @@ check: $(VENV)/.installed-dev
 
 # A Chromium of the system: what is there, else Debian's, where we may install it. The tests say it when there is none.
 browser: $(VENV)/.installed-dev
-	@test -n "$(UPBEAT_TEST_BROWSER)" || command -v chromium chromium-browser google-chrome >/dev/null \
-	    || test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null \
+	@test -n "$(UPBEAT_TEST_BROWSER)" || command -v chromium >/dev/null || command -v chromium-browser >/dev/null \
+	    || command -v google-chrome >/dev/null || test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null \
 	    || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; }
 	$(RUN) -m pytest -m browser tests/browser $(ARGS)
 
@@ -133,7 +133,7 @@ $(BIN)/pip:
 	    'or name it: make PYTHON=/path/to/python3.11 …' >&2; \
 	exit 1
 
-lock:
+lock: | $(BIN)/pip
 	@test -x .venv-lock/bin/uv || { $(BIN)/python -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv==$(UV_VERSION); }
 	@for set in server 'embedded --extra embedded' 'dev --extra embedded --extra dev --extra docs --extra otel'; do \
 	    set -- $$set; name=$$1; shift; \

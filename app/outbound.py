@@ -6,14 +6,18 @@ the address, so no spelling of it matters (2130706433, 0x7f.1, ::ffff:127.0.0.1,
 Allowed is what the public internet routes, and what `UPBEAT_OUTBOUND_ALLOW` names.
 
 Redirects are never followed, and the environment's proxies are not used: both would connect
-somewhere else than was judged.
+somewhere else than was judged. No log has these addresses, whose paths are secrets at times.
 """
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
@@ -28,10 +32,27 @@ Network = IPv4Network | IPv6Network
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 
 LONGEST_URL = 2000
+LONGEST_NUMBER = 9
 _ROUTED_IPV6 = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
 # Protocol assignments and 6to4 relays, parts of which count as global.
 _SPECIAL_IPV4 = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"))
+
+
+_unsaid: ContextVar[bool] = ContextVar("unsaid", default=False)
+
+
+class Discretion(logging.Filter):
+    """httpx logs the whole address of each request; that of one that was made here is left out, once."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it may be logged."""
+        ours = _unsaid.get()
+        _unsaid.set(False)
+        return not ours
+
+
+logging.getLogger("httpx").addFilter(Discretion())
 
 
 class OutboundRefused(UpbeatError):
@@ -147,6 +168,12 @@ class GuardedTransport(httpx.AsyncHTTPTransport):
             ssl_context=_tls(), network_backend=GuardedBackend(policy), max_connections=10
         )
 
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """As httpx's own; the line that httpx logs next is not logged."""
+        response = await super().handle_async_request(request)
+        _unsaid.set(True)
+        return response
+
 
 class GuardedBackend(httpcore.AsyncNetworkBackend):
     """Opens connections to judged addresses only."""
@@ -208,6 +235,18 @@ async def resolve(host: str, port: int) -> list[str]:
     """The addresses of a host, as the operating system resolves them."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(each[4][0]) for each in found))
+
+
+def retry_after(header: str | None, now: datetime) -> float | None:
+    """The seconds that a `Retry-After` header asks for (a number of them, or an HTTP date), from ``now`` on."""
+    text = (header or "").strip()
+    if text.isascii() and text.isdecimal():
+        return float(text[:LONGEST_NUMBER])
+    try:
+        at = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds())
 
 
 def _unwrapped(address: Address) -> Address:

@@ -35,6 +35,26 @@ CONTAINER_SECRETS = Path("/run/secrets")
 
 Seconds = Annotated[float, Field(gt=0)]
 
+# What documentation, images and habit suggest: no secret at all.
+WELL_KNOWN = frozenset(
+    [
+        "admin",
+        "changeme",
+        "default",
+        "guest",
+        "letmein",
+        "password",
+        "postgres",
+        "redis",
+        "root",
+        "secret",
+        "test",
+        "upbeat",
+        "123456",
+        "12345678",
+    ]
+)
+
 
 def _group(prefix: str) -> SettingsConfigDict:
     return SettingsConfigDict(
@@ -367,27 +387,6 @@ class TracingSettings(Group):
         return bool(named) and not self.sdk_disabled and self.traces_exporter != "none"
 
 
-# What documentation, images and habit suggest: no secret at all.
-WELL_KNOWN = frozenset(
-    [
-        "admin",
-        "changeme",
-        "default",
-        "guest",
-        "letmein",
-        "password",
-        "postgres",
-        "redis",
-        "root",
-        "secret",
-        "test",
-        "upbeat",
-        "123456",
-        "12345678",
-    ]
-)
-
-
 class FailpointSettings(Group):
     """Where the fault tests kill or freeze a process; nothing for anybody else."""
 
@@ -481,7 +480,6 @@ def get_settings() -> Settings:
     """
     try:
         settings = Settings()
-
     except SettingsError as error:
         raise ConfigurationError(f"{error}. It takes JSON; correct it and start again.") from None
     except ValidationError as error:

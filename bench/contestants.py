@@ -166,6 +166,7 @@ def contestant(name: str, servers: Servers, size: int) -> Iterator[Contestant]:
             "BENCH_DATABASE": servers.database_url(database),
             "BENCH_BROKER": broker,
             "BENCH_FOLDER": folder,
+            "TMPDIR": folder,
             "DATABASE_URL": servers.postgres.url,
             "CELERY_DATABASE_NAME": database,
             "REDIS_URL": broker,

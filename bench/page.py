@@ -2,11 +2,13 @@
 measured does not mix with the rest: its page is `build/benchmarks.md`.
 
 Of lines of the same measure, size and peer the newest counts. Nothing here knows the measures: a part that reports new
-ones finds them on the page. Where less is better the advantage is the peer's figure over ours, else ours over the
+ones finds them on the page, and what they are is told by the docstring of the module that takes them, if it begins with
+the measure's name in backticks. Where less is better the advantage is the peer's figure over ours, else ours over the
 peer's: above 1 we are ahead.
 """
 
 import argparse
+import ast
 import json
 import os
 import platform
@@ -23,14 +25,32 @@ mpl.use("svg")
 
 import matplotlib.pyplot as plt
 
+from bench import peers
 from bench.report import QUICK_RESULTS, RESULTS
 
-ROOT = Path(__file__).resolve().parents[1]
+BENCH = Path(__file__).resolve().parent
+ROOT = BENCH.parent
 DOCS = ROOT / "docs"
 # Of what units less is better; of other rates more is. Anything else is not compared.
-LESS = re.compile(r"^(s|ms|µs|us|MB|kB|%.*|.*seconds?)$")
+LESS = re.compile(r"^(s|ms|µs|us|MB|kB)\b|^%|seconds?$")
 RATE = re.compile(r"/s\b")
-LONGEST_CELL = 60
+PEERS = ("celery", "celery-redbeat", "django-celery-beat", "sqlalchemy-celery-beat", "psycopg", "redis")
+# Who is compared, and how it is set up, is told by the docstrings of these.
+CONTESTANTS = {"engine": "beats/*_beat.py", "worker": "chores/stock.py", "api": "api/bare.py"}
+NOT_SHOWN = """
+Everything runs on one machine: contestants, PostgreSQL, Redis and whoever measures share its cores, and no network lies
+between them. What one contestant takes from its own servers is part of its figure.
+
+`startup` begins when a process has imported what it needs; how long that takes is not in it. `idle` is the processor
+time of the beat alone: what PostgreSQL and Redis do for it is not in it. Both are in favour of whoever imports much and
+asks a database, as ours does.
+
+A peer that is slow is watched for some seconds, once, and the rest is extrapolated from its rate, which is said beside
+its figure. Ours is never extrapolated.
+
+`io100ms` compares 200 slots of one process with the two that two children have: what many write today beside what one
+process can carry, not two engines at the same concurrency.
+""".strip().split("\n\n")
 
 Line = dict[str, Any]
 
@@ -47,7 +67,7 @@ def newest(lines: Iterable[str]) -> list[Line]:
 def advantage(line: Line) -> float | None:
     """How many times better than the peer; None where there is no peer, or no better and worse."""
     ours, theirs, unit = line["ours"], line.get("peer_value"), line["unit"]
-    if not ours or not theirs:
+    if not ours or theirs is None or not (theirs or LESS.search(unit)):
         return None
     if LESS.search(unit):
         return float(theirs / ours)
@@ -61,14 +81,28 @@ def page(lines: Sequence[Line], machine: Sequence[str], at: datetime) -> str:
         "",
         f"Written by `make bench` from what it measured last ({at:%Y-%m-%d}). Trust ratios more than figures: contestants",
         "take turns on the same machine, so that a noisy minute falls on all of them, and each figure is the median of",
-        "its rounds. **Advantage** is how many times better than the peer; below 1 the peer is ahead.",
+        "its rounds. **Advantage** is how many times better than the peer; below 1 the peer is ahead, and 0 is a peer that",
+        "takes nothing at all.",
         "",
         *(f"- {each}" for each in machine),
+        f"- The peers: {', '.join(f'{name} {version}' for name, version in peers.versions().items() if name in PEERS)}",
+        "",
+        "## At a glance",
+        "",
+        "A sign ≈ says that the peer's figure is extrapolated.",
+        "",
+        "| measure | beside | advantage (at which size) |",
+        "| --- | --- | --- |",
+        *_glance(lines),
+        "",
+        "## What is not shown",
+        "",
+        *(f"- {' '.join(each.split())}" for each in NOT_SHOWN),
         "",
     ]
     for bench in dict.fromkeys(line["bench"] for line in lines):
         own = [line for line in lines if line["bench"] == bench]
-        told += [f"## {bench}", ""]
+        told += [f"## {bench}", "", *_explained(bench), ""]
         if any(advantage(line) for line in own):
             told += [f"![advantage over the peers](benchmarks-{bench}.svg)", ""]
         told += [
@@ -80,6 +114,35 @@ def page(lines: Sequence[Line], machine: Sequence[str], at: datetime) -> str:
     return "\n".join(told)
 
 
+def _glance(lines: Sequence[Line]) -> list[str]:
+    """A row for each measure and peer, with its advantages from the smallest size to the largest."""
+    found: dict[tuple[str, ...], list[tuple[int, str]]] = {}
+    for line in lines:
+        if (better := advantage(line)) is not None:
+            key = (line["bench"], line["measure"], line["peer"])
+            about = "≈ " * bool(line.get("peer_extrapolated"))
+            found.setdefault(key, []).append((line["size"], f"{about}**{_times(better)}** ({line['size']:,})"))
+    return [
+        f"| {bench} {measure} | {peer} | {', '.join(told for _, told in sorted(cells))} |"
+        for (bench, measure, peer), cells in found.items()
+    ]
+
+
+def _explained(bench: str) -> list[str]:
+    """What is measured, and who the contestants are, in the words of the modules that do it."""
+    folder = BENCH / bench
+    if not folder.is_dir():
+        return [_docstring(folder.with_suffix(".py"))]
+    measures = [text for file in sorted(folder.glob("*.py")) if (text := _docstring(file)).startswith("`")]
+    contestants = [_docstring(file) for file in sorted(BENCH.glob(CONTESTANTS[bench]))]
+    return [_docstring(folder / "__init__.py"), "", *(f"- {each}" for each in (*measures, *contestants))]
+
+
+def _docstring(file: Path) -> str:
+    """In one line."""
+    return " ".join((ast.get_docstring(ast.parse(file.read_text())) or "").split())
+
+
 def _row(line: Line) -> str:
     better = advantage(line)
     peer = line["peer"] or ""
@@ -87,16 +150,20 @@ def _row(line: Line) -> str:
     if line.get("peer_extrapolated"):
         theirs += " (extrapolated)"
     cells = (
-        "" if better is None else f"**{better:.3g}**",
+        "" if better is None else f"**{_times(better)}**",
         line["measure"],
         f"{line['size']:,}",
         _number(line["ours"]),
         peer,
         theirs,
         line["unit"],
-        _rounds(line.get("rounds")),
+        "; peer ".join(filter(None, (_rounds(line.get("rounds")), _rounds(line.get("peer_rounds"))))),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _times(better: float) -> str:
+    return f"{better:,.0f}" if better >= 100 else f"{better:.3g}"
 
 
 def _number(value: float | None) -> str:
@@ -108,12 +175,10 @@ def _number(value: float | None) -> str:
 def _rounds(rounds: object) -> str:
     """How many there were, and between what they lie."""
     if isinstance(rounds, dict):
-        told = "; ".join(f"{name}: {_rounds(each)}" for name, each in rounds.items())
-    elif isinstance(rounds, list) and rounds and all(isinstance(each, int | float) for each in rounds):
-        told = f"{len(rounds)} from {_number(min(rounds))} to {_number(max(rounds))}"
-    else:
-        return ""
-    return told if len(told) <= LONGEST_CELL else told[: LONGEST_CELL - 1] + "…"
+        return "; ".join(f"{name}: {_rounds(each)}" for name, each in rounds.items())
+    if isinstance(rounds, list) and rounds and all(isinstance(each, int | float) for each in rounds):
+        return f"{len(rounds)} from {_number(min(rounds))} to {_number(max(rounds))}"
+    return ""
 
 
 def plot(lines: Sequence[Line], bench: str, file: Path) -> bool:
@@ -121,7 +186,7 @@ def plot(lines: Sequence[Line], bench: str, file: Path) -> bool:
     bars = [
         (f"{line['measure']} {line['size']:,}\nvs {line['peer']}", better)
         for line in lines
-        if line["bench"] == bench and (better := advantage(line)) is not None
+        if line["bench"] == bench and (better := advantage(line))
     ]
     if not bars:
         return False

@@ -14,12 +14,13 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.db import sync_engine, sync_sessions
 from bench.report import report
 from support.ledger import Ledger
-from support.processes import Processes
+from support.processes import Process, Processes
 from support.servers import running_servers, settings_for
 from support.stack import Stack, stack_environment
 
 RUNS = 2000
 ROUNDS = 3
+PATIENCE = 300.0
 
 SUBMIT = """
 import sys
@@ -69,17 +70,20 @@ def _rate(servers: Any, runs: int, printed: int, stored: str) -> float:
         processes = Processes(Path(folder))
         engine = sync_engine(settings.database, name="bench")
         try:
-            Stack(processes, environment, Ledger(ledger)).worker("-l", "WARNING", wait=False)
-            return runs / _elapsed(sync_sessions(engine), runs)
+            worker = Stack(processes, environment, Ledger(ledger)).worker("-l", "WARNING", wait=False)
+            return runs / _elapsed(sync_sessions(engine), runs, worker)
         finally:
             engine.dispose()
             processes.end()
 
 
-def _elapsed(sessions: sessionmaker[Session], runs: int) -> float:
-    while True:
+def _elapsed(sessions: sessionmaker[Session], runs: int, worker: Process) -> float:
+    """Seconds from the first start to the last end."""
+    end, ended = time.monotonic() + PATIENCE, 0
+    while worker.alive and time.monotonic() < end:
         time.sleep(0.2)
         with sessions() as session:
             ended, seconds = session.execute(text(ELAPSED)).one()
         if ended == runs:
             return float(seconds)
+    raise RuntimeError(f"{ended} of {runs} runs ended\n{worker.output()[-2000:]}")

@@ -28,11 +28,13 @@ for role in api worker beat; do
     printf 'redis://upbeat_%s:%s@redis:6379/0' "$role" "$(password)" | put "${role}_redis_url"
 done
 
-# The users of redis/users.acl with their passwords, and nobody else.
+# The users of redis/users.acl with their passwords, and nobody else: anew each time, for a release may change what they
+# may do.
 {
     echo 'user default off'
     for role in api worker beat; do
         secret=$(said "${role}_redis_url" | sed 's|^redis://[^:]*:||; s|@.*||')
         sed -n "s|^user upbeat_${role} on resetpass |&>${secret} |p" redis/users.acl
     done
-} | put redis_users
+} >"$SECRETS/redis_users"
+chmod 644 "$SECRETS/redis_users"

@@ -10,6 +10,7 @@ import app.scheduling.models
 from app.db import locks
 from app.db.base import Base
 from app.db.engines import maintenance_engine
+from app.db.migrate import LOCK_PATIENCE
 from app.db.privileges import PARTITIONED
 from app.settings import get_settings
 
@@ -28,7 +29,7 @@ def include_name(name: str | None, kind: str, parents: Any) -> bool:
 def migrate(connection: Connection) -> None:
     """Run the migrations under the advisory lock, one transaction for each."""
     connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": locks.MIGRATION})
-    connection.execute(text("SET lock_timeout = '4s'"))
+    connection.execute(text(f"SET lock_timeout = {int(LOCK_PATIENCE * 1000)}"))
     connection.execute(text("SET statement_timeout = '5min'"))
     connection.commit()
     try:

@@ -17,7 +17,7 @@ from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.api.guards import Guard, guard_of_request, resource_of
-from app.api.outages import is_outage
+from app.db.outages import is_away
 from app.errors import Forbidden
 from app.modules.auth import service as auth
 from app.modules.auth.service import Principal, Role
@@ -85,7 +85,7 @@ class Admissions:
                 await self._look()
             except Exception as error:
                 # An outage is no answer: streams tell nothing meanwhile, for they read the same database.
-                if not is_outage(error):
+                if not is_away(error):
                     log.exception("streams' callers cannot be checked", action="admissions")
             await asyncio.sleep(LOOK_EVERY)
 

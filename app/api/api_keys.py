@@ -12,7 +12,7 @@ from app.api.dependencies import Caller, ServicesOf
 from app.api.examples import API_KEY_EXAMPLES
 from app.api.guards import OWN, guarded, resource_in
 from app.api.idempotency import repeatable
-from app.api.pagination import encode
+from app.api.pagination import NextCursor, encode
 from app.api.problems import ACTS_ON_ONE, READS, READS_ONE, WRITES
 from app.api.routing import resource_router
 from app.api.sessions import OwnedQuery
@@ -56,7 +56,7 @@ class ApiKeyPage(BaseModel):
     """Keys, newest first, also those that were revoked or have expired."""
 
     items: list[ApiKey]
-    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+    next_cursor: NextCursor
 
 
 class ApiKeyCreate(BaseModel):
@@ -114,7 +114,6 @@ async def create_api_key(
         resources=_resources(request),
     )
     response.headers["Location"] = f"/api/v1/api-keys/{made.row.id}"
-    response.headers["Cache-Control"] = "no-store"
     return NewApiKey(**ApiKey.of(made.row, user.username).model_dump(), secret=made.secret)
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from app.api.dependencies import ServicesOf
 from app.api.guards import ADMINISTER, guarded
-from app.api.pagination import FilterText, PageQuery, encode
+from app.api.pagination import FilterText, NextCursor, PageQuery, encode
 from app.api.problems import READS
 from app.api.routing import resource_router
 from app.modules.audit import service
@@ -50,7 +50,7 @@ class AuditPage(BaseModel):
     """Entries, newest first."""
 
     items: list[AuditEntry]
-    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+    next_cursor: NextCursor
 
 
 class AuditQuery(PageQuery):

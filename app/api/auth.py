@@ -4,12 +4,11 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Depends, Request, Response, status
-from fastapi.security import OAuth2PasswordRequestForm
+from fastapi import APIRouter, Body, Depends, Form, Request, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.credentials import clear_cookies, refuse_other_sites, set_cookies
-from app.api.dependencies import Caller, ServicesOf, Token
+from app.api.dependencies import Caller, Services, ServicesOf, Token
 from app.api.examples import PASSWORD_EXAMPLES
 from app.api.guards import MYSELF, OPEN, WHOEVER, guarded
 from app.api.problems import REQUEST_ID, problems
@@ -22,6 +21,13 @@ public = APIRouter(prefix="/auth", tags=["Login"])
 personal = resource_router("/auth", "Login")
 
 MINE = problems(401, 403, 429, 503)
+
+
+class LoginForm(BaseModel):
+    """OAuth2's password form. What else it may have is not looked at: there are no clients and no scopes here."""
+
+    username: str
+    password: str = Field(json_schema_extra={"format": "password"})
 
 
 class AccessToken(BaseModel):
@@ -73,56 +79,59 @@ def place_of(request: Request) -> Place:
 
 
 PlaceOf = Annotated[Place, Depends(place_of)]
-Form = Annotated[OAuth2PasswordRequestForm, Depends()]
 
 
-@public.post("/login", responses=problems(401, 413, 422, 429, 503), summary="Log in")
+@public.post("/login", responses=problems(400, 401, 413, 422, 429, 503), summary="Log in")
 @guarded(OPEN)
-async def login(form: Form, services: ServicesOf, place: PlaceOf, response: Response) -> AccessToken:
+async def login(form: Annotated[LoginForm, Form()], services: ServicesOf, place: PlaceOf) -> AccessToken:
     """Takes the OAuth2 password form; send the token as `Authorization: Bearer …` from then on."""
-    session = await service.login(
-        services.sessions,
-        services.settings.auth,
-        form.username,
-        form.password,
-        place,
-        refusals=services.refusals,
-    )
-    response.headers["Cache-Control"] = "no-store"
+    session = await _begin(form, services, place)
     return AccessToken(access_token=session.token)
 
 
-@public.post("/browser", responses=problems(401, 403, 413, 422, 429, 503), summary="Log in with a cookie")
+@public.post(
+    "/browser", responses=problems(400, 401, 403, 413, 422, 429, 503), summary="Log in with a cookie"
+)
 @guarded(OPEN)
 async def login_browser(
-    form: Form, services: ServicesOf, place: PlaceOf, request: Request, response: Response
+    form: Annotated[LoginForm, Form()],
+    services: ServicesOf,
+    place: PlaceOf,
+    request: Request,
+    response: Response,
 ) -> BrowserSession:
     """For pages in a browser: the session is a cookie, and each change needs `X-CSRF-Token` too."""
     refuse_other_sites(request)
-    session = await service.login(
+    session = await _begin(form, services, place, browser=True)
+    set_cookies(request, response, session)
+    return BrowserSession(csrf_token=session.csrf_token or "", expires_at=session.expires_at)
+
+
+async def _begin(
+    form: LoginForm, services: Services, place: Place, *, browser: bool = False
+) -> service.Login:
+    return await service.login(
         services.sessions,
         services.settings.auth,
         form.username,
         form.password,
         place,
         refusals=services.refusals,
-        browser=True,
+        browser=browser,
     )
-    set_cookies(request, response, session)
-    response.headers["Cache-Control"] = "no-store"
-    return BrowserSession(csrf_token=session.csrf_token or "", expires_at=session.expires_at)
 
 
 @personal.post("/refresh", responses=MINE | problems(409), summary="Replace the token")
 @guarded(MYSELF)
-async def refresh_token(user: Caller, token: Token, services: ServicesOf, response: Response) -> AccessToken:
+async def refresh_token(user: Caller, token: Token, services: ServicesOf) -> AccessToken:
     """A new token for this session; the old one is good for a minute more. Browsers' cookies replace themselves."""
     fresh = None
     if token and user.means is Means.SESSION:
         fresh = await service.rotate(services.sessions, services.settings.auth, token)
     if fresh is None:
-        raise Conflict("Only the newest bearer token of a session can be replaced.")
-    response.headers["Cache-Control"] = "no-store"
+        raise Conflict(
+            "Only the newest bearer token of a session can be replaced. Send that one, or log in again."
+        )
     return AccessToken(access_token=fresh.token)
 
 

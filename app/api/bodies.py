@@ -16,11 +16,16 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 
 from app.api.problems import MalformedBody, UnsupportedMediaType
+from app.api.validation import MAX_PATH
 from app.errors import FieldError, InvalidInput
 
 MAX_DEPTH = 64
 MAX_DIGITS = 20
 SMALLEST, LARGEST = -(2**63), 2**64 - 1
+
+# Where a value stands: in what, and under which key or number. Written out only in an error: a key may be as long as
+# the body, and stand before everything else in it.
+_Place = tuple["_Place | None", str | int]
 
 
 class StrictRequest(Request):
@@ -126,32 +131,36 @@ _DECODER = json.JSONDecoder(parse_constant=_constant, parse_float=_float, parse_
 
 def _check(value: Any) -> None:
     """Depth and characters, without recursion: the body decides how deep it is."""
-    todo: list[tuple[Any, str, int]] = [(value, "", 1)]
+    todo: list[tuple[Any, _Place | None, int]] = [(value, None, 1)]
     while todo:
-        item, path, depth = todo.pop()
+        item, place, depth = todo.pop()
         if depth > MAX_DEPTH:
             raise MalformedBody(f"The body is nested too deeply; at most {MAX_DEPTH} levels are taken.")
         if isinstance(item, str):
-            _check_text(item, path)
+            _check_text(item, place)
         elif isinstance(item, list):
-            todo.extend((part, _join(path, number), depth + 1) for number, part in enumerate(item))
+            todo.extend((part, (place, number), depth + 1) for number, part in enumerate(item))
         elif isinstance(item, dict):
             for key, part in item.items():
-                _check_text(key, path)
-                todo.append((part, _join(path, key), depth + 1))
+                _check_text(key, place)
+                todo.append((part, (place, key), depth + 1))
 
 
-def _check_text(text: str, path: str) -> None:
+def _check_text(text: str, place: _Place | None) -> None:
     if "\0" in text:
-        raise InvalidInput(FieldError(path or "body", "Text must not have NUL characters (\\u0000)."))
+        raise InvalidInput(FieldError(_path(place), "Text must not have NUL characters (\\u0000)."))
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError:
             raise InvalidInput(
-                FieldError(path or "body", "Text must be valid Unicode: a surrogate stands alone.")
+                FieldError(_path(place), "Text must be valid Unicode: a surrogate stands alone.")
             ) from None
 
 
-def _join(path: str, part: object) -> str:
-    return f"{path}.{part}" if path else str(part)
+def _path(place: _Place | None) -> str:
+    parts: list[str] = []
+    while place is not None:
+        place, part = place
+        parts.append(str(part))
+    return ".".join(reversed(parts))[:MAX_PATH] or "body"

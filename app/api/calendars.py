@@ -13,7 +13,7 @@ from app.api.dependencies import SchedulerOf
 from app.api.examples import CALENDAR_EXAMPLE, CALENDAR_EXAMPLES, CALENDAR_UPDATE_EXAMPLES
 from app.api.guards import OPERATE, READ, guarded
 from app.api.idempotency import Answer, answer, repeatable
-from app.api.pagination import FilterText, PageQuery, decode, encode
+from app.api.pagination import FilterText, NextCursor, PageQuery, decode, encode
 from app.api.problems import EDITS_ONE, READS, READS_ONE, REMOVES_ONE, WRITES
 from app.api.routing import resource_router
 from app.scheduling.calendars import CalendarCreate, CalendarUpdate, HolidaySource
@@ -52,7 +52,7 @@ class CalendarPage(BaseModel):
     """Calendars, by name."""
 
     items: list[Calendar]
-    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+    next_cursor: NextCursor
 
 
 class ExcludedDate(BaseModel):
@@ -166,7 +166,7 @@ async def delete_calendar(name: CalendarName, expected: IfMatch, scheduler: Sche
 @router.get("/{name}/dates", responses=READS_ONE, summary="Preview the excluded dates of a year")
 @guarded(READ)
 async def list_calendar_dates(
-    name: str, query: Annotated[YearQuery, Query()], scheduler: SchedulerOf
+    name: CalendarName, query: Annotated[YearQuery, Query()], scheduler: SchedulerOf
 ) -> ExcludedDates:
     """All dates of the year on which ticks are skipped, public holidays with their names."""
     found = await scheduler.calendars.excluded_dates(name, query.year)

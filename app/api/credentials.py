@@ -82,7 +82,8 @@ def set_cookies(request: Request, response: Response, login: auth.Login) -> None
 
 
 def clear_cookies(request: Request, response: Response) -> None:
-    """Take them back."""
+    """Take them back, and one that this request would have been given."""
+    request.state.cookie_headers = ()
     secure = is_secure(request)
     for name in (COOKIE, CSRF_COOKIE):
         response.delete_cookie(cookie_name(name, secure=secure), path="/", secure=secure, samesite="lax")
@@ -109,7 +110,12 @@ async def principal_of(request: Request, token: str | None, session_cookie: str 
         raise Unauthenticated("This session is not a browser's. Send its token as a bearer token.")
     _refuse_forgery(request, seen.principal)
     if seen.rotate:
-        request.state.rotated = await auth.rotate(services.sessions, services.settings.auth, session_cookie)
+        fresh = await auth.rotate(services.sessions, services.settings.auth, session_cookie)
+        if fresh is not None:
+            # Sent with any answer, also an error's or a stream's: the old token is good for a moment only.
+            carrier = Response()
+            set_cookies(request, carrier, fresh)
+            request.state.cookie_headers = [pair for pair in carrier.raw_headers if pair[0] == b"set-cookie"]
     return seen.principal
 
 

@@ -20,7 +20,7 @@ from app.api.guards import guard_of_request, resource_of
 from app.api.probe import Probe
 from app.api.ratelimit import Limiter
 from app.api.scrapes import Scrapes
-from app.errors import Unauthenticated
+from app.errors import Forbidden, Unauthenticated
 from app.modules.auth.service import Principal, Refusals, RememberedKeys
 from app.outbound import OutboundPolicy
 from app.scheduling.catalogue import Catalogue
@@ -91,7 +91,7 @@ async def caller(request: Request) -> Principal:
         try:
             token = await bearer(request)
             known = await principal_of(request, token, None if token else await cookie(request))
-        except Unauthenticated:
+        except (Unauthenticated, Forbidden):
             await limiter.refused(request)
             raise
         request.state.caller = known

@@ -27,7 +27,7 @@ def schema_of(*kinds: str) -> dict[str, Any]:
         "properties": {
             "id": {
                 "type": "string",
-                "description": "Send the last one as `Last-Event-ID` to go on after it.",
+                "description": "Send the last one as `Last-Event-ID` to go on after it. A heartbeat may have one, too.",
             },
             "event": {"type": "string", "enum": list(kinds)},
             "data": {"type": "string", "contentMediaType": "application/json"},

@@ -321,7 +321,7 @@ QUEUE_PAUSE_EXAMPLES: dict[str, Example] = {
 }
 
 PURGE_EXAMPLES: dict[str, Example] = {
-    "dry_run": {"summary": "How many runs wait?", "value": {"confirm": "", "dry_run": True}},
+    "dry_run": {"summary": "How many runs wait?", "value": {"dry_run": True}},
     "purge": {"summary": "Cancel what waits in celery", "value": {"confirm": "celery"}},
 }
 

@@ -19,7 +19,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
-from app.api.outages import is_outage
+from app.db.outages import is_away
 from app.scheduling import changes
 from app.scheduling.changes import Changes, QueueDepth, RunChange, ScheduleChange
 
@@ -81,9 +81,12 @@ class Client:
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def give(self, until: datetime, given: Sequence[Change]) -> None:
-        """Put changes in its line, and what is no longer worth it out of it."""
+        """Put what it wants in its line; when it is up to date and wants nothing of it, it has its place moved."""
         wanted = [each for each in given if isinstance(each, Reset) or self.wants(each)]
-        if not wanted or self.slow:
+        if self.slow:
+            return
+        if not wanted:
+            self.position = self.position if self._line else max(self.position, until)
             return
         self._waiting += len(wanted)
         if self._waiting > MAX_PENDING:
@@ -133,8 +136,9 @@ class Feed:
 
     @contextmanager
     def reading(self, topic: Topic, wants: Callable[[Any], bool], position: datetime) -> Iterator[Client]:
-        """Be given what changes from now on, for the time of the context."""
-        client = Client(topic, wants, position)
+        """Be given what changes from now on, for the time of the context: after ``position``, or, if there was a look
+        since then, after that."""
+        client = Client(topic, wants, position if self._until is None else max(position, self._until))
         self._clients.add(client)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._keep(position))
@@ -195,7 +199,7 @@ class Feed:
                     await self._look_at_queues()
                 turn += 1
             except Exception as error:
-                if not is_outage(error):
+                if not is_away(error):
                     log.exception("changes cannot be read", action="feed")
                 await asyncio.sleep(OUTAGE_PAUSE)
             await asyncio.sleep(LOOK_EVERY)
@@ -226,10 +230,11 @@ class Feed:
         runs, fired, versions = self._new(found, since - LONG_OVERLAP)
         resets = [Reset.TOO_MANY] if found.cut else []
         self._until = found.until
-        if found.cut:
-            self._running = await self._unit(changes.running)
+        # At once: what counts as told must not be lost with a question that fails.
         self._give(Topic.RUNS, found.until, [*resets, *runs])
         self._give(Topic.SCHEDULES, found.until, [*resets, *versions, *fired])
+        if found.cut:
+            self._running = await self._unit(changes.running)
 
     async def _look_at_queues(self) -> None:
         before, found = self._depths, await self._unit(changes.depths)

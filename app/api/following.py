@@ -11,8 +11,8 @@ from uuid import UUID
 
 import structlog
 
-from app.api.outages import is_outage
 from app.db.listen_async import AsyncListener
+from app.db.outages import is_away
 from app.scheduling.observing import Observer
 from app.scheduling.run_logs import CHANNEL, Standing
 from app.settings import DatabaseSettings
@@ -93,13 +93,13 @@ class Following:
 
     async def _keep(self) -> None:
         """Look at the runs now and then, so that a missed notification costs a second."""
-        while self._followers:
+        while self._followers or not await self._given_up():
             try:
                 if await self._listener.connect():
                     self._tell_all()
                 await self._look()
             except Exception as error:
-                if not is_outage(error):
+                if not is_away(error):
                     log.exception("runs cannot be followed", action="follow")
                 await self._listener.close()
                 await asyncio.sleep(OUTAGE_PAUSE)
@@ -108,7 +108,11 @@ class Following:
                 async with asyncio.timeout(LOOK_EVERY):
                     await self._look_now.wait()
             self._look_now.clear()
+
+    async def _given_up(self) -> bool:
+        """Whether nobody follows still when the connection is closed."""
         await self._listener.close()
+        return not self._followers
 
     async def _look(self) -> None:
         found = await self._observer.follow(list(self._followers), FOLLOW_FOR)

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CSP: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -33,7 +34,7 @@ class SecurityHeaders:
             await self.app(scope, receive, send)
             return
         wanted: Pairs = _ALWAYS
-        if scope["path"].startswith("/api/"):
+        if get_route_path(scope).startswith("/api/"):
             wanted = (*wanted, _NO_STORE)
         if self.https or scope.get("scheme") == "https":
             wanted = (*wanted, _HSTS_HEADER)

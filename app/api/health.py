@@ -31,7 +31,9 @@ class ReadinessReport(BaseModel):
 
     status: Literal["ready", "not_ready"]
     checks: dict[str, Check] = Field(
-        examples=[{"database": {"ok": True, "detail": "answers"}, "redis": {"ok": True, "detail": "answers"}}]
+        examples=[
+            {"database": {"ok": True, "detail": "Answers."}, "redis": {"ok": True, "detail": "Answers."}}
+        ]
     )
 
 

@@ -7,7 +7,6 @@ nothing was made that a repeat could double. Without it the answer is stored aft
 key that knows that its effect happened, and cannot show it again (409).
 """
 
-import asyncio
 import re
 from collections.abc import Mapping
 from hashlib import scrypt, sha256
@@ -23,6 +22,7 @@ from app.api.dependencies import caller, services_of
 from app.errors import Conflict, FieldError, InvalidInput
 from app.modules.idempotency import service as idempotency
 from app.modules.idempotency.service import Answer, Claim, Known
+from app.scheduling.calculating import calculated
 
 __all__ = [
     "HEADER",
@@ -98,7 +98,7 @@ async def repeat_under(
     companion = companion_of(request.scope)
     user, fingerprint = await caller(request), await _fingerprint(request)
     if secret:
-        fingerprint = await asyncio.to_thread(_hardened, fingerprint, f"{user.id} {key}")
+        fingerprint = await calculated(_hardened, fingerprint, f"{user.id} {key}")
     claim = Claim(str(user.id), key, fingerprint)
     found = await idempotency.known(services_of(request).sessions, claim.caller, key)
     if found is not None:

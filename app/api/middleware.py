@@ -22,6 +22,8 @@ HEADER = "X-Request-ID"
 _SANE = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
 _RAW_HEADER = HEADER.lower().encode()
 _RUNS = b"/api/v1/runs/"
+# Headers of the request's state, whatever its answer is: how fast the caller may be, and a cookie that was replaced.
+_OWN = ("rate_headers", "cookie_headers")
 
 log = structlog.get_logger(access.LOGGER)
 
@@ -55,7 +57,8 @@ class RequestContext:
                 if made.startswith(_RUNS):
                     logs.also(run_id=made.removeprefix(_RUNS).decode("latin-1"))
                 mine = (_RAW_HEADER, request_id.encode())
-                message["headers"] = [*headers, mine, *scope["state"].get("rate_headers", ())]
+                own = (pair for kind in _OWN for pair in scope["state"].get(kind, ()))
+                message["headers"] = [*headers, mine, *own]
             await send(message)
 
         logs.enter(request_id=request_id)

@@ -46,7 +46,7 @@ TAGS = [
     {"name": "API keys", "description": "Credentials for programs, narrowed by scopes."},
     {"name": "Users", "description": "People who may log in."},
     {"name": "Audit", "description": "Who changed what, when and how."},
-    {"name": "Health", "description": "For load balancers and supervisors; open."},
+    {"name": "Health", "description": "For load balancers, supervisors and Prometheus."},
 ]
 
 
@@ -82,6 +82,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     _declare_tokens(document)
     _declare_preconditions(document)
     _restore_nulls(app, document)
+    _tidy(document)
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     return document
 
@@ -141,6 +142,19 @@ def _restore_nulls(app: FastAPI, document: dict[str, Any]) -> None:
             extra = model.model_config.get("json_schema_extra")
             if isinstance(extra, dict) and "examples" in extra:
                 schemas[model.__name__]["examples"] = deepcopy(extra["examples"])
+
+
+def _tidy(document: dict[str, Any]) -> None:
+    """Answers stand in the order of their numbers. A parameter that may be left out is not null besides: a URL cannot
+    say so, and Swagger UI would offer none of its choices."""
+    for operation in _operations(document):
+        operation["responses"] = dict(sorted(operation["responses"].items()))
+        for parameter in operation.get("parameters", ()):
+            schema = parameter["schema"]
+            choices = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
+            if len(choices) == 1:
+                rest = {name: value for name, value in schema.items() if name != "anyOf"}
+                parameter["schema"] = choices[0] | rest
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

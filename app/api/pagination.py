@@ -21,6 +21,7 @@ def _storable(text: str) -> str:
 
 
 FilterText = Annotated[str, Field(min_length=1, max_length=300), AfterValidator(_storable)]
+NextCursor = Annotated[str | None, Field(description="Pass it as `cursor`; null on the last page.")]
 
 
 class PageQuery(BaseModel):

@@ -8,7 +8,7 @@ import asyncio
 import anyio
 import structlog
 
-from app.api.outages import is_outage
+from app.db.outages import is_away
 from app.scheduling.facade import Readiness, Scheduler
 from app.scheduling.messages import BrokerUnavailable
 from app.worker.publisher import CeleryPublisher
@@ -63,7 +63,7 @@ class Probe:
             async with asyncio.timeout(DATABASE_TIMEOUT):
                 return await self._scheduler.readiness()
         except Exception as error:
-            if is_outage(error):
+            if is_away(error):
                 log.warning("database does not answer", action="readyz", cause=type(error).__name__)
             else:
                 log.exception("readiness failed", action="readyz")

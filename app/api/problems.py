@@ -16,8 +16,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from app.api.methods import methods_of
-from app.api.outages import OUTAGES, is_outage
 from app.api.validation import field_errors
+from app.db.outages import SUSPECTS, is_away
 from app.errors import InvalidInput, TooManyRequests, Unauthenticated, Unavailable, UpbeatError
 
 MEDIA_TYPE = "application/problem+json"
@@ -85,7 +85,11 @@ class UnsupportedMediaType(UpbeatError):
 
 
 _HTTP: dict[int, tuple[str, str, str]] = {
-    400: ("bad_request", "The request is not valid", "The request could not be read."),
+    400: (
+        "bad_request",
+        "The request is not valid",
+        "The body could not be read. Send it as its Content-Type says.",
+    ),
     404: ("not_found", "Not found", "Nothing is served at this path; /docs lists what is."),
     405: (
         "method_not_allowed",
@@ -179,7 +183,7 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
 
 
 async def _on_outage(request: Request, error: Exception) -> JSONResponse:
-    if not is_outage(error):
+    if not is_away(error):
         raise error
     log.warning("database unavailable", action="outage", error=type(error).__name__)
     return response(
@@ -193,7 +197,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(UpbeatError, _on_upbeat_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    for kind in OUTAGES:
+    for kind in SUSPECTS:
         app.add_exception_handler(kind, _on_outage)
 
 
@@ -209,9 +213,9 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _DESCRIPTIONS = {
-    400: "The body is not JSON that can be read.",
+    400: "The body cannot be read.",
     401: "No valid credential.",
-    403: "The role, or the scopes of the API key, do not allow this.",
+    403: "The role, or the scopes of the API key, do not allow this; or a cookie came without its CSRF token.",
     404: "It does not exist.",
     409: "The current state does not allow this.",
     413: "The body is too large.",
@@ -220,7 +224,7 @@ _DESCRIPTIONS = {
     422: "The input is wrong; `errors` names the fields. Nothing was changed.",
     428: "`If-Match` is missing.",
     429: "Too many requests, or failed logins; `Retry-After` says how long to wait.",
-    503: "The database cannot be reached now.",
+    503: "What this needs cannot be reached now, or took too long; `Retry-After` says when to try again.",
 }
 
 READS = problems(401, 403, 422, 429, 503)

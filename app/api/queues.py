@@ -12,12 +12,12 @@ from app.api.dependencies import Caller, SchedulerOf
 from app.api.examples import PURGE_EXAMPLES, QUEUE_EXAMPLE, QUEUE_PAUSE_EXAMPLES
 from app.api.guards import OPERATE, READ, guarded
 from app.api.idempotency import repeatable
-from app.api.pagination import NO_CURSOR, FilterText, PageQuery, decode, encode
+from app.api.pagination import NO_CURSOR, FilterText, NextCursor, PageQuery, decode, encode
 from app.api.problems import ACTS_ON_ONE, READS, READS_ONE, WRITES_ONE
 from app.api.routing import resource_router
+from app.api.schedule_actions import PauseRequest
 from app.errors import FieldError, InvalidInput
 from app.scheduling.models import WorkerRow
-from app.scheduling.pausing import MAX_NOTE
 from app.scheduling.queues import Purged, QueueView
 
 MAX_PURGED = 10_000
@@ -92,7 +92,7 @@ class QueuePage(BaseModel):
     """Queues, in the order in which workers take from them."""
 
     items: list[Queue]
-    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+    next_cursor: NextCursor
 
 
 class QueueQuery(PageQuery):
@@ -102,22 +102,14 @@ class QueueQuery(PageQuery):
     paused: bool | None = None
 
 
-class QueuePauseRequest(BaseModel):
-    """Why it is paused."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    note: str = Field(
-        min_length=1, max_length=MAX_NOTE, description="For whoever wonders; kept with author and time."
-    )
-
-
 class PurgeRequest(BaseModel):
     """What is purged, said twice."""
 
     model_config = ConfigDict(extra="forbid")
 
-    confirm: str = Field(max_length=300, description="The queue's name once more; not needed for a dry run.")
+    confirm: str = Field(
+        "", max_length=300, description="The queue's name once more; not needed for a dry run."
+    )
     dry_run: bool = Field(False, description="Count, and do nothing.")
     limit: int = Field(MAX_PURGED, ge=1, le=MAX_PURGED, description="Runs at most.")
 
@@ -178,7 +170,7 @@ async def get_queue(name: QueuePath, scheduler: SchedulerOf) -> Queue:
 @guarded(OPERATE)
 async def pause_queue(
     name: QueuePath,
-    body: Annotated[QueuePauseRequest, Body(openapi_examples=QUEUE_PAUSE_EXAMPLES)],
+    body: Annotated[PauseRequest, Body(openapi_examples=QUEUE_PAUSE_EXAMPLES)],
     scheduler: SchedulerOf,
     user: Caller,
 ) -> Queue:

@@ -19,7 +19,7 @@ from limits.aio.storage import RedisStorage
 from redis.asyncio import ConnectionPool
 
 from app.errors import TooManyRequests
-from app.modules.auth.service import Principal
+from app.modules.auth.service import Principal, network
 from app.scheduling.gathering import Call, Gathering
 from app.settings import RateSettings
 
@@ -69,9 +69,10 @@ class Limiter:
         """Count a request without a valid credential.
 
         Raises:
-            TooManyRequests: its address sent too many of them.
+            TooManyRequests: its address, or its network of IPv6 addresses, sent too many of them.
         """
-        await self._hit(request, self._refused, "refused", request.client.host if request.client else "")
+        address = request.client.host if request.client else ""
+        await self._hit(request, self._refused, "refused", network(address))
 
     def _count_later(self, counter: Counter, amount: int) -> int | None:
         """While a caller is far from the limit: what is used by now, without asking; it is counted a moment later.
@@ -89,8 +90,6 @@ class Limiter:
 
     def _count_now(self) -> None:
         later, self._later = self._later, {}
-        if len(self._known) > MOST_KNOWN:
-            self._known.clear()
         for counter, number in later.items():
             asked = self._counts.ask((*counter, number))
             asked.add_done_callback(partial(self._learn, counter[0]))
@@ -100,7 +99,12 @@ class Limiter:
         if asked.cancelled() or asked.exception() is not None:
             self._known.pop(key, None)
         else:
-            self._known[key] = asked.result() + sum(n for each, n in self._later.items() if each[0] == key)
+            self._remember(key, asked.result() + sum(n for each, n in self._later.items() if each[0] == key))
+
+    def _remember(self, key: str, used: int) -> None:
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known[key] = used
 
     async def _count(self, calls: Sequence[Call[Wish, int]]) -> None:
         """Those of one counter are counted at once, in the order in which they came."""
@@ -128,7 +132,8 @@ class Limiter:
         try:
             counter = (item.key_for(*subject, str(int(now // window))), window)
             used = self._count_later(counter, item.amount) or await self._counts.ask((*counter, 1))
-            self._known[counter[0]] = used
+            if item.amount >= LARGE:
+                self._remember(counter[0], used)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the counter, the API goes on
             if time.monotonic() < self._open_until:
                 return

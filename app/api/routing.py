@@ -14,7 +14,6 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.bodies import StrictRequest, StrictRoute, validated
 from app.api.companion import Render, RequestCompanion, companion_of
-from app.api.credentials import set_cookies
 from app.api.dependencies import authorize, services_of
 from app.api.idempotency import HEADER, Replay, answer_of, kept, repeat_under, replayed
 from app.db.companions import accompanied
@@ -49,7 +48,8 @@ def _accompanying(handle: Handler) -> Handler:
                 return replayed(known.answer)
             except UpbeatError:
                 # The other one of two requests with one key: its effect may be what this one ran into.
-                if companion.claim is None or (first := await _first(request, companion)) is None:
+                first = await _first(request, companion)
+                if first is None:
                     raise
                 return first
         await _settle(request, companion, response)
@@ -159,5 +159,3 @@ async def _settle(request: Request, companion: RequestCompanion, response: Respo
         await audit.record_apart(sessions, companion.entry)
     if companion.claim is not None and companion.done and not companion.answered:
         await idempotency.keep_answer(sessions, companion.claim, kept(response))
-    if (rotated := getattr(request.state, "rotated", None)) is not None:
-        set_cookies(request, response, rotated)

@@ -4,9 +4,10 @@ from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from fastapi import Body, Response, status
+from fastapi import Body, Request, Response, status
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from app.api.companion import only_looks
 from app.api.dependencies import Caller, SchedulerOf
 from app.api.examples import BULK_CANCEL_EXAMPLES, BULK_REPLAY_EXAMPLES, CANCEL_EXAMPLES, REPLAY_EXAMPLES
 from app.api.guards import OPERATE, READ, guarded
@@ -157,10 +158,13 @@ async def explain_run(run_id: UUID, scheduler: SchedulerOf) -> RunWhy:
 @guarded(OPERATE)
 async def cancel_runs(
     body: Annotated[BulkCancelRequest, Body(openapi_examples=BULK_CANCEL_EXAMPLES)],
+    request: Request,
     scheduler: SchedulerOf,
     user: Caller,
 ) -> Done:
     """Cancel the runs that the filter finds, the oldest first, up to `limit`."""
+    if body.dry_run:
+        only_looks(request)
     bulk = await scheduler.cancel_runs(
         body.filter((RunState.QUEUED, RunState.RUNNING)),
         actor=user.username,
@@ -175,10 +179,13 @@ async def cancel_runs(
 @guarded(OPERATE)
 async def replay_runs(
     body: Annotated[BulkRequest, Body(openapi_examples=BULK_REPLAY_EXAMPLES)],
+    request: Request,
     scheduler: SchedulerOf,
     user: Caller,
 ) -> Done:
     """Replay the runs that the filter finds and that were not replayed yet; failed ones when no state is given."""
+    if body.dry_run:
+        only_looks(request)
     bulk = await scheduler.replay_runs(
         body.filter(FAILED), actor=user.username, limit=body.limit, dry_run=body.dry_run
     )

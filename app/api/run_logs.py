@@ -15,10 +15,10 @@ from app.api.dependencies import Services, ServicesOf
 from app.api.events import AWAY, BEGINNING, HEADERS, KEEP_ALIVE, STILL_HERE, EventStream, event, schema_of
 from app.api.following import Follower
 from app.api.guards import READ, guarded
-from app.api.outages import is_outage
-from app.api.pagination import PageQuery, decode, encode
+from app.api.pagination import NextCursor, PageQuery, decode, encode
 from app.api.problems import READS_ONE
 from app.api.routing import resource_router
+from app.db.outages import is_away
 from app.errors import FieldError, InvalidInput, Unavailable
 from app.scheduling.models import LogRow
 from app.scheduling.observing import Observer
@@ -55,7 +55,7 @@ class LogPage(BaseModel):
     """Lines, in the order in which they were written."""
 
     items: list[LogLine]
-    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+    next_cursor: NextCursor
 
 
 class LogQuery(PageQuery):
@@ -101,7 +101,9 @@ async def stream_run_logs(
     run_id: UUID,
     request: Request,
     services: ServicesOf,
-    last_event_id: Annotated[str | None, Header(description="`id` of the last `log` event received.")] = None,
+    last_event_id: Annotated[
+        str | None, Header(alias="Last-Event-ID", description="`id` of the last `log` event received.")
+    ] = None,
 ) -> StreamingResponse:
     """Server-sent events, from the first line or after `Last-Event-ID`, until the run is over.
 
@@ -156,7 +158,7 @@ async def _lines(
     try:
         return await observer.log(run_id, after=after, limit=BATCH)
     except Exception as error:
-        if not is_outage(error):
+        if not is_away(error):
             raise
         await follower.wait(1.0)
         return None

@@ -11,7 +11,7 @@ from pydantic_core import to_json
 from app.api.dependencies import CatalogueOf, SchedulerOf
 from app.api.guards import READ, guarded
 from app.api.idempotency import Answer
-from app.api.pagination import FilterText, PageQuery, encode
+from app.api.pagination import FilterText, NextCursor, PageQuery, encode
 from app.api.problems import READS, READS_ONE
 from app.api.routing import resource_router
 from app.scheduling.catalogue import Catalogue
@@ -75,7 +75,7 @@ class RunPage(BaseModel):
     """Runs, newest first."""
 
     items: list[Run]
-    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+    next_cursor: NextCursor
 
 
 class RunQuery(PageQuery):

@@ -4,9 +4,10 @@ from datetime import datetime
 from typing import Annotated, Self
 from uuid import UUID
 
-from fastapi import Body, Query, status
+from fastapi import Body, Query, Request, status
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.companion import only_looks
 from app.api.dependencies import Caller, SchedulerOf
 from app.api.examples import BACKFILL_EXAMPLES, PAUSE_EXAMPLES, RESUME_EXAMPLES
 from app.api.guards import OPERATE, READ, guarded
@@ -191,10 +192,13 @@ async def pause_scheduled_task(
 async def resume_scheduled_task(
     schedule_id: UUID,
     body: Annotated[ResumeRequest, Body(openapi_examples=RESUME_EXAMPLES)],
+    request: Request,
     scheduler: SchedulerOf,
     user: Caller,
 ) -> Resumed:
     """From now on. Ticks that passed meanwhile run only if asked for; a dry run says how many there are."""
+    if body.dry_run:
+        only_looks(request)
     done = await scheduler.resume(
         schedule_id, actor=user.username, catch_up=body.catch_up, dry_run=body.dry_run
     )
@@ -212,10 +216,13 @@ async def resume_scheduled_task(
 async def backfill_scheduled_task(
     schedule_id: UUID,
     body: Annotated[BackfillRequest, Body(openapi_examples=BACKFILL_EXAMPLES)],
+    request: Request,
     scheduler: SchedulerOf,
     user: Caller,
 ) -> Backfilled:
     """Runs for the ticks of `(start, end]`, with today's arguments. A tick whose run is on its way gets no other."""
+    if body.dry_run:
+        only_looks(request)
     done = await scheduler.backfill(schedule_id, body, actor=user.username)
     return Backfilled.of(done, dry_run=body.dry_run)
 

@@ -54,7 +54,7 @@ class ScheduleBulkRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    action: bulk.Action
+    action: bulk.BulkAction
     filter: ScheduleBulkFilter
     note: str | None = Field(
         None, min_length=1, max_length=MAX_NOTE, description="Why they are paused; `pause` needs it."
@@ -72,7 +72,7 @@ class ScheduleBulkRequest(BaseModel):
 
     @model_validator(mode="after")
     def _pause_has_a_note(self) -> Self:
-        if self.action is bulk.Action.PAUSE and not (self.note or "").strip():
+        if self.action is bulk.BulkAction.PAUSE and not (self.note or "").strip():
             raise ValueError("pause needs a note that says why")
         return self
 
@@ -88,7 +88,7 @@ class ScheduleBulkDone(BaseModel):
     """What was done, or would be."""
 
     dry_run: bool
-    action: bulk.Action
+    action: bulk.BulkAction
     matched: int = Field(description="Schedules that the filter finds, up to the limit.")
     changed: int
     unchanged: int = Field(description="Were as they were to be.")
@@ -164,7 +164,7 @@ class ImportStep(BaseModel):
     """What becomes of one entry."""
 
     key: str
-    action: transfer.Action
+    action: transfer.ImportAction
     id: UUID | None = Field(description="Null for a conflict, and for what a dry run would create.")
     changes: list[ImportedChange]
     problem: str | None = Field(description="Why it is in conflict.")
@@ -172,7 +172,7 @@ class ImportStep(BaseModel):
     @classmethod
     def of(cls, step: transfer.Step, *, dry_run: bool) -> Self:
         """The wire form."""
-        planned = dry_run and step.action is transfer.Action.CREATE
+        planned = dry_run and step.action is transfer.ImportAction.CREATE
         return cls(
             key=step.key,
             action=step.action,
@@ -189,7 +189,7 @@ class ScheduleImported(BaseModel):
     """What an import did, or would do."""
 
     dry_run: bool
-    counts: dict[transfer.Action, int]
+    counts: dict[transfer.ImportAction, int]
     items: list[ImportStep] = Field(description="One for each entry, in their order.")
 
     @classmethod
@@ -197,7 +197,7 @@ class ScheduleImported(BaseModel):
         """The wire form."""
         return cls(
             dry_run=dry_run,
-            counts={action: sum(step.action is action for step in steps) for action in transfer.Action},
+            counts={action: sum(step.action is action for step in steps) for action in transfer.ImportAction},
             items=[ImportStep.of(step, dry_run=dry_run) for step in steps],
         )
 

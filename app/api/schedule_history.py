@@ -11,7 +11,7 @@ from app.api.concurrency import IfMatch, etag_header
 from app.api.dependencies import Caller, SchedulerOf
 from app.api.examples import RESTORE_EXAMPLES
 from app.api.guards import OPERATE, READ, guarded
-from app.api.pagination import PageQuery, decode_number, encode
+from app.api.pagination import NextCursor, PageQuery, decode_number, encode
 from app.api.problems import EDITS_ONE, READS_ONE
 from app.api.routing import resource_router
 from app.api.schedules import ScheduledTask, tagged
@@ -46,7 +46,7 @@ class ScheduleHistory(BaseModel):
     """Versions, newest first."""
 
     items: list[ScheduleVersion]
-    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+    next_cursor: NextCursor
 
 
 class FieldChange(BaseModel):

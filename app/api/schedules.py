@@ -12,7 +12,7 @@ from app.api.dependencies import Caller, SchedulerOf
 from app.api.examples import CREATE_EXAMPLES, RUN_NOW_EXAMPLES, SCHEDULE_EXAMPLE, UPDATE_EXAMPLES
 from app.api.guards import OPERATE, READ, guarded
 from app.api.idempotency import Answer, answer, repeatable
-from app.api.pagination import NO_CURSOR, FilterText, PageQuery, decode, encode
+from app.api.pagination import NO_CURSOR, FilterText, NextCursor, PageQuery, decode, encode
 from app.api.problems import ACTS_ON_ONE, EDITS_ONE, READS, READS_ONE, REMOVES_ONE, WRITES, WRITES_ONE
 from app.api.routing import resource_router
 from app.api.runs import Run, run_location, run_made
@@ -21,10 +21,9 @@ from app.scheduling.choosing import Order, Place, ScheduleFilter
 from app.scheduling.config import QueueName, ScheduleCreate, ScheduleUpdate, TaskType
 from app.scheduling.facade import ScheduleView
 from app.scheduling.policies import Overlap
+from app.scheduling.states import ScheduleState
 
 router = resource_router("/scheduled-tasks", "Scheduled tasks")
-
-ScheduleState = Literal["active", "paused", "disabled", "invalid", "completed"]
 
 
 class ScheduledTask(BaseModel):
@@ -72,7 +71,7 @@ class ScheduledTaskPage(BaseModel):
     """Schedules, oldest first."""
 
     items: list[ScheduledTask]
-    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+    next_cursor: NextCursor
 
 
 def scheduled_task_made(view: ScheduleView) -> Answer:

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from app.api.outages import is_outage
+from app.db.outages import is_away
 from app.scheduling.backlog import Backlog
 from app.scheduling.messages import BrokerUnavailable, Survey
 from app.scheduling.observing import Observer
@@ -144,7 +144,7 @@ class Scrapes:
             async with asyncio.timeout(2 * PATIENCE):
                 return await self._observer.backlog()
         except Exception as error:
-            if not is_outage(error):
+            if not is_away(error):
                 raise
             log.warning("database does not answer", action="metrics", cause=type(error).__name__)
             return None

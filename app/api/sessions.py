@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from app.api.dependencies import Caller, ServicesOf
 from app.api.guards import OWN, guarded
-from app.api.pagination import PageQuery, encode
+from app.api.pagination import NextCursor, PageQuery, encode
 from app.api.problems import ACTS_ON_ONE, READS
 from app.api.routing import resource_router
 from app.errors import Forbidden
@@ -50,7 +50,7 @@ class SessionPage(BaseModel):
     """Sessions, newest first."""
 
     items: list[Session]
-    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+    next_cursor: NextCursor
 
 
 class OwnedQuery(PageQuery):

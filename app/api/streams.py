@@ -18,10 +18,10 @@ from app.api.admissions import Admission
 from app.api.dependencies import Services, ServicesOf
 from app.api.feed import Change, Client, Feed, Fired, Reset, Topic
 from app.api.guards import READ, guarded
-from app.api.outages import is_outage
 from app.api.pagination import FilterText
 from app.api.problems import READS
 from app.api.routing import resource_router
+from app.db.outages import is_away
 from app.errors import FieldError, InvalidInput, Unavailable
 from app.scheduling.changes import QueueDepth, RunChange, ScheduleChange
 from app.scheduling.config import QueueName
@@ -181,7 +181,11 @@ def _documented(**kinds: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
 
 
 LastEventId = Annotated[
-    str | None, Header(description="The last `id` received: what changed since then is told first.")
+    str | None,
+    Header(
+        alias="Last-Event-ID",
+        description="The last `id` received: what changed since then is told first.",
+    ),
 ]
 
 
@@ -292,12 +296,13 @@ async def _events(
             for change in await _before(feed, topic, wants, after):
                 yield rendered(change)
         except Exception as error:
-            if not is_outage(error):
+            if not is_away(error):
                 raise
             # The reader tries again from where it was.
             return
-        ready = ReadyEvent(at=position).model_dump_json()
-        yield events.event("ready", ready, _identifier(position))
+        # Somebody else's look may have told what happened between the question for the time and the registration.
+        ready = ReadyEvent(at=client.position)
+        yield events.event("ready", ready.model_dump_json(), _identifier(client.position))
         ends = time.monotonic() + LONGEST_STREAM
         told = time.monotonic()
         while (reason := _ending(feed, client, admission, ends)) is None:
@@ -306,7 +311,8 @@ async def _events(
                 yield text
             now = time.monotonic()
             if not given and now - told >= events.KEEP_ALIVE:
-                yield events.STILL_HERE
+                # With the place: what was not wanted in a quiet hour is not looked through again.
+                yield f"id: {_identifier(client.position)}\n{events.STILL_HERE}"
             told = now if given or now - told >= events.KEEP_ALIVE else told
         yield events.event("end", json.dumps({"reason": reason}))
 

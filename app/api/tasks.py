@@ -10,7 +10,7 @@ from app.api.dependencies import CatalogueOf, Services, ServicesOf, caller, serv
 from app.api.examples import RUN_REQUEST_EXAMPLES, TASK_EXAMPLE
 from app.api.guards import OPERATE, READ, guarded
 from app.api.idempotency import repeatable, replied
-from app.api.pagination import FilterText, PageQuery, decode, encode
+from app.api.pagination import FilterText, NextCursor, PageQuery, decode, encode
 from app.api.problems import READS, READS_ONE, WRITES_ONE
 from app.api.routing import direct, resource_router
 from app.api.runs import Run, run_made
@@ -71,7 +71,7 @@ class TaskPage(BaseModel):
     """Tasks, by name."""
 
     items: list[Task]
-    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+    next_cursor: NextCursor
 
 
 class StatisticsWanted(BaseModel):

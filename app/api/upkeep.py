@@ -22,12 +22,10 @@ log = structlog.get_logger(__name__)
 
 
 async def clear(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """Delete some of what has expired."""
-    async with sessions.begin() as session:
-        await idempotency.delete_expired(session)
+    """Delete what has expired, all of it: what is left over would grow with the requests."""
+    await idempotency.delete_expired(sessions)
     await auth.forget_old(sessions)
-    async with sessions.begin() as session:
-        await auth.delete_ended(session, ENDED_SESSIONS)
+    await auth.delete_ended(sessions, ENDED_SESSIONS)
 
 
 async def keep_clear(sessions: async_sessionmaker[AsyncSession]) -> None:

@@ -12,7 +12,7 @@ from app.api.dependencies import ServicesOf
 from app.api.examples import USER_CREATE_EXAMPLES, USER_UPDATE_EXAMPLES
 from app.api.guards import ADMINISTER, guarded
 from app.api.idempotency import Answer, answer, repeatable
-from app.api.pagination import FilterText, PageQuery, encode
+from app.api.pagination import FilterText, NextCursor, PageQuery, encode
 from app.api.problems import EDITS_ONE, READS, READS_ONE, REMOVES_ONE, WRITES
 from app.api.routing import resource_router
 from app.modules.auth import service
@@ -43,7 +43,7 @@ class UserPage(BaseModel):
     """Users, oldest first."""
 
     items: list[User]
-    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+    next_cursor: NextCursor
 
 
 class UserQuery(PageQuery):

@@ -5,6 +5,7 @@ is asked over Celery's remote control, and its silence is an answer.
 """
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -25,6 +26,9 @@ from app.worker.asking import ask
 
 ANSWER_WITHIN = 1.0
 MAX_ACTIVE = 200
+AT_ONCE = 4
+# Their own, since a silent worker takes all of the time: whoever is curious must not hold up those who publish runs.
+_threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="questions")
 
 router = resource_router("/workers", "Workers and beats")
 
@@ -74,7 +78,8 @@ async def get_worker_activity(worker_id: UUID, services: ServicesOf) -> WorkerAc
     active = [Run.of(row) for row in await services.observer.active_runs(worker_id, limit=MAX_ACTIVE)]
     silence, reserved = None, None
     if view.alive:
-        reserved, silence = await asyncio.to_thread(_reserved, view.row.name)
+        loop = asyncio.get_running_loop()
+        reserved, silence = await loop.run_in_executor(_threads, _reserved, view.row.name)
     else:
         silence = "It holds no lease."
     return WorkerActivity(active=active, reserved=reserved, answered=reserved is not None, silence=silence)

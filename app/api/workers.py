@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from app.api.dependencies import ServicesOf
 from app.api.guards import READ, guarded
-from app.api.pagination import FilterText, PageQuery, encode
+from app.api.pagination import FilterText, NextCursor, PageQuery, encode
 from app.api.problems import READS, READS_ONE
 from app.api.routing import resource_router
 from app.scheduling.config import QueueName
@@ -58,7 +58,7 @@ class WorkerPage(BaseModel):
     """Workers, the youngest first."""
 
     items: list[Worker]
-    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+    next_cursor: NextCursor
 
 
 class WorkerQuery(PageQuery):
@@ -101,7 +101,7 @@ class BeatPage(BaseModel):
     """Beats, the youngest first."""
 
     items: list[Beat]
-    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+    next_cursor: NextCursor
 
 
 @workers.get("", responses=READS, summary="List workers")

@@ -63,7 +63,7 @@ def instant(text: str, option: str) -> str:
     """
     try:
         return datetime.fromisoformat(text).astimezone().isoformat()
-    except ValueError:
+    except (ValueError, OverflowError):
         raise InvalidInput(FieldError(option, "must be a time such as 2027-03-01T09:00:00+01:00")) from None
 
 

@@ -30,40 +30,6 @@ class Subject(StrEnum):
 DEFAULT = (Service.WORKER, Service.BEAT)
 
 
-class Role(StrEnum):
-    """What a person may do; each may do what the former may."""
-
-    VIEWER = "viewer"
-    OPERATOR = "operator"
-    ADMIN = "admin"
-
-
-class ScheduleState(StrEnum):
-    """How a schedule stands."""
-
-    ACTIVE = "active"
-    PAUSED = "paused"
-    DISABLED = "disabled"
-    INVALID = "invalid"
-    COMPLETED = "completed"
-
-
-class CatchUp(StrEnum):
-    """Which ticks that passed are run after all."""
-
-    NONE = "none"
-    LATEST = "latest"
-    ALL = "all"
-
-
-class Reprocess(StrEnum):
-    """Which ticks that have a run get another one."""
-
-    NONE = "none"
-    FAILED = "failed"
-    COMPLETED = "completed"
-
-
 class ScheduleAct(StrEnum):
     """What can be done to many schedules."""
 

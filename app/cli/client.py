@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +11,7 @@ from uuid import UUID
 
 from app.cli.choices import LOOPBACK
 from app.errors import ConfigurationError, Conflict, NotFound
-from app.settings import get_settings
+from app.settings import ApiSettings, get_settings
 
 if TYPE_CHECKING:
     from upbeat_sdk import Upbeat
@@ -27,6 +27,11 @@ VERBS = {
     "workers": "workers",
 }
 KEY_HINT = "Set UPBEAT_TOKEN to a key, which is made by `upbeat api-keys create USER NAME --scope operate`."
+
+
+def address(settings: ApiSettings) -> str:
+    """Where the service is: at UPBEAT_URL, else at this host's port."""
+    return (settings.url or f"http://{LOOPBACK}:{settings.port}").rstrip("/")
 
 
 @contextmanager
@@ -45,29 +50,49 @@ def connected() -> Iterator["Upbeat"]:
     from upbeat_sdk import Upbeat
 
     settings = get_settings().api
-    if settings.token is None:
+    token = "" if settings.token is None else settings.token.get_secret_value()
+    if not token:
         raise ConfigurationError(f"The service wants to know who calls. {KEY_HINT}")
-    url = settings.url or f"http://{LOOPBACK}:{settings.port}"
-    with Upbeat(url, token=settings.token.get_secret_value(), max_retries=RETRIES) as client:
+    with Upbeat(address(settings), token=token, max_retries=RETRIES) as client:
         yield client
 
 
 def schedule_id(client: "Upbeat", given: str) -> str:
-    """The id of the schedule that has this id or this name.
+    """The id of the schedule that has this id or this name; raises as `id_of`."""
+    return id_of(
+        given,
+        lambda: [each.id for each in client.schedules.list(search=given) if each.task_name == given],
+        kind="schedule",
+        listed_by="schedules list",
+    )
+
+
+def worker_id(client: "Upbeat", given: str) -> str:
+    """The id of the living worker that has this id or this name; raises as `id_of`."""
+    return id_of(
+        given,
+        lambda: [each.id for each in client.workers.list(alive=True, search=given) if each.name == given],
+        kind="living worker",
+        listed_by="workers",
+    )
+
+
+def id_of(given: str, named: Callable[[], list[UUID]], *, kind: str, listed_by: str) -> str:
+    """What was given, if it is an id; else the one id of what has this name.
 
     Raises:
-        NotFound: no schedule has this name.
+        NotFound: nothing has it.
         Conflict: several have.
     """
     try:
         return str(UUID(given))
     except ValueError:
-        found = [each.id for each in client.schedules.list(search=given) if each.task_name == given]
+        found = named()
     if not found:
-        raise NotFound(f"No schedule is called {given}. `upbeat schedules list` has them all.")
+        raise NotFound(f"No {kind} is called {given}. `upbeat {listed_by}` has them all.")
     if len(found) > 1:
         raise Conflict(
-            f"Several schedules are called {given}; name one by its id: {', '.join(map(str, found))}"
+            f"Several {kind}s are called {given}; name one by its id: {', '.join(map(str, found))}"
         )
     return str(found[0])
 

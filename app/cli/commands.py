@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from app.cli.asking import ask
 from app.cli.bulk import runs
-from app.cli.choices import Level, Role
+from app.cli.choices import Level
 from app.cli.daemons import daemons
 from app.cli.progress import working
 from app.cli.queues import queues
@@ -15,6 +16,7 @@ from app.cli.runs import tasks
 from app.cli.transfer import schedules
 from app.cli.workers import workers
 from app.errors import UpbeatError
+from app.modules.auth.roles import Role
 from app.settings import get_settings
 
 app = typer.Typer(
@@ -111,10 +113,8 @@ def create_user(
 
     if password_stdin:
         password = sys.stdin.readline().rstrip("\n")
-    elif not sys.stdin.isatty():
-        raise typer.BadParameter("there is no terminal to ask for it on", param_hint="--password-stdin")
     else:
-        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+        password = ask("Password", instead="--password-stdin", secret=True)
     add_person(get_settings(), username, password, role)
     print(f"{username} may log in as {role}.")
 

@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
+from app.cli.asking import ask
 from app.cli.choices import DEFAULT, Service, Subject
+from app.cli.schedules import Json
 from app.scheduling.messages import QUEUES
 
 daemons = typer.Typer()
 NOT_RUNNING = 3  # exit status of `status` when something that was asked for does not run
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Services = Annotated[
     list[Service] | None,
     typer.Argument(help="worker, beat, api, or all of them; worker and beat without.", show_default=False),
@@ -44,7 +45,10 @@ def stop(services: Services = None) -> None:
 
 @daemons.command()
 def restart(services: Services = None) -> None:
-    """Stop and start worker and beat, or what is named, with the code and settings of now."""
+    """Stop and start worker and beat, or what is named, with the code of now.
+
+    Variables of the environment stay those of the start: `upbeat stop all`, then `upbeat start`, for others.
+    """
     from app.cli import services as verbs
     from app.cli.keeper import NotStarted
 
@@ -139,7 +143,7 @@ def purge(
     place = f"the queue {queue}" if queue else "all queues"
     if number and not yes:
         print(f"Waiting in {place}: {number}. What is purged is never started.")
-        if typer.prompt(f"Type {word} to purge", default="", show_default=False) != word:
+        if ask(f"Type {word} to purge", instead="--yes") != word:
             print("Nothing was purged.")
             raise typer.Exit(1)
     ended = inspection.purge(queues, number)

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
-from app.cli.progress import working
+from app.cli.progress import Tell, working
 from app.cli.recorded import CommandLine
+from app.cli.tables import print_json
 from app.db.companions import accompanied
 from app.db.engines import async_engine, async_sessions
 from app.scheduling.declared import Action, Prune, Step
@@ -60,7 +61,7 @@ def check(*, as_json: bool) -> int:
     """Check all schedules, and print what was found; 2 if some do not fit their tasks."""
     found = _run(get_settings(), lambda deployment: deployment.check(), "Checking", quiet=as_json)
     if as_json:
-        print(json.dumps(drift_as_json(found), ensure_ascii=False, indent=2))
+        print_json(drift_as_json(found))
     else:
         print("\n".join(drift_lines(found)))
     return CHANGES if found.unfit else 0
@@ -135,21 +136,24 @@ def _run(
     # What is logged for operators of services is printed here.
     logging.getLogger("app").addHandler(logging.NullHandler())
 
-    async def connected() -> T:
+    async def connected(tell: Tell) -> T:
         engine = async_engine(settings.database, name="upbeat-schedules")
         try:
             with accompanied(CommandLine("deploy_schedules", "scheduled-tasks")):
-                return await work(Deployment(async_sessions(engine), catalogue()))
+                sessions = async_sessions(engine)
+                return await work(
+                    Deployment(sessions, catalogue(), lambda done, total: tell(done, total, ""))
+                )
         finally:
             await engine.dispose()
 
-    with working(what, quiet=quiet):
-        return asyncio.run(connected())
+    with working(what, quiet=quiet) as tell:
+        return asyncio.run(connected(tell))
 
 
 def _print_steps(steps: Iterable[Step], *, as_json: bool, said: str) -> None:
     if as_json:
-        print(json.dumps([_as_json(step) for step in steps], ensure_ascii=False, indent=2))
+        print_json([_as_json(step) for step in steps])
         return
     counts = dict.fromkeys(Action, 0)
     for step in steps:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +21,15 @@ from app.scheduling.policies import Reason
 from app.settings import Settings, get_settings
 from app.worker import celery_app
 from app.worker.asking import ask
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """``columns`` are names of fields, each with its heading after a colon where that is another."""
+
+    rows: Callable[[Session, int], Sequence[Any]]
+    columns: str
+    empty: str
 
 
 @contextmanager
@@ -41,8 +51,11 @@ def inspect(subject: Subject, *, limit: int, seconds: float, as_json: bool) -> N
     if subject in _ANSWERS:
         _ANSWERS[subject](seconds, as_json)
         return
+    listing = _TABLES[subject]
+    parts = (each.partition(":") for each in listing.columns.split())
+    columns = {field: heading or field for field, _, heading in parts}
     with opened(get_settings(), "upbeat-inspect") as sessions, sessions() as session:
-        _TABLES[subject](session, limit, as_json)
+        show(listing.rows(session, limit), columns, as_json=as_json, empty=listing.empty)
 
 
 def waiting_in(queues: Sequence[str]) -> int:
@@ -67,68 +80,6 @@ def purge(queues: Sequence[str], expected: int) -> int:
             changes = {"celery_task_runs": {str(Reason.PURGED): {"before": 0, "after": ended}}}
             record(session, told("purge_queue", "queues", ",".join(queues), changes))
     return ended
-
-
-def _active(session: Session, limit: int, as_json: bool) -> None:  # noqa: FBT001
-    columns = {
-        "id": "run",
-        "task": "task",
-        "args": "args",
-        "kwargs": "kwargs",
-        "queue": "queue",
-        "worker": "worker",
-        "attempt": "attempt",
-        "seconds": "seconds",
-        "cancelling": "cancelling",
-    }
-    show(inspecting.active(session, limit), columns, as_json=as_json, empty="Nothing is running.")
-
-
-def _scheduled(session: Session, limit: int, as_json: bool) -> None:  # noqa: FBT001
-    columns = {"at": "at", "kind": "kind", "task": "task", "queue": "queue", "name": "schedule", "id": "id"}
-    show(inspecting.upcoming(session, limit), columns, as_json=as_json, empty="Nothing is to come.")
-
-
-def _reserved(session: Session, limit: int, as_json: bool) -> None:  # noqa: FBT001
-    columns = {
-        "id": "run",
-        "task": "task",
-        "args": "args",
-        "kwargs": "kwargs",
-        "queue": "queue",
-        "due_at": "due",
-        "blocked": "blocked",
-    }
-    show(inspecting.waiting(session, limit), columns, as_json=as_json, empty="No run waits for a worker.")
-
-
-def _revoked(session: Session, limit: int, as_json: bool) -> None:  # noqa: FBT001
-    columns = {
-        "id": "run",
-        "task": "task",
-        "queue": "queue",
-        "state": "state",
-        "reason": "reason",
-        "at": "at",
-    }
-    show(
-        inspecting.revoked(session, limit),
-        columns,
-        as_json=as_json,
-        empty="No run was cancelled within a day.",
-    )
-
-
-def _queues(session: Session, limit: int, as_json: bool) -> None:  # noqa: FBT001
-    columns = {
-        "queue": "queue",
-        "waiting": "waiting",
-        "later": "later",
-        "running": "running",
-        "workers": "workers",
-        "paused": "paused",
-    }
-    show(inspecting.queues(session), columns, as_json=as_json, empty="")
 
 
 def _registered(seconds: float, as_json: bool) -> None:  # noqa: FBT001
@@ -200,10 +151,22 @@ _ANSWERS: dict[Subject, Callable[[float, bool], None]] = {
     Subject.STATS: _stats,
     Subject.PING: _ping,
 }
-_TABLES: dict[Subject, Callable[[Session, int, bool], None]] = {
-    Subject.ACTIVE: _active,
-    Subject.SCHEDULED: _scheduled,
-    Subject.RESERVED: _reserved,
-    Subject.REVOKED: _revoked,
-    Subject.QUEUES: _queues,
+_TABLES: dict[Subject, _Listing] = {
+    Subject.ACTIVE: _Listing(
+        inspecting.active,
+        "id:run task args kwargs queue worker attempt seconds cancelling",
+        "Nothing is running.",
+    ),
+    Subject.SCHEDULED: _Listing(
+        inspecting.upcoming, "at kind task queue name:schedule id", "Nothing is to come."
+    ),
+    Subject.RESERVED: _Listing(
+        inspecting.waiting, "id:run task args kwargs queue due_at:due blocked", "No run waits for a worker."
+    ),
+    Subject.REVOKED: _Listing(
+        inspecting.revoked, "id:run task queue state reason at", "No run was cancelled within a day."
+    ),
+    Subject.QUEUES: _Listing(
+        lambda session, _: inspecting.queues(session), "queue waiting later running workers paused", ""
+    ),
 }

@@ -13,18 +13,14 @@ from collections.abc import Iterable
 
 from app.cli.banner import event, say
 from app.cli.foreground import ForegroundStack
-from app.cli.reach import names_broker, names_database, reach_database, reach_redis, require_migrated
-from app.cli.state import State
+from app.cli.reach import names_database, require_migrated
 from app.cli.supervision import LOGS
-from app.cli.up import Interruption, StopRequested, end_earlier, require_free_port
+from app.cli.up import Interruption, StopRequested, begin
 from app.errors import ConfigurationError
-from app.settings import get_settings
 
 READY = "\N{END OF TRANSMISSION}"
 KEEPER_LOG = LOGS / "upbeat.log"
-LARGE = (
-    1_048_576  # bytes at which it is set aside at a start; it gets a line when something happens to a service
-)
+LARGE = 1_048_576  # bytes at which it is set aside; it gets a line when something happens to a service
 
 
 class NotStarted(ConfigurationError):
@@ -77,17 +73,8 @@ def keep(names: Iterable[str]) -> None:
 def _run(interruption: Interruption, names: tuple[str, ...]) -> None:
     from app.cli.prepare import prepare
 
-    state = State.open()
-    end_earlier(state)
-    state.withdraw_addresses()
-    settings = get_settings()
-    if "api" in names:
-        require_free_port(settings)
+    state, settings = begin(with_api="api" in names)
     own_database = not names_database(settings)
-    if not own_database:
-        reach_database(settings)
-    if names_broker(settings):
-        reach_redis(settings)
     stack = ForegroundStack(state)
     try:
         settings = stack.start_servers(settings)

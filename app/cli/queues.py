@@ -4,12 +4,13 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli.asking import ask
 from app.cli.choices import Subject
 from app.cli.client import connected
 from app.cli.completion import complete_queues
 from app.cli.progress import working
 from app.cli.schedules import Json
-from app.cli.tables import cell, print_json
+from app.cli.tables import print_json, span
 
 queues = typer.Typer(help="The queues: what waits, who takes from them; pause, resume, purge.")
 
@@ -48,11 +49,16 @@ def resume(name: Name, *, as_json: Json = False) -> None:
 def purge(
     name: Name,
     *,
-    confirm: Annotated[str, typer.Option(help="The queue's name once more.", prompt="Type the queue's name")],
+    confirm: Annotated[
+        str | None,
+        typer.Option(help="The queue's name once more; it is asked for without.", show_default=False),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and do nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Cancel the runs that wait in it. `upbeat purge` does it without the service."""
+    if confirm is None:
+        confirm = "" if dry_run else ask(f"Type {name} to purge", instead="--confirm")
     body: dict[str, Any] = {"confirm": confirm, "dry_run": dry_run}
     cancelled = 0
     with connected() as client, working("Cancelling", quiet=as_json) as tell:
@@ -74,6 +80,7 @@ def _told(queue: Any, *, as_json: bool) -> None:
     if as_json:
         print_json(queue.model_dump(by_alias=True))
     elif queue.paused:
-        print(f"{queue.name} is paused: {queue.pause_note} {queue.depth} runs wait.")
+        print(f"{queue.name} is paused ({queue.pause_note}). Waiting: {queue.depth}")
     else:
-        print(f"{queue.name} is open. {queue.depth} runs wait; the oldest for {cell(queue.oldest_age)} s.")
+        oldest = "" if queue.oldest_age is None else f", the oldest for {span(queue.oldest_age)}"
+        print(f"{queue.name} is open. Waiting: {queue.depth}{oldest}")

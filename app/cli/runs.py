@@ -11,7 +11,7 @@ from app.cli.client import LIMIT, PAGE, connected
 from app.cli.completion import complete_queues, complete_runs, complete_schedules, complete_tasks
 from app.cli.progress import Tell, counted, working
 from app.cli.schedules import Json
-from app.cli.tables import print_json, show
+from app.cli.tables import compact, print_json, show, show_fields
 from app.scheduling.states import RunState
 
 tasks = typer.Typer(help="The tasks that there are, and runs of them.", no_args_is_help=True)
@@ -44,13 +44,8 @@ def first(items: Any, limit: int | None, *, quiet: bool = False) -> list[dict[st
 
 
 def details(item: Any, *, as_json: bool) -> None:
-    """One object: a line for each field."""
-    fields = item.model_dump(by_alias=True)
-    if as_json:
-        print_json(fields)
-    else:
-        rows = [{"field": name, "value": value} for name, value in fields.items()]
-        show(rows, {"field": "field", "value": "value"}, as_json=False, empty="")
+    """One object, with all of its fields."""
+    (print_json if as_json else show_fields)(item.model_dump(by_alias=True))
 
 
 def told(run: Any, *, wait: bool, timeout: float | None, as_json: bool) -> None:
@@ -83,7 +78,7 @@ def _tell(tell: Tell, run: Any) -> None:
 def _came(run: Any) -> str:
     """What came of a run, in so far as it is over."""
     if run.state == "succeeded":
-        return f": {run.returned}"
+        return f": {compact(run.returned)}"
     message = (run.error or {}).get("message")
     return f": {message}" if message else ""
 

@@ -6,13 +6,14 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.arguments import given, instant, json_of, timing
-from app.cli.choices import CatchUp, Reprocess, ScheduleState
 from app.cli.client import LIMIT, PAGE, connected, schedule_id
 from app.cli.completion import complete_schedules, complete_tasks
 from app.cli.progress import working
 from app.cli.runs import All, Args, Kwargs, Limit, TaskName, Timeout, Wait, details, first, told
 from app.cli.schedules import Json, schedules
 from app.cli.tables import cell, print_json, show
+from app.scheduling.policies import CatchUp
+from app.scheduling.states import Reprocess, ScheduleState
 
 __all__ = ["schedules"]
 
@@ -176,14 +177,14 @@ def preview(
     columns = {"local_time": "local time", "due_at": "due", "dst": "clocks", "excluded_by": "calendar"}
     with connected() as client:
         found = client.schedules.preview(schedule_id(client, which), n=number)
+    rows = [each.model_dump(by_alias=True) for each in found.items]
     if not as_json:
         print(found.description)
-    show(
-        [each.model_dump(by_alias=True) for each in found.items],
-        columns,
-        as_json=as_json,
-        empty="No tick is left.",
-    )
+        # In the schedule's zone; other instants are shown in this host's.
+        rows = [
+            {**row, "local_time": row["local_time"].isoformat(sep=" ", timespec="seconds")} for row in rows
+        ]
+    show(rows, columns, as_json=as_json, empty="No tick is left.")
 
 
 @schedules.command()
@@ -217,7 +218,7 @@ def backfill(
     end: Annotated[str, typer.Option(help="… up to this one.")],
     reprocess: Annotated[
         Reprocess, typer.Option(help="Which ticks that have a run get another: failed, or completed too.")
-    ] = Reprocess.NONE,
+    ] = "none",
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -234,7 +235,8 @@ def backfill(
         print_json(done.model_dump(by_alias=True))
     else:
         verb = "would get" if dry_run else "get"
-        print(f"{done.runs} of {done.ticks} ticks {verb} a run. Left out: {cell(done.left_out)}")
+        left_out = ", ".join(f"{count} {why}" for why, count in done.left_out.items())
+        print(f"{done.runs} of {done.ticks} ticks {verb} a run.{left_out and f' Left out: {left_out}.'}")
 
 
 @schedules.command()

@@ -103,6 +103,9 @@ class State:
 
     def socket(self) -> Path:
         """A path for the supervisor's socket that is short enough, in a folder closed to others."""
+        if (former := self.run / CONTROL).exists():
+            # Whoever was to discard it was killed.
+            self.discard_socket(Path(former.read_text()))
         socket = self.run / "supervisor.sock"
         if len(os.fsencode(socket)) > LONGEST_SOCKET_PATH:
             socket = Path(tempfile.mkdtemp(prefix="upbeat-")) / "supervisor.sock"

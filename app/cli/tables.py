@@ -2,9 +2,10 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from textwrap import indent
 from typing import Any, TextIO
 from uuid import UUID
 
@@ -50,8 +51,36 @@ def console(file: TextIO | None = None) -> Console:
     return Console(file=file, highlight=False, width=width)
 
 
+def show_fields(item: Mapping[str, Any], file: TextIO | None = None) -> None:
+    """Print one object, a line for each field. Nothing is cut off: what is long stands below its name."""
+    lines = [each for name, value in item.items() for each in _whole(name, value)]
+    width = max(len(name) for name, _ in lines) + GAP
+    out = console(file)
+    for name, text in lines:
+        label = name if text.startswith("\n") else f"{name:<{width}}"
+        out.print(Text.assemble((label, "bold"), text), soft_wrap=True)
+
+
+def _whole(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and any(isinstance(each, str) and "\n" in each for each in value.values()):
+        for key, each in value.items():
+            yield from _whole(f"{name}.{key}", each)
+    elif isinstance(value, str) and "\n" in value:
+        yield name, "\n" + indent(value.rstrip(), "  ")
+    elif isinstance(value, list | dict) and len(compact(value)) > LONGEST_CELL:
+        written = json.dumps(value, ensure_ascii=False, indent=2, default=_plain)
+        yield name, "\n" + indent(written, "  ")
+    else:
+        yield name, _line(value)
+
+
 def cell(value: Any) -> str:
     """A value as one short line."""
+    text = _line(value)
+    return text if len(text) <= LONGEST_CELL else text[: LONGEST_CELL - 1] + "…"
+
+
+def _line(value: Any) -> str:
     if value is None or value in ("", [], {}):
         return "-"
     if isinstance(value, bool):
@@ -60,9 +89,7 @@ def cell(value: Any) -> str:
         return f"{value:.1f}"
     if isinstance(value, datetime):
         return value.astimezone().isoformat(sep=" ", timespec="seconds")
-    text = value if isinstance(value, str) else _compact(value)
-    text = " ".join(text.split())
-    return text if len(text) <= LONGEST_CELL else text[: LONGEST_CELL - 1] + "…"
+    return " ".join((value if isinstance(value, str) else compact(value)).split())
 
 
 def span(seconds: float | None) -> str:
@@ -121,7 +148,8 @@ def _escaped(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-def _compact(value: Any) -> str:
+def compact(value: Any) -> str:
+    """JSON of a list or an object in one line; anything else as its text."""
     return (
         json.dumps(value, ensure_ascii=False, default=_plain)
         if isinstance(value, list | dict)
@@ -130,7 +158,7 @@ def _compact(value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    if isinstance(value, datetime):
+    if isinstance(value, date):  # or an instant, which is one too
         return value.isoformat()
     if isinstance(value, UUID):
         return str(value)

@@ -1,14 +1,13 @@
 """`upbeat schedules export|import|act`: many schedules at once, over the SDK."""
 
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
 from app.cli.arguments import given
-from app.cli.choices import ScheduleAct, ScheduleState
+from app.cli.choices import ScheduleAct
 from app.cli.client import connected
 from app.cli.completion import complete_queues
 from app.cli.progress import working
@@ -17,7 +16,7 @@ from app.cli.schedule_verbs import DryRun, schedules
 from app.cli.schedules import Json
 from app.cli.tables import print_json, show
 from app.errors import FieldError, InvalidInput
-from app.scheduling import schedule_file, transfer
+from app.scheduling.states import ScheduleState
 
 __all__ = ["schedules"]
 
@@ -51,16 +50,15 @@ def export_schedules(
             tell(len(entries), None, "")
             page = client.schedules.export(cursor=page.next_cursor, **which)
             entries |= page.schedules
-    document = {"schedules": entries}
-    text = json.dumps(document, ensure_ascii=False, indent=2) + "\n" if as_json else transfer.dumped(entries)
     if file is None:
-        sys.stdout.write(text)
-    else:
-        try:
-            file.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise InvalidInput(FieldError(str(file), f"cannot be written: {error.strerror}")) from None
-        print(f"{len(entries)} schedules are in {file}.")
+        _write(entries, sys.stdout, as_json=as_json)
+        return
+    try:
+        with file.open("w", encoding="utf-8") as out:
+            _write(entries, out, as_json=as_json)
+    except OSError as error:
+        raise InvalidInput(FieldError(str(file), f"cannot be written: {error.strerror}")) from None
+    print(f"{len(entries)} schedules are in {file}.")
 
 
 @schedules.command("import")
@@ -83,13 +81,18 @@ def import_schedules(
     with connected() as client, working("Importing", quiet=as_json) as tell:
         for start in range(0, len(entries), BATCH):
             tell(start, len(entries), "")
-            part = dict(entries[start : start + BATCH])
             body: dict[str, Any] = given(reason=reason) | {
-                "schedules": part,
+                "schedules": dict(entries[start : start + BATCH]),
                 "dry_run": dry_run,
                 "skip_conflicts": skip_conflicts,
             }
-            steps += [each.model_dump(by_alias=True) for each in client.schedules.import_(**body).items]
+            try:
+                done = client.schedules.import_(**body)
+            except Exception:
+                if start and not dry_run:
+                    print(f"The first {start} of {len(entries)} are imported.", file=sys.stderr)
+                raise
+            steps += [each.model_dump(by_alias=True) for each in done.items]
     rows = [step | {"fields": ", ".join(each["field"] for each in step["changes"])} for step in steps]
     columns = {"action": "action", "key": "schedule", "fields": "changes", "problem": "problem"}
     if as_json:
@@ -113,7 +116,10 @@ def act_on_schedules(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Do something to all schedules that the options find; at least one of them is needed."""
+    """Do something to all schedules that the options find; at least one of them is needed.
+
+    Exit status 1: some were refused, and left alone.
+    """
     if not any((search, state, task, queue)):
         raise typer.BadParameter("say which schedules", param_hint="--search, --state, --task or --queue")
     if action is ScheduleAct.PAUSE and not note:
@@ -131,17 +137,28 @@ def act_on_schedules(
             tell(sum(part.changed + part.unchanged + part.refused for part in parts), None, "")
             done = client.schedules.act_on_many(**body, cursor=done.next_cursor)
             parts.append(done)
+    changed, unchanged, refused = (
+        sum(getattr(part, name) for part in parts) for name in ("changed", "unchanged", "refused")
+    )
     if as_json:
         print_json([part.model_dump(by_alias=True) for part in parts])
-        return
-    changed, refused = (sum(getattr(part, name) for part in parts) for name in ("changed", "refused"))
-    would = "would be " if dry_run else ""
-    print(
-        f"{changed} {would}changed, {sum(part.unchanged for part in parts)} as they were to be, {refused} refused."
-    )
-    refusals = [each.model_dump(by_alias=True) for part in parts for each in part.refusals]
-    if refusals:
-        show(refusals, {"id": "id", "why": "why"}, as_json=False, empty="")
+    else:
+        would = "would be " if dry_run else ""
+        print(f"{changed} {would}changed, {unchanged} as they were to be, {refused} refused.")
+        refusals = [each.model_dump(by_alias=True) for part in parts for each in part.refusals]
+        if refusals:
+            show(refusals, {"id": "id", "why": "why"}, as_json=False, empty="")
+    if refused and not dry_run:
+        raise typer.Exit(1)
+
+
+def _write(entries: dict[str, Any], out: TextIO, *, as_json: bool) -> None:
+    from app.scheduling.transfer import dumped
+
+    if as_json:
+        print_json({"schedules": entries}, out)
+    else:
+        out.write(dumped(entries))
 
 
 def _entries(file: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -150,6 +167,8 @@ def _entries(file: Path) -> list[tuple[str, dict[str, Any]]]:
     Raises:
         InvalidInput: it cannot be read.
     """
+    from app.scheduling import schedule_file
+
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

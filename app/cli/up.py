@@ -68,15 +68,7 @@ def up(*, attached: bool = False) -> None:
 def _run(interruption: Interruption) -> None:
     from app.cli.prepare import prepare
 
-    state = State.open()
-    end_earlier(state)
-    state.withdraw_addresses()
-    settings = get_settings()
-    require_free_port(settings)
-    if names_database(settings):
-        reach_database(settings)
-    if names_broker(settings):
-        reach_redis(settings)
+    state, settings = begin(with_api=True)
     stack = ForegroundStack(state)
     try:
         settings = stack.start_servers(settings)
@@ -92,6 +84,25 @@ def _run(interruption: Interruption) -> None:
     finally:
         interruption.stopping = True
         stack.stop(lambda: interruption.hurried)
+
+
+def begin(*, with_api: bool) -> tuple[State, Settings]:
+    """The folder, with nothing in it left of an earlier start, and settings that can be used.
+
+    Raises:
+        ConfigurationError: the folder is in use, the API's port is taken, or a server that is named cannot be reached.
+    """
+    state = State.open()
+    end_earlier(state)
+    state.withdraw_addresses()
+    settings = get_settings()
+    if with_api:
+        require_free_port(settings)
+    if names_database(settings):
+        reach_database(settings)
+    if names_broker(settings):
+        reach_redis(settings)
+    return state, settings
 
 
 def end_earlier(state: State) -> None:

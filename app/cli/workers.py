@@ -1,16 +1,14 @@
 """`upbeat workers`, over the SDK."""
 
 from typing import Annotated, Any
-from uuid import UUID
 
 import typer
 
-from app.cli.client import LIMIT, connected
+from app.cli.client import LIMIT, connected, worker_id
 from app.cli.completion import complete_workers
 from app.cli.runs import Limit, first
 from app.cli.schedules import Json
 from app.cli.tables import print_json, show
-from app.errors import Conflict, NotFound
 
 workers = typer.Typer(help="The workers: list, drain, resize.")
 
@@ -77,26 +75,6 @@ def activity(which: Which, *, as_json: Json = False) -> None:
         empty="It executes nothing.",
     )
     print(found.silence or "It answers.")
-
-
-def worker_id(client: Any, given: str) -> str:
-    """The id of the living worker that has this id or this name.
-
-    Raises:
-        NotFound: no living worker has this name.
-        Conflict: several have.
-    """
-    try:
-        return str(UUID(given))
-    except ValueError:
-        found = [each.id for each in client.workers.list(alive=True, search=given) if each.name == given]
-    if not found:
-        raise NotFound(f"No living worker is called {given}. `upbeat workers` has them all.")
-    if len(found) > 1:
-        raise Conflict(
-            f"Several workers are called {given}; name one by its id: {', '.join(map(str, found))}"
-        )
-    return str(found[0])
 
 
 def _told(worker: Any, *, as_json: bool) -> None:

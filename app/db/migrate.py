@@ -2,9 +2,10 @@
 
 An advisory lock lets any number of processes call this at once; lock and statement timeouts are
 set in `migrations/env.py`, so that a migration never queues up behind an open transaction and
-blocks everybody behind itself.
+blocks everybody behind itself for longer than `LOCK_PATIENCE`: it lets them pass, and tries again.
 """
 
+import time
 from collections.abc import Collection, Iterable
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +24,12 @@ from app.settings import Settings
 
 # The second is what the later of two is told who make it at the same time.
 _MADE_ALREADY = ("42P04", "23505")
+_BUSY = "55P03"
+
+# Seconds that a migration waits for a table, that it leaves it alone after that, and how often it does so.
+LOCK_PATIENCE = 4.0
+LOCK_PAUSE = 1.0
+LOCK_TRIES = 30
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -119,7 +126,8 @@ def upgrade(settings: Settings, revision: str = "heads") -> Standing:
     Answers how it stood before.
 
     Raises:
-        ConfigurationError: as `create_database`; or a later release has migrated a part of it, and another is behind.
+        ConfigurationError: as `create_database`; or a later release has migrated a part of it, and another is behind;
+            or a table was in use all the time.
     """
     create_database(settings)
     engine = maintenance_engine(settings.database.product_url())
@@ -130,10 +138,24 @@ def upgrade(settings: Settings, revision: str = "heads") -> Standing:
         engine.dispose()
     if before is not Standing.AHEAD:
         try:
-            _run(settings, command.upgrade, revision)
+            _upgrade_patiently(settings, revision)
         except CommandError as error:
             raise ConfigurationError(f"This code cannot migrate the database: {error}.") from error
     return before
+
+
+def _upgrade_patiently(settings: Settings, revision: str) -> None:
+    for _ in range(LOCK_TRIES):
+        try:
+            return _run(settings, command.upgrade, revision)
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != _BUSY:
+                raise
+        time.sleep(LOCK_PAUSE)
+    raise ConfigurationError(
+        "The migration waits for a table that a long transaction uses; the view pg_stat_activity tells which. End"
+        " that, and migrate again: what was done so far stays."
+    )
 
 
 def downgrade(settings: Settings, revision: str) -> None:

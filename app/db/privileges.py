@@ -84,6 +84,7 @@ def grant(connection: Connection, *, embedded_beat: bool = False) -> None:
     The caller owns the tables and may make roles. New roles have no password, so nobody can log in as them before one
     is set. ``embedded_beat`` is for an API that runs a beat inside: it may then do what a beat may.
     """
+    connection.execute(text("SET LOCAL lock_timeout = '4s'"))
     for statement in statements(connection, embedded_beat=embedded_beat):
         connection.execute(text(statement))
 
@@ -92,7 +93,8 @@ def statements(connection: Connection, *, embedded_beat: bool = False) -> list[s
     """The SQL of `grant` for this database; tables that are not there are left out."""
     quote = connection.dialect.identifier_preparer.quote
     database = quote(str(connection.scalar(text("SELECT current_database()"))))
-    present = set(connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")))
+    tables = text("SELECT tablename, tableowner FROM pg_tables WHERE schemaname = 'public'")
+    present = {row.tablename: row.tableowner for row in connection.execute(tables)}
     everybody = ", ".join(LOGINS)
     membership = "GRANT" if embedded_beat else "REVOKE"
     return [
@@ -107,7 +109,13 @@ def statements(connection: Connection, *, embedded_beat: bool = False) -> list[s
         f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC, {everybody}",
         f"GRANT {PARTITIONS} TO {WORKER}, {BEAT}",
         f"{membership} {BEAT} {'TO' if embedded_beat else 'FROM'} {API}",
-        *(f"ALTER TABLE {name} OWNER TO {PARTITIONS}" for name in _family(connection) if name in present),
+        # Only those that are not: even an owner that stays the same waits for all who look at the table, and everybody
+        # else behind it.
+        *(
+            f"ALTER TABLE {name} OWNER TO {PARTITIONS}"
+            for name in _family(connection)
+            if present.get(name, PARTITIONS) != PARTITIONS
+        ),
         *(
             f"GRANT {', '.join(_WORDS[letter] for letter in letters)} ON {table} TO {role}"
             for table, rights in allowed().items()

@@ -21,7 +21,7 @@ PART = 50
 MAX_REFUSALS = 100
 
 
-class Action(StrEnum):
+class BulkAction(StrEnum):
     """What is done to each."""
 
     ENABLE = "enable"
@@ -36,7 +36,7 @@ class Action(StrEnum):
 class Order:
     """An action with what it needs: ``note`` is why it is paused, ``reason`` why anything else is done."""
 
-    action: Action
+    action: BulkAction
     actor: str
     note: str | None = None
     reason: str | None = None
@@ -94,12 +94,12 @@ def _one(
     session: Session, catalogue: Catalogue, order: Order, schedule_id: UUID, redispatch_delay: float
 ) -> tuple[bool, Sequence[RunMessage]]:
     match order.action:
-        case Action.ENABLE | Action.DISABLE:
+        case BulkAction.ENABLE | BulkAction.DISABLE:
             return _set_enabled(session, catalogue, order, schedule_id), ()
-        case Action.PAUSE:
+        case BulkAction.PAUSE:
             pausing.pause(session, schedule_id, note=order.note or "", author=order.actor)
             return True, ()
-        case Action.RESUME:
+        case BulkAction.RESUME:
             done = resuming.resume(
                 session,
                 catalogue,
@@ -108,7 +108,7 @@ def _one(
                 redispatch_delay=redispatch_delay,
             )
             return True, done.messages
-        case Action.RUN:
+        case BulkAction.RUN:
             message = on_demand.run_now(
                 session,
                 catalogue,
@@ -118,13 +118,13 @@ def _one(
                 redispatch_delay=redispatch_delay,
             )
             return True, () if message is None else (message,)
-        case Action.DELETE:
+        case BulkAction.DELETE:
             schedules.remove(session, schedule_id, order.actor, reason=order.reason)
             return True, ()
 
 
 def _set_enabled(session: Session, catalogue: Catalogue, order: Order, schedule_id: UUID) -> bool:
-    enabled = order.action is Action.ENABLE
+    enabled = order.action is BulkAction.ENABLE
     row, _ = schedules.locked(session, schedule_id)
     if enabled and row.state == "paused":
         raise Conflict("The schedule is paused. Resume it instead.")

@@ -17,7 +17,7 @@ Sortable = ColumnElement[Any] | InstrumentedAttribute[Any]
 
 
 class Order(StrEnum):
-    """In what order schedules are listed; ``next_run`` leaves those out that have no next tick."""
+    """In what order schedules are listed; `next_run` leaves those out that have no next tick."""
 
     CREATED = "created"
     CREATED_LAST = "-created"

@@ -17,6 +17,7 @@ from app.scheduling.inputs import Instant
 from app.scheduling.limiting import RATE
 from app.scheduling.plan import Calendar, Jitter, Plan
 from app.scheduling.policies import CatchUp, Overlap, Policies, Retry
+from app.scheduling.states import Reprocess
 from app.scheduling.timing import Timing
 
 QueueName = Literal["system", "priority_high", "priority_low", "celery"]
@@ -299,7 +300,7 @@ class BackfillRequest(BaseModel):
 
     start: Instant = Field(description="Excluded.")
     end: Instant = Field(description="Included; not in the future.")
-    reprocess: Literal["none", "failed", "completed"] = Field(
+    reprocess: Reprocess = Field(
         "none",
         description="`none`: only ticks that never ran. `failed`: those whose runs failed, too. `completed`: all.",
     )

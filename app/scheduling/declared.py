@@ -26,6 +26,8 @@ from app.scheduling.declarations import Declaration, Declared, Owner
 from app.scheduling.models import ScheduleRow
 
 T = TypeVar("T")
+# Is told how many schedules were looked at, of how many, if that is known.
+Told = Callable[[int, int | None], object]
 FIELDS = (
     "task_name",
     "task_path",
@@ -109,8 +111,18 @@ def compare(
     return steps
 
 
+def untold(done: int, total: int | None) -> None:
+    """Nobody wants to know."""
+
+
 def synchronise(
-    session: Session, catalogue: Catalogue, declared: Declared, *, actor: str, prune: Prune | None = None
+    session: Session,
+    catalogue: Catalogue,
+    declared: Declared,
+    *,
+    actor: str,
+    prune: Prune | None = None,
+    told: Told = untold,
 ) -> list[Step]:
     """Bring what is stored to what is declared; the caller commits, or, for a plan, takes it back.
 
@@ -129,6 +141,7 @@ def synchronise(
             done.append(_carry_out(session, catalogue, declaration, step, actor))
         else:
             done.append(_prune(session, catalogue, step, actor))
+        told(len(done), len(steps))
     session.flush()
     return done
 

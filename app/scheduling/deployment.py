@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.scheduling import declared, drift
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.declarations import Declared
-from app.scheduling.declared import Action, Prune, Step
+from app.scheduling.declared import Action, Prune, Step, Told, untold
 from app.scheduling.drift import Drift
 
 logger = logging.getLogger(__name__)
@@ -25,17 +25,20 @@ class Deployed:
 
 
 class Deployment:
-    """Plan, apply and check, as methods; each commits before it returns."""
+    """Plan, apply and check, as methods; each commits before it returns. ``told`` hears how far it is."""
 
-    def __init__(self, sessions: async_sessionmaker[AsyncSession], catalogue: Catalogue) -> None:
+    def __init__(
+        self, sessions: async_sessionmaker[AsyncSession], catalogue: Catalogue, told: Told = untold
+    ) -> None:
         self._sessions = sessions
         self._catalogue = catalogue
+        self._told = told
 
     async def plan(self, given: Declared, *, prune: Prune | None = None) -> list[Step]:
         """What `apply` would do, done and taken back; see `declared.synchronise` for what it raises."""
         async with self._sessions() as session:
             steps = await session.run_sync(
-                declared.synchronise, self._catalogue, given, actor="plan", prune=prune
+                declared.synchronise, self._catalogue, given, actor="plan", prune=prune, told=self._told
             )
             await session.rollback()
         return [_as_planned(step) for step in steps]
@@ -44,7 +47,7 @@ class Deployment:
         """Bring the stored schedules to what is declared; see `declared.synchronise`."""
         async with self._sessions() as session, session.begin():
             steps = await session.run_sync(
-                declared.synchronise, self._catalogue, given, actor=actor, prune=prune
+                declared.synchronise, self._catalogue, given, actor=actor, prune=prune, told=self._told
             )
         for step in steps:
             if step.changing:
@@ -66,6 +69,7 @@ class Deployment:
             async with self._sessions() as session, session.begin():
                 page = await session.run_sync(drift.check_page, self._catalogue, upcoming)
             found.add(page)
+            self._told(found.checked, None)
             upcoming = found.next
         if after is None and found.next is None:
             async with self._sessions() as session, session.begin():

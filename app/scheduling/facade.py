@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from app.db.companions import produced
 from app.db.migrate import Standing, standing
+from app.db.outages import SUSPECTS, is_away
 from app.errors import Conflict
 from app.scheduling import (
     backfill,
@@ -301,5 +302,8 @@ class Scheduler(ScheduleOperations, RunOperations):
             soon = {"ids": [each.run_id for each in messages], "delay": BROKER_RETRY}
             try:
                 await self._unit(lambda session: session.execute(statements.DISPATCH_SOON, soon))
-            except Exception as error:  # noqa: BLE001 - what was asked for is committed: it must not be said to have failed
+            except SUSPECTS as error:
+                if not is_away(error):
+                    raise
+                # What was asked for is committed: it must not be said to have failed.
                 logger.warning("%d runs are woken later: %s", len(messages), error)

@@ -1,6 +1,12 @@
-"""The words for where a run stands and where it comes from."""
+"""The words for where schedules and runs stand, and where runs come from. Loads nothing: the command completes them."""
 
 from enum import StrEnum
+from typing import Literal
+
+ScheduleState = Literal["active", "paused", "disabled", "invalid", "completed"]
+
+# Which ticks of the past get a run: those that never had one, those whose runs failed as well, or all.
+Reprocess = Literal["none", "failed", "completed"]
 
 
 class RunState(StrEnum):

@@ -33,7 +33,7 @@ NOTE = "pause_note"
 Entry = dict[str, Any]
 
 
-class Action(StrEnum):
+class ImportAction(StrEnum):
     """What importing does to one entry."""
 
     CREATE = "create"
@@ -48,7 +48,7 @@ class Step:
     """One entry, what is done to it, and the fields that change: each from what to what."""
 
     key: str
-    action: Action
+    action: ImportAction
     schedule_id: UUID | None
     changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     problem: str | None = None
@@ -121,7 +121,7 @@ def import_(
     found = _Stored(session, declarations)
     steps = [_compare(each, wanted[each.key], notes.get(each.key), found) for each in declarations]
     steps = _without_doubles(steps)
-    conflicts = [step for step in steps if step.action is Action.CONFLICT]
+    conflicts = [step for step in steps if step.action is ImportAction.CONFLICT]
     if conflicts and not skip_conflicts:
         told = "; ".join(f"{step.key}: {step.problem}" for step in conflicts[:5])
         raise Conflict(f"{told} Nothing was imported. Correct these, or ask to skip conflicts.")
@@ -144,9 +144,9 @@ class _Importer:
 
     def carry_out(self, declaration: Declaration, step: Step, note: str | None) -> Step:
         session, identifier = self.session, step.schedule_id
-        if step.action is Action.CREATE:
+        if step.action is ImportAction.CREATE:
             identifier = schedules.create(session, self.catalogue, declaration.body, self.actor).row.id
-        elif step.action is Action.UPDATE and identifier is not None and set(step.changes) - {NOTE}:
+        elif step.action is ImportAction.UPDATE and identifier is not None and set(step.changes) - {NOTE}:
             change = declared.change_of(declaration.body, set(step.changes) - {NOTE})
             change = change.model_copy(update={"reason": self.reason})
             schedules.update(session, self.catalogue, identifier, change, self.actor)
@@ -192,10 +192,10 @@ def _refused(row: ScheduleRow | None) -> str | None:
 def _compare(declaration: Declaration, wanted: Mapping[str, Any], note: str | None, stored: _Stored) -> Step:
     row = stored.meant(declaration)
     if isinstance(row, str):
-        return Step(declaration.key, Action.CONFLICT, None, problem=row)
+        return Step(declaration.key, ImportAction.CONFLICT, None, problem=row)
     if row is None:
         told: dict[str, tuple[Any, Any]] = {} if note is None else {NOTE: (None, note)}
-        return Step(declaration.key, Action.CREATE, None, told)
+        return Step(declaration.key, ImportAction.CREATE, None, told)
     changes: dict[str, tuple[Any, Any]] = {
         name: (getattr(row, name), wanted[name])
         for name in declared.FIELDS
@@ -206,7 +206,7 @@ def _compare(declaration: Declaration, wanted: Mapping[str, Any], note: str | No
         changes["task_enabled"] = (enabled, declaration.body.task_enabled)
     if note is not None and (row.state != "paused" or row.pause_note != note):
         changes[NOTE] = (row.pause_note, note)
-    return Step(declaration.key, Action.UPDATE if changes else Action.UNCHANGED, row.id, changes)
+    return Step(declaration.key, ImportAction.UPDATE if changes else ImportAction.UNCHANGED, row.id, changes)
 
 
 def _without_doubles(steps: Sequence[Step]) -> list[Step]:
@@ -216,7 +216,7 @@ def _without_doubles(steps: Sequence[Step]) -> list[Step]:
         first = None if step.schedule_id is None else seen.setdefault(step.schedule_id, step.key)
         double = first is not None and first != step.key
         problem = f"It means the same schedule as {first}."
-        told.append(Step(step.key, Action.CONFLICT, None, problem=problem) if double else step)
+        told.append(Step(step.key, ImportAction.CONFLICT, None, problem=problem) if double else step)
     return told
 
 

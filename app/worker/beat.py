@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import sync_engine, sync_sessions
 from app.db.listen import Listener
+from app.db.outages import is_away
 from app.scheduling.dispatch import Dispatcher
 from app.settings import get_settings
 from app.worker import bookkeeping, logs, measures, registration, tracing
@@ -72,7 +73,7 @@ class DatabaseScheduler(Scheduler):  # type: ignore[misc]
             self._listener.connect()
             delay = self._dispatcher.run_pass()
         except (SQLAlchemyError, psycopg.Error) as error:
-            if isinstance(error, SQLAlchemyError) and not bookkeeping.is_away(error):
+            if isinstance(error, SQLAlchemyError) and not is_away(error):
                 logger.exception("pass failed", extra={"action": "beat_pass_failed"})
             self._database_away(error)
         except Exception:

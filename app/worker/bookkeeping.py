@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.db import execute_alone, sync_engine, sync_sessions
+from app.db.outages import is_away
 from app.settings import get_settings
 
 logger = logging.getLogger(__name__)
@@ -21,10 +22,6 @@ T = TypeVar("T")
 
 POOL_SIZE = 5
 LONGEST_PAUSE = 1.0
-# Classes of SQLSTATE: connection, transaction state (a server that is read-only, as in a failover), rollback,
-# resources (a full disk, no connection left), state of objects (a lock not to be had), operator intervention
-# (shutdown, time-outs), system error.
-PASSING = frozenset({"08", "25", "40", "53", "55", "57", "58"})
 
 
 class _Engine:
@@ -108,16 +105,6 @@ def _patiently(once: Callable[[], T], patience: float) -> T:
                 )
             time.sleep(pause)
             pause = min(LONGEST_PAUSE, max(0.05, pause * 2))
-
-
-def is_away(error: Exception) -> bool:
-    """Whether a later try may succeed, because the database could not be reached or ended our session."""
-    if isinstance(error, PoolTimeout):
-        return True
-    if not isinstance(error, DBAPIError):
-        return False
-    state = getattr(error.orig, "sqlstate", None)
-    return error.connection_invalidated or state is None or state[:2] in PASSING
 
 
 def first_line(error: BaseException) -> str:

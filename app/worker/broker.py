@@ -64,7 +64,9 @@ class BrokerClient:
                 with self._connected().conn_or_acquire() as client:
                     answer = work(client)
             except Exception as error:
-                self._disconnect()
+                if self._channel is not None:
+                    # It stays: what it was made of would be left to the collector, an open file with it.
+                    self._channel._disconnect_pools()
                 cause = f"{type(error).__name__}: {error}"
                 self._breaker.failed(cause)
                 raise BrokerUnavailable(cause) from error
@@ -74,16 +76,20 @@ class BrokerClient:
     def close(self) -> None:
         """Give the connection up; the next use makes a new one."""
         with self._lock:
-            self._disconnect()
+            channel, self._channel = self._channel, None
+            if channel is not None:
+                connection = channel.connection.client
+                channel.close()
+                connection.release()
 
     def _connected(self) -> Any:
         if self._channel is None:
-            # Not through Connection.connect(), which tries twice with two seconds between.
-            transport = self._app.connection_for_write().transport
-            self._channel = transport.create_channel(transport.establish_connection())
+            connection = self._app.connection_for_write()
+            try:
+                # Not through Connection.connect(), which tries twice with two seconds between.
+                transport = connection.transport
+                self._channel = transport.create_channel(transport.establish_connection())
+            except BaseException:
+                connection.release()
+                raise
         return self._channel
-
-    def _disconnect(self) -> None:
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            channel._disconnect_pools()

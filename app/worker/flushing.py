@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.db import sync_engine, sync_sessions
+from app.db.outages import is_away
 from app.scheduling.run_logs import Line, store
 from app.settings import get_settings
 from app.worker import bookkeeping
@@ -201,14 +202,14 @@ class Flusher:
     def _failed(
         self, error: Exception, progress: Mapping[tuple[UUID, int], Mapping[str, Any]], pause: float
     ) -> None:
-        if not bookkeeping.is_away(error):
+        if not is_away(error):
             logger.error(
                 "lines of runs could not be stored: %s",
                 bookkeeping.first_line(error),
                 extra={"action": "run_log"},
             )
         with self._changed:
-            if bookkeeping.is_away(error):
+            if is_away(error):
                 self._away = True
                 self._progress = {**progress, **self._progress}
                 self._lines.extendleft(reversed(self._in_flight))

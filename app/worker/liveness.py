@@ -18,6 +18,7 @@ from celery import signals
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.db.outages import is_away
 from app.scheduling import tally
 from app.scheduling.ids import new_id
 from app.scheduling.liveness import register_worker, renew_lease, retire_worker
@@ -59,7 +60,7 @@ class Lease:
                 bookkeeping.transact(self._register)
                 self._renewed_at = asked_at
             except SQLAlchemyError as error:
-                if not bookkeeping.is_away(error):
+                if not is_away(error):
                     raise
                 logger.warning("waiting for the database: %s", bookkeeping.first_line(error))
                 time.sleep(STARTUP_PAUSE)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app import failpoints
+from app.db.outages import is_away
 from app.scheduling import run_logs, runs
 from app.scheduling.canvas import as_run_id
 from app.scheduling.ends import End, keep_late
@@ -138,7 +139,7 @@ def _at_once_or_later(
     try:
         return bookkeeping.transact(work)
     except SQLAlchemyError as error:
-        if not bookkeeping.is_away(error):
+        if not is_away(error):
             raise
         # What this run owes to others is left to the sweep.
         lease = liveness.lease()

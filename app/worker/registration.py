@@ -6,7 +6,9 @@ from importlib import metadata
 from typing import Any
 
 from celery import signals
+from celery.concurrency.prefork import TaskPool as Prefork
 from celery.concurrency.solo import TaskPool as Solo
+from celery.concurrency.thread import TaskPool as Threads
 from celery.worker import state
 
 from app.scheduling.liveness import describe_worker
@@ -14,7 +16,7 @@ from app.settings import get_settings
 from app.worker import departure, liveness
 from app.worker.watchdog import EXIT_STATUS, Watchdog
 
-_POOLS = {"prefork": "prefork", "thread": "threads", "pools": "threads", "solo": "solo"}
+_POOLS = {Prefork: "prefork", Threads: "threads", Solo: "solo"}
 
 
 def version() -> str:
@@ -49,7 +51,7 @@ turned = _watch.turned
 @signals.worker_ready.connect(weak=False)
 def _ready(sender: Any, **_: Any) -> None:
     pool, hub = sender.pool, sender.hub
-    name = _POOLS.get(type(pool).__module__.rpartition(".")[2], type(pool).__name__)
+    name = next((name for kind, name in _POOLS.items() if isinstance(pool, kind)), type(pool).__name__)
     tell(state="ready", pool=name, concurrency=sender.controller.concurrency, version=version())
     if hub is None or _watch.dog is not None:
         return

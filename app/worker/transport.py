@@ -6,6 +6,7 @@ without properties. Here such a message is counted, logged and removed, and read
 
 import base64
 import json
+import logging
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -15,6 +16,8 @@ from kombu.transport import TRANSPORT_ALIASES, redis
 from kombu.utils.scheduling import priority_cycle
 
 from app.worker import counters
+
+logger = logging.getLogger(__name__)
 
 CONTROL_QUEUES = "pidbox"
 LARGEST_MESSAGE = 1_048_576
@@ -152,8 +155,15 @@ class OpenQueues(priority_cycle):  # type: ignore[misc]
 class Channel(redis.Channel):  # type: ignore[misc]
     """Reads one message at a time, and outlives those that are rubbish."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, connection: Any, **kwargs: Any) -> None:
+        # Where kombu has those of all transports that there were.
+        self._fanout_queues = connection.fanout_queues
+        try:
+            super().__init__(connection, **kwargs)
+        except BaseException:
+            # Its number was taken before Redis was asked, and there are 65,535: enough for a day without Redis.
+            connection.close_channel(self)
+            raise
         self._queue_cycle = OpenQueues()
 
     @property
@@ -163,6 +173,31 @@ class Channel(redis.Channel):  # type: ignore[misc]
         kombu would try all the same, and the worker would end with an error that is no connection's.
         """
         return self.connection is not None and self.connection.client is not None
+
+    def close(self) -> None:
+        """Close, and keep no connection, also when the broker cannot be told.
+
+        kombu (5.7) then stops half way: with its connections open, and in the registry of `multiprocessing.util`, where
+        its messages are to be given back when the process ends (`kombu.transport.virtual.QoS`), it stays for good.
+        """
+        try:
+            super().close()
+        except Transport.connection_errors + Transport.channel_errors as error:
+            logger.debug("channel given up: %s", error)
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """What `close` does without the broker."""
+        self.closed = True
+        self._disconnect_pools()
+        self._close_clients()
+        transport = self.connection
+        if transport is not None:
+            transport.cycle.discard(self)
+            transport.close_channel(self)
+        if self._qos is not None:
+            # Has no effect without a transport, but for leaving the registry.
+            self._qos.restore_unacked_once()
 
     def _brpop_read(self, **options: Any) -> bool:
         # As the method that it replaces, with `read_envelope` where that one has `loads`.
@@ -207,6 +242,10 @@ class Transport(redis.Transport):  # type: ignore[misc]
     """Redis, read with care, and forgotten when it is replaced."""
 
     Channel = Channel
+
+    def __init__(self, client: Any, **kwargs: Any) -> None:
+        super().__init__(client, **kwargs)
+        self.fanout_queues: dict[str, tuple[str, str]] = {}
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Be what the loop turns for, instead of the transport before.

@@ -46,10 +46,3 @@ async def bare(body: RunRequest) -> Accepted:
     """Validate, and do nothing."""
     SPEC.require_fit(body.args, body.kwargs, prefix="")
     return Accepted(id=str(uuid4()))
-
-
-@app.post("/threaded", status_code=status.HTTP_202_ACCEPTED)
-def threaded(body: RunRequest) -> Accepted:
-    """As `apply_async`, in a thread."""
-    SPEC.require_fit(body.args, body.kwargs, prefix="")
-    return Accepted(id=send_mail.apply_async(body.args, body.kwargs).id)

@@ -13,8 +13,6 @@ from bench.model.costs import Costs
 
 # A processor that is busier than this makes everybody wait for long.
 BUSY = 0.8
-# What one PostgreSQL is usually allowed; a pooler in transaction mode gives more clients the same.
-CONNECTIONS_EACH = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +25,10 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Runs a second, and what they are limited by. ``connections`` are those that the workers hold."""
+    """Runs a second, and what they are limited by."""
 
     rate: float
     by: str
-    connections: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,4 +110,4 @@ def limit(costs: Costs, *, beats: int, workers: int, slots: int, seconds: float,
         "workers": workers * slots / (seconds + costs.run_worker),
     }
     by = min(bounds, key=bounds.__getitem__)
-    return Limit(bounds[by], by, workers * CONNECTIONS_EACH)
+    return Limit(bounds[by], by)

@@ -111,7 +111,7 @@ def _tables(costs: Costs) -> list[str]:
     told = [
         f"## Ticks a second that are fired and run, tasks of {SECONDS * 1000:.0f} ms, workers of {SLOTS} slots",
         "",
-        "Each host of its own; in brackets what limits it. Connections are those of the workers' processes.",
+        "Each host of its own; in brackets what limits it.",
         "",
         "| PostgreSQL cores | Redis servers | beats | "
         + " | ".join(f"{count:,} workers" for count in WORKERS)
@@ -139,6 +139,20 @@ def _tables(costs: Costs) -> list[str]:
         "  `--without-gossip --without-mingle`: what workers tell each other grows with the square of their number, and is",
         "  not in this model.",
         "- More beats than two or three are for availability, not for speed: each passes over the rows that others hold.",
+        "",
+        "## What this does not show",
+        "",
+        "Only beats that share one machine with PostgreSQL were measured. Everything else is arithmetic on costs that are taken",
+        "for constant, however much is done at a time. Not in it are:",
+        "",
+        "- the network between hosts, which adds to the time of each round, not to what a resource can do;",
+        "- the disk: what waits for it is a part of one measured time, and a slower one, or a replica that is waited for, costs",
+        "  more;",
+        "- locks and buffers of PostgreSQL beyond what two beats lose to each other, checkpoints, vacuuming, and a history that no",
+        "  longer fits into memory;",
+        "- bodies of tasks that use PostgreSQL or Redis themselves, stored logs, and the API.",
+        "",
+        "Take a figure for the order of magnitude at which something is full, and for what that is; then measure there.",
     ]
     return told
 

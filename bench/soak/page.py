@@ -95,7 +95,8 @@ def _plot(samples: Sequence[dict[str, Any]], injections: Sequence[dict[str, Any]
         bottom, top = axes.get_ylim()
         marks = [injection["at"] / MINUTE for injection in injections]
         axes.vlines(marks, bottom, top, color="tab:red", alpha=0.08, linewidth=0.5, rasterized=True)
-        axes.legend(fontsize="x-small", loc="upper left", ncols=2)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize="x-small", loc="upper left", ncols=2)
     figure.savefig(file)
     plt.close(figure)
 

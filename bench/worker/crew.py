@@ -156,6 +156,7 @@ def stock(name: str, servers: Servers, folder: Path, *options: str) -> Iterator[
     backend = backends.get(name, "")
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("UPBEAT_", "CELERY_"))}
     variables = inherited | {"BENCH_BROKER": broker, "BENCH_BACKEND": backend, "PYTHONPATH": str(ROOT)}
+    variables["TMPDIR"] = str(folder)
     look = psycopg.connect(servers.database_url(database), autocommit=True)
 
     def stage(task: str, count: int) -> None:

@@ -5,7 +5,7 @@
 
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import redis
@@ -16,11 +16,18 @@ from app.db import sync_engine, sync_sessions
 from app.settings import Settings
 from support.ledger import Ledger
 from support.servers import Database
-from support.trial import Trial
+from support.trial import Report, Trial
 
-SEED = int(os.environ.get("UPBEAT_TEST_SEED", random.randrange(2**32)))
 
-Report = Callable[[str, object], None]
+def _seed() -> int:
+    """The given one, or one by chance: the same for all processes of a run."""
+    if given := os.environ.get("UPBEAT_TEST_SEED"):
+        return int(given)
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    return int(run, 16) % 2**32 if run else random.randrange(2**32)
+
+
+SEED = _seed()
 
 
 @pytest.fixture

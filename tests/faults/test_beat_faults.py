@@ -1,7 +1,6 @@
 """Beats that are killed or frozen in the middle of their work, beside others."""
 
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,9 +8,7 @@ import pytest
 from support.polling import eventually
 from support.processes import Process
 from support.stack import BOOT, Stack
-from support.trial import FULL, QUICK, Trial, soon
-
-Report = Callable[[str, object], None]
+from support.trial import FULL, QUICK, Report, Trial, soon
 
 
 def _died(process: Process) -> bool:

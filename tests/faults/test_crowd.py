@@ -1,7 +1,6 @@
 """Ten thousand schedules are due at one instant, and two beats fire them."""
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -10,9 +9,8 @@ import redis
 
 from support.polling import eventually
 from support.stack import BOOT, Stack
-from support.trial import Trial
+from support.trial import Report, Trial
 
-Report = Callable[[str, object], None]
 COUNT = 10_000
 COPY = """
 WITH copies AS (SELECT gen_random_uuid() AS id FROM generate_series(2, %(count)s)),

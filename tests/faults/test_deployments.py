@@ -1,7 +1,6 @@
 """What happens to running systems on purpose: code is removed, the schema is migrated, processes are stopped."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -16,9 +15,8 @@ from support.calling import calling
 from support.polling import eventually
 from support.stack import BOOT, Stack
 from support.tasks import instant
-from support.trial import QUICK, Trial
+from support.trial import EVERY_SECOND, EVERY_TICK_COUNTS, QUICK, Report, Trial
 
-Report = Callable[[str, object], None]
 REVISION = """
 import sqlalchemy as sa
 from alembic import op
@@ -70,12 +68,7 @@ def test_processes_are_replaced_and_the_schema_is_migrated_under_load(
     for worker in old[1:]:
         worker.wait_for_output(" ready.", BOOT)
     trial.tick()
-    trial.create(
-        {"type": "interval", "every": 1, "unit": "seconds"},
-        "support.nap",
-        task_args=[0.5],
-        task_extra_config={"overlap": "allow_all", "catch_up": "all"},
-    )
+    trial.create(EVERY_SECOND, "support.nap", task_args=[0.5], task_extra_config=EVERY_TICK_COUNTS)
     trial.go_on(2)
     new = [stack.beat(), stack.worker("-P", "threads")]
     for process in old:

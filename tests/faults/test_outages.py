@@ -2,21 +2,20 @@
 
 import signal
 import time
-from collections.abc import Callable
+from functools import partial
 
 import httpx
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from app.settings import Settings
-from support import checker
 from support.api import client_of
 from support.polling import eventually, holds_throughout
 from support.proxy import Mode, Proxy
 from support.servers import Servers
 from support.stack import BOOT, Stack
-from support.trial import FULL, QUICK, Trial, soon
+from support.trial import FULL, QUICK, Report, Trial, soon
 
-Report = Callable[[str, object], None]
 QUEUED = 1000 if FULL else 200
 OUTAGE = 60.0 if FULL else 4.0
 
@@ -31,7 +30,7 @@ def test_redis_killed_without_persistence(
 ) -> None:
     """With many queued: all run, once."""
     stack.beat()
-    trial.create(soon(20 if FULL else 6), count=QUEUED)
+    trial.create(soon(20 if FULL else 4), count=QUEUED)
     eventually(lambda: trial.waiting() == QUEUED, 40, "the messages")
     servers.stop("redis", signal.SIGKILL)
     servers.start_redis()
@@ -81,14 +80,14 @@ def test_redis_away(
         runs = trial.settle(180)
     record_property("latest tick, s", trial.lateness())
     assert trial.verdict(runs, 3.0) == []
-    eventually(lambda: promised <= _succeeded(trial), 90, "I6: every run that was promised has succeeded")
-    assert {run.state for run in runs} == {"succeeded"}
+    assert {run.state for run in (*runs, *trial.kept(promised, 90))} == {"succeeded"}
+    assert promised
 
 
 def test_postgresql_restarted_immediately(
     stack: Stack, trial: Trial, servers: Servers, record_property: Report
 ) -> None:
-    """Again and again, like a crash each time."""
+    """Again and again, like a crash each time, right after something was stored."""
     beats = [stack.beat(wait=False) for _ in range(2)]
     worker = stack.worker(wait=False)
     for beat in beats:
@@ -98,6 +97,7 @@ def test_postgresql_restarted_immediately(
     eventually(trial.ledger.ends, 20)
     slowest = 0.0
     for _ in range(5 if FULL else 3):
+        eventually(partial(_stored, trial), 10, "one more schedule")
         servers.stop("postgres", signal.SIGQUIT)
         servers.start_postgres()
         slowest = max(slowest, trial.recovery(20))
@@ -107,7 +107,7 @@ def test_postgresql_restarted_immediately(
     runs = trial.settle()
     assert trial.verdict(runs) == []
     assert {run.state for run in runs} == {"succeeded"}
-    assert [run.id for run in before] == [run.id for run in runs[: len(before)]]
+    assert {run.id for run in before} <= {run.id for run in runs}
     assert slowest < 10
 
 
@@ -134,6 +134,15 @@ def test_postgresql_away_with_fifty_running(
     assert [(run.state, run.attempt) for run in runs] == [("succeeded", 1)] * 50
 
 
+def _stored(trial: Trial) -> bool:
+    """Make one more schedule; False where that met a connection that the last crash has broken."""
+    try:
+        trial.tick(1)
+    except DBAPIError:
+        return False
+    return True
+
+
 def _use(client: httpx.Client, seconds: float, promised: set[str]) -> list[float]:
     """Enqueue and read for that long; answers the sorted latencies, and what was ``promised``."""
     latencies, end = [], time.monotonic() + seconds
@@ -153,10 +162,6 @@ def _first_start(trial: Trial) -> float:
     began, started = time.monotonic(), len(trial.ledger.starts())
     eventually(lambda: len(trial.ledger.starts()) > started, 20, "a run to start after the fault")
     return time.monotonic() - began
-
-
-def _succeeded(trial: Trial) -> set[str]:
-    return {run.id for run in checker.read_runs(trial.url) if run.state == "succeeded"}
 
 
 def _enqueue(client: httpx.Client) -> httpx.Response:

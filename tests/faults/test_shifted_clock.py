@@ -1,6 +1,5 @@
 """The database's clock jumps an hour ahead, and an hour back, while runs are running; clocks of hosts are wrong."""
 
-from collections.abc import Callable
 from datetime import timedelta
 
 from support import checker
@@ -8,9 +7,8 @@ from support.clock import ShiftedClock
 from support.polling import eventually, holds_throughout
 from support.soak.members import skewed_by
 from support.stack import BOOT, Stack
-from support.trial import FULL, QUICK, Trial, soon
+from support.trial import EVERY_SECOND, FULL, QUICK, Report, Trial, soon
 
-Report = Callable[[str, object], None]
 LEASE = 30.0 if FULL else 3.0
 HOUR = timedelta(hours=1)
 
@@ -25,9 +23,7 @@ def test_the_clock_jumps_while_runs_are_running(stack: Stack, trial: Trial, reco
         beat.wait_for_output("beat: Starting", BOOT)
     worker.wait_for_output(" ready.", BOOT)
     # The last of the ticks that an hour made late is fired, the others are a range.
-    trial.create(
-        {"type": "interval", "every": 1, "unit": "seconds"}, task_extra_config={"overlap": "allow_all"}
-    )
+    trial.create(EVERY_SECOND, task_extra_config={"overlap": "allow_all"})
     trial.create(
         soon(1),
         "support.block",

@@ -1,7 +1,7 @@
 """A seeded mix of all kinds of fault under load: nothing lost, nothing doubled, no row stuck."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +13,8 @@ from support.processes import Processes
 from support.servers import Servers, running_servers, settings_for
 from support.soak import KINDS, running_field, soak
 from support.stack import Stack, stack_environment
-from support.trial import Trial
+from support.trial import Report, Trial
 
-Report = Callable[[str, object], None]
 INJECTIONS = 1000
 
 

@@ -1,7 +1,7 @@
 """Workers that are killed between taking a message and having recorded how its run ended."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -14,9 +14,8 @@ from support.calling import calling
 from support.polling import DeadlinePassed, eventually
 from support.processes import Process
 from support.stack import Stack
-from support.trial import FULL, QUICK, Trial
+from support.trial import FULL, QUICK, Report, Trial
 
-Report = Callable[[str, object], None]
 AGAIN = 40.0 if FULL else 15.0
 FOUND = 45.0 if FULL else 15.0
 THREADS = ("-P", "threads", "--without-mingle", "--without-gossip")

@@ -4,7 +4,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,13 +24,11 @@ from support.ledger import Ledger
 from support.polling import eventually, holds_throughout
 from support.servers import Database, Servers
 from support.stack import Stack
-from support.trial import FULL, QUICK
+from support.trial import FULL, QUICK, Report
 
-Report = Callable[[str, object], None]
 LEASE = 30.0 if FULL else 3.0
 FROZEN = 60.0 if FULL else 0.0
 QUIET = ("--without-mingle", "--without-gossip")
-SEED = int(os.environ.get("UPBEAT_TEST_SEED", random.randrange(2**32)))
 
 
 @pytest.fixture(autouse=True)
@@ -60,13 +58,13 @@ def _alive(pid: int) -> bool:
 
 
 def test_doubled_messages_out_of_order_start_each_run_once(
-    stack: Stack, redis_url: str, ledger: Ledger
+    stack: Stack, redis_url: str, ledger: Ledger, seed: int
 ) -> None:
     results = [calls.retry_until.delay(1) for _ in range(40)]
     broker = redis.Redis.from_url(redis_url)
     messages = broker.lrange("celery", 0, -1) * 2
-    assert len(messages) == 80, f"seed {SEED}"
-    random.Random(SEED).shuffle(messages)
+    assert len(messages) == 80
+    random.Random(seed).shuffle(messages)
     broker.delete("celery")
     broker.rpush("celery", *messages)
     stack.worker(*QUIET)
@@ -106,14 +104,21 @@ def test_the_late_outcome_of_a_frozen_worker_is_kept_beside_the_run(
     assert calls.add.delay(1, 2).get(15) == 3
 
 
-def test_a_killed_child_is_recorded_at_once_and_the_worker_goes_on(stack: Stack, ledger: Ledger) -> None:
+def test_a_killed_child_is_recorded_at_once_and_the_worker_goes_on(
+    stack: Stack, ledger: Ledger, record_property: Report
+) -> None:
     stack.worker(*QUIET)
     result = calls.late.delay(60)
     (start,) = eventually(ledger.starts, 15, "the run to start")
     os.kill(start.pid, signal.SIGKILL)
+    killed = time.time()
     with pytest.raises(WorkerLostError):
         result.get(10)
     row = _row(result.id)
+    assert row.finished_at is not None
+    seconds = row.finished_at.timestamp() - killed
+    record_property("recorded after, s", seconds)
+    assert seconds < 5
     assert (row.state, row.reason) == ("lost", "worker_lost")
     assert calls.add.delay(1, 2).get(10) == 3
 
@@ -149,6 +154,7 @@ def test_a_run_whose_child_is_killed_each_time_is_not_started_for_ever(
     assert [entry.attempt for entry in starts] == [1, 2, 3]
     seconds = starts[-1].wall - starts[0].wall
     record_property("three attempts, s", seconds)
+    assert seconds < 2 * 5
     assert calls.add.delay(1, 2).get(10) == 3
 
 

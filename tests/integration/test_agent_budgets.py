@@ -1,7 +1,7 @@
 """What an agent may use and whether it is well, and the schedules that it pauses and resumes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -22,15 +22,9 @@ from app.scheduling.models import ScheduleRow
 from app.scheduling.pausing import pause
 from app.settings import Settings
 from support.agents import CHAT_PATH, HEALTH_PATH, House, chat, empty_house, webhook, well
-from support.peer import Answer, Peer, completion, running_peer
+from support.peer import Answer, Peer, completion
 
 NEWS = Work(variables={"topic": "the news"})
-
-
-@pytest.fixture(scope="module")
-def shared_peer() -> Iterator[Peer]:
-    with running_peer() as running:
-        yield running
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy import select, text
 
 from app.modules.alerts import service as alerts
+from app.modules.alerts import statements, watching
 from app.modules.alerts.models import AlertRow, FactRow
 from app.modules.alerts.service import Watch
-from app.scheduling import pausing, schedules
+from app.scheduling import liveness, pausing, schedules
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import RunOptions
 from app.scheduling.ids import new_id
@@ -178,6 +179,76 @@ def test_a_tick_is_late_when_its_grace_has_passed(engine: Engine, looking: Looki
     assert engine.rows(without)
 
 
+def test_what_is_late_stays_so_whatever_succeeds_beside_it(engine: Engine, looking: Looking) -> None:
+    schedule = engine.create(grace=90, overlap="allow_all")
+    engine.passes(60)
+    stuck = engine.rows(schedule)[0].id
+    assert engine.start(stuck)
+    succeed(engine, schedule)
+    engine.clock.advance(31)
+    assert looking.types() == ["schedule.late"]
+    for after in (28, 59):
+        succeed(engine, schedule, after)
+        assert looking.types() == []
+    assert looking.open() == {"schedule_late": 1}
+    assert engine.finish(stuck)
+    assert looking.types() == ["schedule.recovered"]
+    assert looking.open() == {}
+
+
+def test_a_late_run_is_over_also_when_its_end_was_told_afterwards(engine: Engine, looking: Looking) -> None:
+    """A worker knows when a run ended, and tells it a moment later; a look comes in between."""
+    schedule = engine.create({"type": "crontab", "expression": "0 * * * *"}, grace=90)
+    engine.passes(3600)
+    run = engine.rows(schedule)[0].id
+    assert engine.start(run)
+    engine.clock.advance(91)
+    assert looking.types() == ["schedule.late"]
+    engine.clock.advance(-1)
+    assert engine.finish(run)
+    engine.clock.advance(1)
+    assert looking.types() == ["schedule.recovered"]
+
+
+def test_the_last_run_of_a_schedule_can_be_late_too(engine: Engine, looking: Looking) -> None:
+    schedule = engine.create(grace=90, max_runs=1)
+    engine.passes(60)
+    assert engine.row(schedule).state == "completed"
+    engine.clock.advance(90)
+    ((kind, data),) = looking.look()
+    assert (kind, data["standing"]) == ("schedule.late", "not_started")
+    engine.execute(engine.rows(schedule)[0].id)
+    assert looking.types() == ["schedule.recovered"]
+
+
+def test_recoveries_are_looked_for_in_turns(
+    engine: Engine, looking: Looking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = [engine.create() for _ in range(3)]
+    engine.passes(60)
+    for schedule in failing:
+        engine.execute(engine.rows(schedule)[0].id, RunState.FAILED)
+    assert looking.types() == ["run.failed"] * 3
+    engine.passes(60)
+    for schedule in failing:
+        engine.execute(engine.rows(schedule)[1].id)
+    monkeypatch.setattr(watching, "SCHEDULES", 2)
+    assert looking.types() == ["schedule.recovered"] * 2
+    assert looking.types() == ["schedule.recovered"]
+    assert looking.open() == {}
+
+
+def test_what_cannot_be_looked_at_silences_nothing_else(
+    engine: Engine, looking: Looking, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.create()
+    looking.beats_live = False
+    engine.clock.advance(60)
+    monkeypatch.setattr(statements, "LATE", text("SELECT 1 / 0"))
+    assert looking.types() == ["beat.silent"]
+    assert "what is late cannot be looked at: division by zero" in caplog.text
+
+
 def test_what_ends_within_its_grace_is_not_late(engine: Engine, looking: Looking) -> None:
     schedule = engine.create(grace=30)
     succeed(engine, schedule)
@@ -288,6 +359,18 @@ def test_a_queue_without_a_consumer(engine: Engine, looking: Looking) -> None:
     engine.execute_sql("""UPDATE celery_workers SET queues = '["celery", "priority_low"]'""")
     assert looking.look() == [("queue.recovered", {"queue": "priority_low"})]
     assert looking.open() == {}
+
+
+def test_a_worker_that_is_replaced_leaves_no_queue_without_one(engine: Engine, looking: Looking) -> None:
+    engine.create()
+    engine.passes(60)
+    engine.clock.advance(300)
+    with engine.sync.begin() as session:
+        liveness.retire_worker(session, engine.worker)
+    engine.clock.advance(59)
+    assert looking.types() == []
+    engine.clock.advance(1)
+    assert looking.types() == ["queue.unconsumed"]
 
 
 def test_a_paused_queue_waits_on_purpose(engine: Engine, looking: Looking) -> None:

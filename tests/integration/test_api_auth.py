@@ -92,6 +92,22 @@ async def test_login_without_a_password_names_the_field_and_echoes_nothing(api: 
     assert "hunter2" not in answer.text
 
 
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("multipart/form-data", b"x"),
+        ("multipart/form-data; boundary=x", b"--y"),
+        ("application/x-www-form-urlencoded", b"a=b&" * 1001),
+    ],
+)
+async def test_a_form_that_cannot_be_read(api: FastAPI, kind: str, content: bytes) -> None:
+    for path in ("/api/v1/auth/login", "/api/v1/auth/browser"):
+        async with connect(api) as client:
+            answer = await client.post(path, content=content, headers={"Content-Type": kind})
+        assert (answer.status_code, answer.json()["type"]) == (400, "/problems/bad_request")
+        assert "400" in api.openapi()["paths"][path]["post"]["responses"]
+
+
 async def test_the_hash_of_a_password_is_argon2id(api: FastAPI, admin: httpx.AsyncClient) -> None:
     async with api.state.services.sessions() as session:
         user = await session.scalar(select(User).where(User.username == "admin"))

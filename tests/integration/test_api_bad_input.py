@@ -9,8 +9,7 @@ import psycopg
 import pytest
 from fastapi import FastAPI
 
-from app.settings import Settings
-from support.api import connect, connected, serving
+from support.api import connect
 from support.servers import Database
 
 SCHEDULES = "/api/v1/scheduled-tasks"
@@ -23,18 +22,6 @@ GOOD: dict[str, Any] = {
     "task_path": "scheduled_task.test_task",
     "schedule": {"type": "interval", "every": 1, "unit": "hours"},
 }
-
-
-@pytest.fixture(scope="module")
-async def api(settings: Settings) -> AsyncIterator[FastAPI]:
-    async with serving(settings) as app:
-        yield app
-
-
-@pytest.fixture(scope="module")
-async def admin(api: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with connected(api) as client:
-        yield client
 
 
 async def refused(client: httpx.AsyncClient, answer: httpx.Response, status: int) -> dict[str, Any]:

@@ -142,6 +142,7 @@ async def test_a_field_that_will_not_do(
         ("GET", "nothing/dates", 422),
         ("GET", "nothing/dates?year=2101", 422),
         ("GET", "%00", 422),
+        ("GET", "%00/dates?year=2027", 422),
         ("GET", "?cursor=AA", 422),
     ],
 )

@@ -17,9 +17,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.api.outages import is_outage
 from app.db.listen_async import AsyncListener
 from app.db.migrate import head
+from app.db.outages import is_away
 from app.scheduling.ids import new_id
 from app.scheduling.models import BeatRow
 from app.settings import BrokerSettings, DatabaseSettings, Settings
@@ -155,7 +155,7 @@ async def test_connections_that_are_cut_are_replaced(api: FastAPI, settings: Set
         async with api.state.services.sessions() as session:
             await session.execute(
                 text(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
                     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
                 )
             )
@@ -182,7 +182,7 @@ async def test_of_two_who_wait_for_each_other_one_is_told_to_try_again(api: Fast
             return None
 
         failed = [each for each in await asyncio.gather(wait(one, 2), wait(other, 1)) if each is not None]
-    assert [is_outage(error) for error in failed] == [True]
+    assert [is_away(error) for error in failed] == [True]
 
 
 async def test_a_listener_that_may_not_listen_keeps_no_connection(api: FastAPI, settings: Settings) -> None:

@@ -2,38 +2,22 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.scheduling.calculating import AT_ONCE, calculated
 from app.scheduling.models import ClockRow, ScheduleRow
-from app.settings import Settings
-from support.api import connected, serving
 
 SCHEDULES = "/api/v1/scheduled-tasks"
 NOBODY = "0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b1"
 BERLIN = {"type": "crontab", "expression": "30 2 * * *", "timezone": "Europe/Berlin"}
 HOURLY = {"type": "interval", "every": 1, "unit": "hours"}
 EASTER = "2099-03-28T12:00:00Z"
-
-
-@pytest.fixture(scope="module")
-async def api(settings: Settings) -> AsyncIterator[FastAPI]:
-    async with serving(settings) as app:
-        yield app
-
-
-@pytest.fixture(scope="module")
-async def admin(api: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with connected(api) as client:
-        yield client
 
 
 async def create(client: httpx.AsyncClient, schedule: dict[str, Any], **extra: Any) -> str:

@@ -120,6 +120,13 @@ async def test_every_answer_has_its_security_headers(client: httpx.AsyncClient) 
         assert (headers.get("Cache-Control") == "no-store") == path.startswith("/api/")
 
 
+async def test_below_a_path_of_a_proxy_answers_are_not_stored_either(api: FastAPI) -> None:
+    transport = httpx.ASGITransport(api, root_path="/upbeat")
+    async with httpx.AsyncClient(transport=transport, base_url="http://upbeat.test/upbeat") as client:
+        answer = await client.get("/api/v1/auth/me")
+    assert (answer.status_code, answer.headers.get("Cache-Control")) == (401, "no-store")
+
+
 async def test_behind_https_browsers_are_told_to_stay_there(client: httpx.AsyncClient) -> None:
     answer = await client.get("https://upbeat.test/livez")
     assert answer.headers["Strict-Transport-Security"].startswith("max-age=31536000")

@@ -1,6 +1,6 @@
 """Cancel and replay over HTTP, one run or many; dead runs by exception; attempts."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -16,22 +16,10 @@ from app.scheduling import canvas, liveness, run_logs, runs
 from app.scheduling.ids import new_id
 from app.scheduling.runs import Outcome, RunState
 from app.settings import Settings
-from support.api import connected, serving
+from support.api import connected
 
 TASK = "scheduled_task.test_task"
 NOWHERE = "0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b1"
-
-
-@pytest.fixture(scope="module")
-async def api(settings: Settings) -> AsyncIterator[FastAPI]:
-    async with serving(settings) as service:
-        yield service
-
-
-@pytest.fixture(scope="module")
-async def admin(api: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with connected(api) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,10 @@
 """Scheduled tasks, runs and tasks over HTTP, on a real database and broker."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
-
-from app.settings import Settings
-from support.api import connected, serving
 
 SCHEDULES = "/api/v1/scheduled-tasks"
 RUNS = "/api/v1/runs"
@@ -29,18 +24,6 @@ USERS_EXAMPLE = """
     }
 }
 """
-
-
-@pytest.fixture(scope="module")
-async def api(settings: Settings) -> AsyncIterator[FastAPI]:
-    async with serving(settings) as app:
-        yield app
-
-
-@pytest.fixture(scope="module")
-async def admin(api: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with connected(api) as client:
-        yield client
 
 
 async def create(client: httpx.AsyncClient, **changes: Any) -> dict[str, Any]:

@@ -119,6 +119,22 @@ async def test_what_is_refused_leaves_nothing(admin: httpx.AsyncClient) -> None:
     assert len(await entries(admin)) == before
 
 
+async def test_a_dry_run_leaves_nothing(admin: httpx.AsyncClient) -> None:
+    path = (await admin.post(SCHEDULES, json=BODY)).headers["Location"]
+    await admin.post(f"{path}/pause", json={"note": "why not"})
+    before = len(await entries(admin))
+    period = {"start": "2026-03-01T00:00:00Z", "end": "2026-03-01T02:00:00Z"}
+    chosen = {"task": "scheduled_task.test_task"}
+    for url, body in (
+        (f"{path}/resume", {}),
+        (f"{path}/backfill", period),
+        ("/api/v1/runs/cancel", chosen),
+        ("/api/v1/runs/replay", chosen),
+    ):
+        assert (await admin.post(url, json=body | {"dry_run": True})).json()["dry_run"] is True
+    assert len(await entries(admin)) == before
+
+
 async def test_a_change_that_cannot_be_recorded_is_not_made(api: FastAPI, admin: httpx.AsyncClient) -> None:
     path = (await admin.post(SCHEDULES, json=BODY)).headers["Location"]
     before = (await admin.get(path)).json()

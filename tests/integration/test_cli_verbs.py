@@ -74,7 +74,7 @@ def test_tasks_and_their_runs(terminal: Terminal) -> None:
     assert terminal.json("tasks", "show", TASK)["queue"] == "celery"
     said = terminal.type("tasks", "run", TASK, "--kwargs", '{"message": "hé"}', "--queue", "system", "--wait")
     assert "is succeeded: {" in said
-    assert "'message': 'hé'" in said
+    assert '"message": "hé"' in said
     run_id = said.split()[0]
     assert terminal.json("runs", "show", run_id)["queue"] == "system"
     assert run_id in terminal.type("runs", "list", "--task", TASK, "--state", "succeeded")
@@ -91,6 +91,8 @@ def test_a_run_that_fails_has_its_own_status(terminal: Terminal) -> None:
         "tasks", "run", "scheduled_task.cleanup_old_logs", "--kwargs", '{"days": 0}', "--wait", status=4
     )
     assert "is failed: days must be" in said
+    shown = terminal.type("runs", "show", said.split()[0])
+    assert "error.traceback\n  Traceback" in shown
 
 
 def test_many_runs_at_once(terminal: Terminal) -> None:
@@ -123,6 +125,7 @@ def test_a_schedule_from_its_making_to_its_history(terminal: Terminal) -> None:
         [terminal.type("schedules", "edit", name, "--cron", "0 3 * * *", "--timezone", "Asia/Shanghai"),
          terminal.json("schedules", "show", name)]
     )  # fmt: skip
+    assert " 03:00:00+08:00  " in terminal.type("schedules", "preview", name)
     assert "is paused" in terminal.type("schedules", "pause", name, "--note", "to see it")
     assert "ticks passed" in terminal.type("schedules", "resume", name, "--dry-run")
     assert "Next: 20" in terminal.type("schedules", "resume", name)
@@ -140,6 +143,7 @@ def test_a_schedule_from_its_making_to_its_history(terminal: Terminal) -> None:
 def test_workers_and_queues(terminal: Terminal) -> None:
     (worker,) = terminal.json("workers")
     assert worker["alive"]
+    assert worker["pool"] == "prefork"
     assert "priority_low" in terminal.type("workers")
     assert [each["workers"] for each in terminal.json("queues")] == [1, 1, 1, 1]
     assert "is ready" in terminal.type("workers", "resize", worker["name"], "--by", "1")
@@ -152,7 +156,11 @@ def test_workers_and_queues(terminal: Terminal) -> None:
     assert "1 runs would be cancelled" in terminal.type(
         "queues", "purge", "priority_low", "--confirm", "", "--dry-run"
     )
-    assert "1 runs were cancelled" in terminal.type("queues", "purge", "priority_low", given="priority_low\n")
+    assert "give --confirm" in terminal.type("queues", "purge", "priority_low", status=2)
+    assert "give --yes" in terminal.type("purge", "priority_low", status=2)
+    assert "1 runs were cancelled" in terminal.type(
+        "queues", "purge", "priority_low", "--confirm", "priority_low"
+    )
     assert "is open" in terminal.type("queues", "resume", "priority_low")
 
 
@@ -202,12 +210,10 @@ def test_a_mistake_is_one_line(terminal: Terminal, arguments: tuple[str, ...], t
 
 
 def test_without_a_key_and_without_a_service(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("UPBEAT_TOKEN")
-    get_settings.cache_clear()
-    assert "upbeat api-keys create" in terminal.refused("workers")
-    monkeypatch.setenv("UPBEAT_TOKEN", "upb_wrong")
-    get_settings.cache_clear()
-    assert "upbeat api-keys create" in terminal.refused("workers")
+    for token in ("", "upb_wrong"):
+        monkeypatch.setenv("UPBEAT_TOKEN", token)
+        get_settings.cache_clear()
+        assert "upbeat api-keys create" in terminal.refused("workers")
     monkeypatch.setenv("UPBEAT_URL", "http://127.0.0.1:1")
     get_settings.cache_clear()
     assert "upbeat start api" in terminal.refused("workers")

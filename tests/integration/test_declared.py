@@ -38,8 +38,12 @@ def _declare(
 
 
 def _apply(engine: Engine, given: Declared, *, prune: Prune | None = None) -> list[tuple[str, Action]]:
+    told: list[tuple[int, int | None]] = []
     with engine.sync.begin() as session:
-        steps = declared.synchronise(session, TASKS, given, actor="deploy", prune=prune)
+        steps = declared.synchronise(
+            session, TASKS, given, actor="deploy", prune=prune, told=lambda *far: told.append(far)
+        )
+    assert told == [(number, len(steps)) for number in range(1, len(steps) + 1)]
     return [(step.key, step.action) for step in steps]
 
 

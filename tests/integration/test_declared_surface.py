@@ -12,8 +12,6 @@ from fastapi import FastAPI
 
 from app.scheduling.declarations import Declared, Owner, read
 from app.scheduling.declared import Prune
-from app.settings import Settings
-from support.api import connected, serving
 from support.processes import Processes
 from support.stack import Stack
 
@@ -21,18 +19,6 @@ SCHEDULES, TASKS = "/api/v1/scheduled-tasks", "/api/v1/tasks"
 OLD_SESSIONS = "auth.cleanup_old_sessions"
 ANY = {"If-Match": "*"}
 DAILY = {"type": "crontab", "expression": "20 3 * * *"}
-
-
-@pytest.fixture(scope="module")
-async def api(settings: Settings) -> AsyncIterator[FastAPI]:
-    async with serving(settings) as app:
-        yield app
-
-
-@pytest.fixture(scope="module")
-async def admin(api: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with connected(api) as client:
-        yield client
 
 
 @pytest.fixture

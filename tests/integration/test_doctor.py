@@ -294,7 +294,11 @@ def test_a_redis_that_is_full(clinic: Clinic) -> None:
 
 def test_an_api_that_is_not_there(clinic: Clinic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    clinic.examine(UPBEAT_PORT=str(free_port())).says("api", "nothing listens", "upbeat start api")
+    elsewhere = str(free_port())
+    clinic.examine(UPBEAT_PORT=elsewhere).says("api", "nothing listens", "upbeat start api")
+    here = f"http://127.0.0.1:{clinic.environment['UPBEAT_PORT']}"
+    found = clinic.examine(UPBEAT_PORT=elsewhere, UPBEAT_URL=here)
+    found.says("api", f"{here} is ready", verdict=Verdict.OK)
 
 
 def test_another_program_at_the_port(clinic: Clinic) -> None:

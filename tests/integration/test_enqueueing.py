@@ -10,9 +10,9 @@ import redis
 from fastapi import FastAPI
 from sqlalchemy import text
 
-from app.api.outages import is_outage
 from app.cli.embedded import LOOPBACK, free_port
 from app.db import async_engine, async_sessions
+from app.db.outages import is_away
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import RunRequest
 from app.scheduling.enqueueing import NewRun
@@ -182,7 +182,7 @@ async def test_without_database_all_are_told_so_at_once(servers: Servers, settin
         found = await asyncio.gather(
             *(scheduler.submit(TASK, RunRequest(), actor="code") for _ in range(8)), return_exceptions=True
         )
-        assert all(isinstance(each, Exception) and is_outage(each) for each in found), found
+        assert all(isinstance(each, Exception) and is_away(each) for each in found), found
 
 
 async def test_what_was_made_is_not_said_to_have_failed_when_both_are_away_afterwards() -> None:

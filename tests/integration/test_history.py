@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.db import async_engine, async_sessions, sync_engine
@@ -45,7 +45,7 @@ async def sessions(settings: Settings) -> AsyncIterator[Sessions]:
         connection.execute(
             text(
                 f"TRUNCATE {RUNS}, {ATTEMPTS}, {LOGS}, celery_task_missed_ranges, celery_workers,"
-                " celery_periodic_task_config_versions"
+                " celery_periodic_task_config_versions, celery_task_ids, celery_task_chords"
             )
         )
         ensure_partitions(connection, PARENTS, NOW, behind=8)
@@ -241,3 +241,23 @@ async def test_what_connected_the_runs_goes_with_them(sessions: Sessions) -> Non
     assert done.canvas == 4
     async with sessions() as session:
         assert set(await session.scalars(select(TaskIdRow.task_id))) == {"young", "open"}
+
+
+async def test_a_chord_that_waits_for_its_last_part_is_no_history(sessions: Sessions) -> None:
+    """However long that takes: neither the chord goes, nor by what the results of its other parts are found."""
+    old = NOW - 10 * DAY
+    ended, last = await _add(sessions, old), await _add(sessions, old, "queued")
+    canvas: dict[str, object] = {"group": "waiting", "chord": {"group": "waiting"}}
+    async with sessions.begin() as session:
+        await session.execute(update(RunRow).values(canvas=canvas))
+        session.add_all(
+            TaskIdRow(task_id=str(number), run_id=each) for number, each in enumerate(ended + last)
+        )
+        for name, size, fired in (("waiting", 2, None), ("fired", 2, old), ("never made", None, None)):
+            session.add(
+                ChordRow(group_id=name, body={}, header=[], size=size, fired_at=fired, created_at=old)
+            )
+    await clean_up(sessions, 2 * DAY)
+    async with sessions() as session:
+        assert set(await session.scalars(select(ChordRow.group_id))) == {"waiting"}
+        assert set(await session.scalars(select(TaskIdRow.task_id))) == {"0", "1"}

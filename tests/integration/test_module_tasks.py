@@ -1,7 +1,7 @@
 """The business modules' tasks in real workers, under their users' names, as the API makes them run."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -14,7 +14,7 @@ from app.settings import Settings
 from support.agents import CHAT_PATH, CREDENTIAL, HEALTH_PATH, chat, with_agents
 from support.api import connected, serving
 from support.calling import calling
-from support.peer import Answer, Peer, completion, running_peer
+from support.peer import Answer, Peer, completion
 from support.polling import eventually, eventually_async
 from support.stack import Stack
 
@@ -22,12 +22,6 @@ KEY = new_key()
 ENVIRONMENT = {"UPBEAT_OUTBOUND_ALLOW": "127.0.0.1", "UPBEAT_SECRET_KEYS": KEY}
 EXECUTE = "src.apps.agent.tasks.execute_agent_periodic_task"
 Document = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def shared_peer() -> Iterator[Peer]:
-    with running_peer() as running:
-        yield running
 
 
 @pytest.fixture
@@ -159,7 +153,7 @@ async def _one_worker_carries_many_calls_at_once(admin: httpx.AsyncClient, peer:
 
 async def _upkeep_works(admin: httpx.AsyncClient) -> None:
     results = {}
-    for task in (
+    tasks = (
         "src.apps.auth.tasks.cleanup_expired_sessions_task",
         "src.apps.auth.tasks.cleanup_old_sessions_task",
         "src.apps.auth.tasks.session_statistics_task",
@@ -168,8 +162,9 @@ async def _upkeep_works(admin: httpx.AsyncClient) -> None:
         "src.apps.agent.tasks.periodic_agent_health_check",
         "agents.forget_old_calls",
         "agents.rotate_credentials",
-    ):
-        run = await _ended(admin, await _run(admin, task))
+    )
+    for each in [await _run(admin, task) for task in tasks]:
+        run = await _ended(admin, each)
         assert run["state"] == "succeeded", run["error"]
         results[run["task"]] = run["result"]
     assert results["auth.cleanup_expired_sessions"] == {"deleted": 0}

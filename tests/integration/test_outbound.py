@@ -1,7 +1,7 @@
 """Connections on real sockets: no spelling, no redirect and no change of mind reaches loopback."""
 
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,12 +15,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from app import outbound
 from app.outbound import OutboundPolicy, OutboundRefused
 from support.peer import Answer, Peer, running_peer
-
-
-@pytest.fixture(scope="module")
-def shared_peer() -> Iterator[Peer]:
-    with running_peer() as running:
-        yield running
 
 
 @pytest.fixture

@@ -118,6 +118,13 @@ def test_other_roles_do_not_even_connect(granted: Settings, database: Database, 
         servers.execute(sql.SQL("DROP ROLE stranger"))
 
 
+def test_what_is_granted_again_waits_for_nobody(granted: Settings, database: Database) -> None:
+    """Each upgrade grants again, while others look at the runs and all the rest starts and ends them."""
+    with psycopg.connect(database.url) as reader:
+        reader.execute("SELECT count(*) FROM celery_task_runs")
+        grant_roles(granted, embedded_beat=False, show=False)
+
+
 def test_months_made_by_a_beat_can_be_dropped_by_a_worker(
     granted: Settings, database: Database, servers: Servers
 ) -> None:

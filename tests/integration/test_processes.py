@@ -3,6 +3,7 @@
 import http.client
 import json
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,15 +22,22 @@ from support.tasks import block, instant, nap
 
 STOP = 20.0
 ASKED = ("ping", "active", "stats", "registered", "active_queues", "scheduled", "reserved")
+# Celery's own command, loaded once.
+ASK = """
+import sys
+from celery.bin.celery import celery
+for what in sys.argv[2:]:
+    words = ["-A", "app.worker", "inspect", what, "--json", "-t", "20", "-d", sys.argv[1]]
+    celery.main(words, prog_name="celery", standalone_mode=False)
+"""
 
 
-def answer(process: Process, worker: str) -> Any:
-    """What this worker answered; fails when another did too."""
+def answers(process: Process, worker: str) -> list[Any]:
+    """What this worker answered to each question; fails when another did too."""
     assert process.wait(40) == 0, process.output()
-    (by_worker,) = [line for line in process.output().splitlines() if line.startswith("{")]
-    replies = json.loads(by_worker)
-    assert list(replies) == [worker]
-    return replies[worker]
+    replies = [json.loads(line) for line in process.output().splitlines() if line.startswith("{")]
+    assert {name for each in replies for name in each} == {worker}
+    return [each[worker] for each in replies]
 
 
 def test_a_worker_tells_stock_celery_what_it_does(stack: Stack, settings: Settings, tmp_path: Path) -> None:
@@ -44,11 +52,9 @@ def test_a_worker_tells_stock_celery_what_it_does(stack: Stack, settings: Settin
     with calling(settings):
         running = nap.apply_async((60.0,))
         eventually(stack.ledger.starts, 20, "the run to start")
-        asked = {
-            what: stack.celery(what, "inspect", what, "--json", "-t", "20", "-d", "asked@here")
-            for what in ASKED
-        }
-        told = {what: answer(process, "asked@here") for what, process in asked.items()}
+        command = [sys.executable, "-c", ASK, "asked@here", *ASKED]
+        asking = stack.processes.start("inspect", command, stack.environment)
+        told = dict(zip(ASKED, answers(asking, "asked@here"), strict=True))
     assert told["ping"] == {"ok": "pong"}
     assert [(each["id"], each["name"]) for each in told["active"]] == [(running.id, "support.nap")]
     assert told["stats"]["pid"] == worker.pid

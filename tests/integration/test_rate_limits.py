@@ -4,13 +4,14 @@ import socket
 import time
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 
 from app.settings import BrokerSettings, RateSettings, Settings
 from support.api import connect, connected, serving
-from support.people import cheap_passwords, token_of
+from support.people import PASSWORD, cheap_passwords, person, token_of
 
 RUNS = "/api/v1/runs"
 
@@ -55,6 +56,27 @@ async def test_an_address_without_credentials_is_counted(settings: Settings) -> 
         assert statuses == [401, 401, 401, 429, 429]
         async with connected(app) as admin:
             assert (await admin.get(RUNS)).status_code == 200, "who has a credential is not concerned"
+
+
+async def test_addresses_of_one_ipv6_network_are_counted_together(settings: Settings) -> None:
+    async with serving(limited(settings, refused="3/day")) as app:
+        statuses = []
+        for number in range(5):
+            transport = httpx.ASGITransport(app, client=(f"2001:db8:7::{number:x}", 1))
+            async with httpx.AsyncClient(transport=transport, base_url="http://upbeat.test") as guesser:
+                statuses.append((await guesser.get(RUNS)).status_code)
+        assert statuses == [401, 401, 401, 429, 429]
+        assert not app.state.services.limiter._known, "of a small limit nothing is kept here"
+
+
+async def test_a_cookie_without_its_csrf_token_is_counted_as_none(settings: Settings) -> None:
+    with cheap_passwords():
+        async with serving(limited(settings, refused="4/day")) as app, connect(app) as browser:
+            form = {"username": await person(app, "operator"), "password": PASSWORD}
+            assert (await browser.post("/api/v1/auth/browser", data=form)).status_code == 200
+            cancel = {"task": "scheduled_task.test_task"}
+            statuses = [(await browser.post(f"{RUNS}/cancel", json=cancel)).status_code for _ in range(6)]
+            assert statuses == [403] * 4 + [429] * 2
 
 
 async def test_no_limit_is_no_header(settings: Settings) -> None:

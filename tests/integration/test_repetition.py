@@ -19,6 +19,7 @@ from app.api.upkeep import clear
 from app.settings import Settings
 from support.api import connect, connected, serving
 from support.people import cheap_passwords, token_of
+from support.threads import none_free
 
 SCHEDULES = "/api/v1/scheduled-tasks"
 SUBMIT = "/api/v1/tasks/scheduled_task.test_task/runs"
@@ -223,6 +224,13 @@ async def test_a_dry_run_leaves_its_key_free(admin: httpx.AsyncClient, schedule:
         assert "Idempotency-Replayed" not in answer.headers
 
 
+async def test_a_secret_is_hardened_beside_the_threads_that_publish(admin: httpx.AsyncClient) -> None:
+    async with none_free():
+        body = {"name": "k", "scopes": ["read"]}
+        made = await asyncio.wait_for(admin.post("/api/v1/api-keys", json=body, headers=key()), 10)
+    assert made.status_code == 201
+
+
 @pytest.mark.parametrize("given", ["", " ", "a b", "é", "x" * 256])
 async def test_keys_that_are_none(admin: httpx.AsyncClient, given: str) -> None:
     answer = await admin.post(SUBMIT, json={}, headers=[(b"Idempotency-Key", given.encode("latin-1"))])
@@ -241,6 +249,12 @@ async def test_after_a_day_a_key_is_free_again_and_cleared_away(
     second = (await admin.post(SUBMIT, json={}, headers=headers)).json()
     assert first["id"] != second["id"]
     assert await count(api, "idempotency_keys") > 1
+    many = (
+        "INSERT INTO idempotency_keys (caller, key, fingerprint, expires_at)"
+        " SELECT 'program', number::text, '', now() FROM generate_series(1, 1500) AS number"
+    )
+    async with sessions.begin() as session:
+        await session.execute(text(many))
     await clear(sessions)
     assert await count(api, "idempotency_keys") == 1
 

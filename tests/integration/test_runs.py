@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.db import execute_alone
+from app.db.outages import is_away
 from app.scheduling import ends, liveness, runs
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.config import RunOptions
@@ -17,7 +18,6 @@ from app.scheduling.ids import id_at, instant_of, new_id, tick_id
 from app.scheduling.models import AttemptRow, RunRow
 from app.scheduling.policies import Reason
 from app.scheduling.runs import Origin, Outcome, RunState
-from app.worker import bookkeeping
 
 TASK = TaskSpec(name="module.task", path="module.tasks.task", queue="priority_low")
 DONE = Outcome(RunState.SUCCEEDED, result={"answer": 42})
@@ -396,10 +396,10 @@ def test_an_end_that_concerns_others_is_not_decided_alone(
 def test_what_the_database_refuses_is_told_as_from_a_session(sync: sessionmaker[Session]) -> None:
     with pytest.raises(DBAPIError) as refused:
         _alone(sync)(text("SELECT 1 / CAST(:n AS int)"), {"n": 0})
-    assert not bookkeeping.is_away(refused.value)
+    assert not is_away(refused.value)
     with pytest.raises(DBAPIError) as gone:
         _alone(sync)(text("SELECT pg_terminate_backend(pg_backend_pid())"), {})
-    assert bookkeeping.is_away(gone.value)
+    assert is_away(gone.value)
     assert _alone(sync)(text("SELECT 1"), {}) == (1,)
 
 

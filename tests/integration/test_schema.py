@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -67,6 +68,31 @@ def test_database_is_made_and_migrates_up_down_and_up_on_data(empty: Settings) -
 def test_two_who_make_the_database_at_once_make_one(empty: Settings) -> None:
     with ThreadPoolExecutor() as pool:
         assert sorted(pool.map(migrate.create_database, [empty] * 2)) == [False, True]
+
+
+def test_a_table_that_is_in_use_is_waited_for_again_and_again(
+    empty: Settings, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrate.upgrade(empty, "0012")
+    tries, run = [], migrate._run
+
+    def counted(*what: Any) -> None:
+        tries.append(what)
+        run(*what)
+
+    monkeypatch.setattr(migrate, "_run", counted)
+    monkeypatch.setattr(migrate, "LOCK_PATIENCE", 0.05)
+    monkeypatch.setattr(migrate, "LOCK_PAUSE", 0.01)
+    with (
+        ThreadPoolExecutor(1) as pool,
+        psycopg.connect(servers.database_url(empty.database.name)) as reader,
+    ):
+        reader.execute("SELECT count(*) FROM celery_task_runs")
+        migrating = pool.submit(migrate.upgrade, empty)
+        eventually(lambda: len(tries) > 2 or migrating.done(), 20)
+        assert not migrating.done()
+    assert migrating.result(20) is migrate.Standing.BEHIND
+    migrate.check(empty)
 
 
 def test_models_and_database_agree(settings: Settings) -> None:

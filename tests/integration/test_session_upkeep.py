@@ -70,7 +70,7 @@ async def test_old_sessions_are_those_that_expired_or_were_revoked_long_ago(sess
     await _add(sessions, 1, expires=-29 * DAY)
     await _add(sessions, 1, expires=DAY, revoked=-29 * DAY)
     await _add(sessions, 1, expires=DAY)
-    assert await upkeep.delete_old(sessions, 30 * DAY) == 2
+    assert await upkeep.delete_ended(sessions, 30 * DAY) == 2
     assert await _count(sessions) == 3
 
 

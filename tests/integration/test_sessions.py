@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -260,10 +261,37 @@ async def test_a_cookie_that_has_aged_replaces_itself_once(api: FastAPI) -> None
         assert (await ask(api, fresh[0])).status_code == 200
 
 
-async def ask(app: FastAPI, cookie: str) -> httpx.Response:
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        (f"/api/v1/runs/{UUID(int=1)}", 404),
+        ("/api/v1/users", 403),
+        ("/api/v1/runs?limit=0", 422),
+        ("/metrics", 200),
+    ],
+)
+async def test_the_fresh_cookie_comes_with_any_answer(api: FastAPI, path: str, status: int) -> None:
+    """A browser that did not get it would be logged out a minute later."""
+    async with browsing(api, "viewer") as (client, _):
+        old = client.cookies["upbeat_session"]
+        await sql(api, "UPDATE user_sessions SET rotated_at = rotated_at - interval '2 hours'")
+        answer = await ask(api, old, path)
+        assert (answer.status_code, len(answer.cookies)) == (status, 1)
+        assert answer.cookies["upbeat_session"] != old
+
+
+async def test_a_logout_leaves_no_fresh_cookie(api: FastAPI) -> None:
+    async with browsing(api, "viewer") as (client, answer):
+        await sql(api, "UPDATE user_sessions SET rotated_at = rotated_at - interval '2 hours'")
+        headers = {"X-CSRF-Token": answer.json()["csrf_token"]}
+        assert (await client.post("/api/v1/auth/logout", headers=headers)).status_code == 204
+        assert not client.cookies
+
+
+async def ask(app: FastAPI, cookie: str, path: str = ME) -> httpx.Response:
     async with connect(app) as client:
         client.cookies.set("upbeat_session", cookie)
-        return await client.get(ME)
+        return await client.get(path)
 
 
 async def test_the_own_password(api: FastAPI) -> None:

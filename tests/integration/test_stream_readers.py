@@ -4,21 +4,27 @@ In this process: a reader here takes what the test lets it take.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
 from fastapi import FastAPI, Request
+from sqlalchemy.orm import Session
 
 from app.api import admissions, events, streams
 from app.api import feed as feeds
 from app.api.feed import Feed, Reset, Topic
+from app.api.following import Following
 from app.api.guards import OPERATE, READ, Guard, guarded
 from app.modules.auth import service
+from app.scheduling import changes
 from app.scheduling.changes import RunChange
+from app.scheduling.config import RunRequest
 from app.scheduling.ids import new_id
 from app.settings import Settings
 from support.api import ADMIN, log_in, serving
@@ -72,6 +78,23 @@ async def test_a_client_that_does_not_read_is_let_go_and_the_others_are_not(app:
         admission = admissions.Admission(SOMEBODY, READ, "runs", stuck.tell)
         assert streams._ending(feed, stuck, admission, 1e12) == "too_slow"
         assert streams._ending(feed, good, admission, 1e12) is None
+
+
+async def test_the_place_of_a_reader(app: FastAPI) -> None:
+    """It moves past what is not wanted, but not past what was not read; and begins where others were told last."""
+    feed: Feed = app.state.services.feed
+    begun = await feed.now()
+    with feed.reading(Topic.RUNS, lambda run: run.state == "failed", begun) as reader:
+        await eventually_async(lambda: _holds(reader.position > begun), 10)
+        later, latest = (datetime.now(UTC) + timedelta(days=days) for days in (1, 2))
+        feed._give(Topic.RUNS, later, [change("failed")])
+        feed._give(Topic.RUNS, latest, [change()])
+        assert reader.position < later
+        await reader.next(0)
+        assert reader.position == later
+        assert feed._until is not None
+        with feed.reading(Topic.RUNS, lambda _: True, begun) as late:
+            assert late.position >= feed._until > begun
 
 
 class Hose:
@@ -133,6 +156,39 @@ async def test_a_reader_that_stops_is_told_so_when_it_goes_on_and_costs_no_memor
     assert client not in feed._clients
 
 
+async def test_a_quiet_stream_tells_its_place(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "KEEP_ALIVE", 0.1)
+    hose = Hose(app, await log_in(app, *ADMIN))
+    await eventually_async(lambda: _holds(b"".join(hose.taken).count(b": still here\n\n") >= 3), 10)
+    places = re.findall(rb"^id: (\d+)$", b"".join(hose.taken), re.MULTILINE)
+    assert places == sorted(places)
+    assert len(set(places)) > 1
+    hose.task.cancel()
+    await asyncio.wait({hose.task})
+
+
+async def test_who_comes_while_the_connection_is_given_up_is_followed(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    following: Following = app.state.services.following
+    request = RunRequest(countdown=3600)
+    run = await app.state.services.scheduler.submit("scheduled_task.test_task", request, actor="somebody")
+    closing, go_on, close = asyncio.Event(), asyncio.Event(), following._listener.close
+
+    async def slowly() -> None:
+        closing.set()
+        await go_on.wait()
+        await close()
+
+    with following.following(run.id) as first:
+        await eventually_async(lambda: _holds(first.standing is not None), 10)
+        monkeypatch.setattr(following._listener, "close", slowly)
+    await asyncio.wait_for(closing.wait(), 10)
+    with following.following(run.id) as second:
+        go_on.set()
+        await eventually_async(lambda: _holds(second.standing is not None), 10)
+
+
 async def test_a_reader_that_takes_nothing_for_long_is_cut_off(
     app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +205,10 @@ async def test_a_reader_that_takes_nothing_for_long_is_cut_off(
     assert not app.state.services.admissions._open
 
 
+def gone(_: Session) -> set[UUID]:
+    raise ConnectionError
+
+
 async def test_more_than_is_told_one_by_one(
     app: FastAPI, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +216,8 @@ async def test_more_than_is_told_one_by_one(
     begun = await feed.now()
     with feed.reading(Topic.RUNS, lambda _: True, begun) as reader:
         await eventually_async(lambda: _holds(feed._until is not None), 10)
+        # What is asked after the look may fail; the look has been told by then.
+        monkeypatch.setattr(changes, "running", gone)
         with psycopg.connect(database.url) as connection:
             connection.execute(
                 """INSERT INTO celery_task_runs (id, state, origin, task, queue, due_at, args, kwargs, options)

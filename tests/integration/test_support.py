@@ -9,7 +9,17 @@ import pytest
 import redis
 
 from app.settings import Settings
-from support.checker import RunRow, Tick, check_starts, check_ticks, check_unchanged, ticks_every, unfinished
+from support.checker import (
+    RunRow,
+    Tick,
+    check_promises,
+    check_starts,
+    check_ticks,
+    check_unchanged,
+    ticks_every,
+    undrained,
+    unfinished,
+)
 from support.ledger import Entry
 from support.polling import DeadlinePassed, eventually
 from support.processes import ProcessEnded, Processes
@@ -125,3 +135,5 @@ def test_the_checker_names_each_violation() -> None:
         "I4: terminal run d (succeeded) is gone",
     ]
     assert unfinished([row("a", NOON, "running")]) == ["I3: run a is still running"]
+    assert undrained({"celery": 0, "system": 2}) == ["I5: queue system still has 2 messages"]
+    assert check_promises(["a", "z"], [row("a", NOON)]) == ["I6: run z was promised and is not there"]

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 from uuid import UUID
 
@@ -13,12 +15,12 @@ from sqlalchemy import text
 
 from app.db import async_engine, async_sessions
 from app.modules.alerts.service import FactType
+from app.modules.webhooks import deliveries
 from app.modules.webhooks.config import WebhookCreate, WebhookUpdate
 from app.modules.webhooks.courier import Courier
 from app.modules.webhooks.models import DeliveryRow
 from app.modules.webhooks.service import NewSecret, Webhooks
 from app.outbound import OutboundPolicy
-from app.scheduling.rounds import Rounds
 from app.sealing import Sealer, new_key
 from app.settings import AlertSettings, Settings, WebhookSettings
 from support.agents import LOOPBACK_ALLOWED, with_agents
@@ -93,11 +95,15 @@ async def house(settings: Settings, peer: Peer) -> AsyncIterator[House]:
     await engine.dispose()
 
 
-async def test_a_fact_is_delivered_once_signed_and_logged(house: House) -> None:
+async def test_a_fact_is_delivered_once_signed_and_logged(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
     made = await house.add()
     schedule = UUID(NOBODY)
     await house.happen("schedule.invalid", schedule_id=schedule, task="a.b")
-    await house.rounds(house.courier(), 3)
+    with caplog.at_level("INFO"):
+        await house.rounds(house.courier(), 3)
+    assert HOOK not in caplog.text, "whoever knows the address of a chat's hook may write there"
     (request,) = house.peer.asked(HOOK)
     event = verify_webhook(request.body, request.headers, made.secret)
     (row,) = await house.log(made.row.id)
@@ -187,28 +193,22 @@ async def test_failures_are_repeated_with_the_same_id_and_then_given_up(house: H
 
 async def test_pauses_grow_and_the_receivers_own_is_heeded(house: House) -> None:
     made = await house.add()
-    house.peer.answer(HOOK, Answer(503, headers={"Retry-After": "1000"}))
-    await house.happen("beat.silent")
-    await house.rounds(house.courier(retry_base=5.0, retry_cap=3600.0))
-    (row,) = await house.log(made.row.id)
-    assert row.next_attempt_at is not None
-    assert row.last_attempt_at is not None
-    assert 999 < (row.next_attempt_at - row.last_attempt_at).total_seconds() < 1060
-    house.peer.answer(HOOK, Answer(503))
+    asked = ("1000", format_datetime(datetime.now(UTC) + timedelta(seconds=1000), usegmt=True), None, None)
     seen = []
-    for _ in range(2):
+    await house.happen("beat.silent")
+    for header in asked:
+        house.peer.answer(HOOK, Answer(503, headers={} if header is None else {"Retry-After": header}))
         async with house.sessions.begin() as session:
             await session.execute(
                 text("UPDATE webhook_deliveries SET next_attempt_at = now() - interval '1 s'")
             )
-            await session.execute(text("UPDATE webhook_deliveries SET tries_left = 5"))
-        await house.rounds(house.courier(retry_base=100.0, retry_cap=1e6))
-        (row,) = await house.log(made.row.id)
-        assert row.next_attempt_at is not None
-        assert row.last_attempt_at is not None
-        seen.append((row.next_attempt_at - row.last_attempt_at).total_seconds())
-    assert 320 <= seen[0] <= 520
-    assert 1280 <= seen[1] <= 1960
+        base = 0.001 if header else 10.0
+        await house.rounds(house.courier(attempts=10, retry_base=base, retry_cap=1e6))
+        seen.append(await _pause(house, made.row.id))
+    assert 999 < seen[0] < 1060
+    assert 900 < seen[1] < 1060
+    assert 128 <= seen[2] <= 252
+    assert 512 <= seen[3] <= 828
 
 
 async def test_a_receiver_that_never_answers_keeps_no_other_from_its_own(house: House) -> None:
@@ -227,6 +227,32 @@ async def test_a_receiver_that_never_answers_keeps_no_other_from_its_own(house: 
     assert {row.state for row in await house.log(stuck.row.id)} == {"pending"}
     house.peer.release()
     await courier.settle()
+
+
+async def test_several_that_never_answer_keep_no_other_out(house: House) -> None:
+    for number in range(5):
+        await house.add(path=f"/stuck/{number}")
+    well = await house.add()
+    for _ in range(10):
+        await house.happen("beat.silent")
+    async with house.sessions.begin() as session:
+        await session.run_sync(deliveries.make, 3)
+        places: dict[str, Any] = {"limit": QUICK.at_once, "busy": {}}
+        claimed = await session.run_sync(lambda each: deliveries.claim(each, QUICK, **places))
+    assert len(claimed) == QUICK.at_once == 20
+    assert sum(each.webhook_id == well.row.id for each in claimed) >= 3
+
+
+async def test_a_delivery_that_is_repeated_begins_anew_with_its_pauses(house: House) -> None:
+    made = await house.add()
+    house.peer.answer(HOOK, Answer(500))
+    await house.happen("beat.silent")
+    await house.rounds(house.courier(), 3)
+    (row,) = await house.log(made.row.id)
+    assert (row.state, row.attempts) == ("failed", 3)
+    await house.webhooks().redeliver(made.row.id, row.id)
+    await house.rounds(house.courier(retry_base=100.0, retry_cap=1e6))
+    assert 80 <= await _pause(house, made.row.id) <= 121
 
 
 async def test_an_attempt_of_a_process_that_died_is_made_by_another(house: House) -> None:
@@ -249,6 +275,14 @@ async def test_an_attempt_of_a_process_that_died_is_made_by_another(house: House
     assert (row.state, row.attempts) == ("delivered", 2)
     assert len({request.headers["webhook-id"] for request in house.peer.asked(HOOK)}) == 1
     house.peer.release()
+
+
+async def _pause(house: House, webhook_id: UUID) -> float:
+    """How long its one delivery is left alone."""
+    (row,) = await house.log(webhook_id)
+    assert row.next_attempt_at is not None
+    assert row.last_attempt_at is not None
+    return (row.next_attempt_at - row.last_attempt_at).total_seconds()
 
 
 async def _asked(house: House, number: int) -> bool:
@@ -298,17 +332,43 @@ async def test_disabling_gives_up_what_is_on_its_way(house: House) -> None:
     assert (row.state, row.next_attempt_at) == ("failed", None)
 
 
+async def test_nothing_is_made_for_one_that_is_being_disabled(house: House) -> None:
+    made = await house.add()
+    await house.happen("beat.silent")
+
+    async def make() -> None:
+        async with house.sessions.begin() as session:
+            await session.run_sync(deliveries.make, 3)
+
+    async with house.sessions.begin() as session:
+        await session.execute(text("UPDATE webhooks SET enabled = false"))
+        making = asyncio.create_task(make())
+
+        async def waits() -> bool:
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            return making.done() or bool(await session.scalar(text(waiting)))
+
+        await eventually_async(waits, 10)
+    await making
+    assert await house.log(made.row.id) == []
+
+
 async def test_old_facts_go_with_their_deliveries(house: House) -> None:
     made = await house.add()
     await house.happen("beat.silent")
     await house.rounds(house.courier())
     courier = house.courier(keep_days=30)
-    courier._rounds = Rounds(look=0.0, forget=0.0)
+    courier._rounds.hasten("forget")
     await house.rounds(courier)
     assert len(await house.log(made.row.id)) == 1
     async with house.sessions.begin() as session:
         await session.execute(text("UPDATE facts SET at = at - interval '31 days'"))
-    courier._rounds = Rounds(look=0.0, forget=0.0)
+    (row,) = await house.log(made.row.id)
+    again = await house.webhooks().redeliver(made.row.id, row.id)
+    await courier._forget()
+    assert [each.id for each in await house.log(made.row.id)] == [again.id], "it is on its way once more"
+    await house.rounds(courier)
+    courier._rounds.hasten("forget")
     await house.rounds(courier)
     assert await house.log(made.row.id) == []
 
@@ -323,6 +383,7 @@ async def api(settings: Settings) -> AsyncIterator[FastAPI]:
 @pytest.fixture(scope="module")
 async def admin(api: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     async with connected(api) as client:
+        client.headers["If-Match"] = "*"
         yield client
 
 
@@ -335,7 +396,9 @@ async def test_from_creation_to_deletion_over_http(admin: httpx.AsyncClient, pee
     secret, one = created.pop("secret"), f"{WEBHOOKS}/{created['id']}"
     assert secret.startswith("whsec_")
     assert (answer.headers["Location"], answer.headers["Cache-Control"]) == (one, "no-store")
-    computed = ("id", "created_at", "updated_at", "secret_set_at")
+    (entry,) = (await admin.get("/api/v1/audit", params={"action": "create_webhook"})).json()["items"]
+    assert (entry["object_type"], entry["object_id"]) == ("webhooks", created["id"])
+    computed = ("id", "version", "created_at", "updated_at", "secret_set_at")
     assert {key: value for key, value in created.items() if key not in computed} == body | {
         "description": None,
         "enabled": True,
@@ -343,14 +406,18 @@ async def test_from_creation_to_deletion_over_http(admin: httpx.AsyncClient, pee
         "tasks": None,
         "previous_secret_until": None,
     }
-    assert (await admin.get(one)).json() == created
+    read = await admin.get(one)
+    assert (read.json(), read.headers["ETag"], answer.headers["ETag"]) == (created, '"1"', '"1"')
     listed = (await admin.get(WEBHOOKS, params={"event_type": "run.failed", "search": "who"})).json()
     assert [each["id"] for each in listed["items"]] == [created["id"]]
     assert (await admin.get(WEBHOOKS, params={"event_type": "beat.silent", "search": "who"})).json()[
         "items"
     ] == []
     changed = (await admin.patch(one, json={"tags": None, "event_types": ["beat.silent"]})).json()
-    assert (changed["tags"], changed["event_types"]) == (None, ["beat.silent"])
+    assert (changed["tags"], changed["event_types"], changed["version"]) == (None, ["beat.silent"], 2)
+    for method in ("PATCH", "DELETE"):
+        late = await admin.request(method, one, json={"name": "x"}, headers={"If-Match": '"1"'})
+        assert late.status_code == 412
     tested = await admin.post(f"{one}/test")
     assert (tested.status_code, tested.json()["state"]) == (202, "pending")
 

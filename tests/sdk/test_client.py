@@ -150,6 +150,22 @@ async def test_a_call_is_sent_again(connect: Callable[..., Any]) -> None:
     assert (await connect(lambda _: next(answers)).tasks.get("a.b")).name == "a.b"
 
 
+async def test_a_replay_whose_answer_was_lost_is_made_once(connect: Callable[..., Any]) -> None:
+    keys: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            keys.append(request.headers.get("Idempotency-Key"))
+            if len(keys) == 1:
+                raise httpx.ReadTimeout("slow", request=request)
+        return httpx.Response(200, json=blank(upbeat_sdk.models.Run) | {"state": "queued"})
+
+    run = await connect(answer).runs.get("x")
+    assert (await run.replay()).state == "queued"
+    assert len(keys) == 2
+    assert keys[0] == keys[1] is not None
+
+
 async def test_it_is_not_sent_for_ever(connect: Callable[..., Any]) -> None:
     sent = []
 

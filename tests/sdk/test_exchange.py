@@ -69,6 +69,43 @@ def test_a_conflict_with_its_own_first_request_is_waited_out() -> None:
     assert reading.answered(409, {}) is None
 
 
+PROBLEM = {"Content-Type": "application/problem+json"}
+LOST, NOT_SENT = httpx.ReadTimeout("slow"), httpx.ConnectError("refused")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "headers", "counts_as"),
+    [
+        (LOST, 404, PROBLEM, 204),
+        (LOST, 404, {}, 404),
+        (LOST, 403, PROBLEM, 403),
+        (NOT_SENT, 404, PROBLEM, 404),
+        (None, 404, PROBLEM, 404),
+    ],
+    ids=[
+        "it was done",
+        "somebody else answers",
+        "it may not be done",
+        "it was not sent",
+        "it was never there",
+    ],
+)
+def test_what_is_gone_when_its_deletion_is_sent_again(
+    error: httpx.RequestError | None, status: int, headers: dict[str, str], counts_as: int
+) -> None:
+    exchange = Exchange(Call("delete_scheduled_task", "DELETE", "/x"), settings())
+    if error is not None:
+        exchange.broke(error)
+    answer = httpx.Response(status, headers=headers, request=httpx.Request("DELETE", "http://host/x"))
+    assert exchange.counted(answer).status_code == counts_as
+
+
+def test_a_password_is_changed_once() -> None:
+    exchange = Exchange(Call("change_own_password", "PUT", "/x"), settings())
+    with pytest.raises(ConnectionFailed):
+        exchange.broke(LOST)
+
+
 def test_the_last_failure_is_told() -> None:
     exchange = Exchange(READ, settings(max_retries=2))
     exchange.broke(httpx.ReadTimeout("slow"))

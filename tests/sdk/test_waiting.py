@@ -30,8 +30,8 @@ def run(state: str) -> Record:
     return Record.model_validate(blank(Record) | {"state": state})
 
 
-def refused(kind: type[upbeat_sdk.ProblemError]) -> upbeat_sdk.ProblemError:
-    told = upbeat_sdk.models.Problem.model_validate(blank(upbeat_sdk.models.Problem))
+def refused(kind: type[upbeat_sdk.ProblemError], status: int) -> upbeat_sdk.ProblemError:
+    told = upbeat_sdk.models.Problem.model_validate(blank(upbeat_sdk.models.Problem) | {"status": status})
     return kind(told, request_id=None, retry_after=None)
 
 
@@ -107,9 +107,11 @@ def test_passing_failures_are_waited_out_until_the_time_is_over() -> None:
     clock = Clock()
     steps = until_over(run("queued"), 60.0, clock)
     step = next(steps)
+    proxy = upbeat_sdk.UnexpectedAnswer("<html>Bad gateway</html>", status=502, request_id=None)
+    failures = [refused(Unavailable, 503), TimedOut("no answer"), proxy]
     for number in range(FAILURES * 2):
         assert isinstance(step, Look)
-        step = steps.send(Answer(error=TimedOut("no answer") if number % 2 else refused(Unavailable)))
+        step = steps.send(Answer(error=failures[number % 3]))
         if number == 0:
             assert isinstance(step, Listen)
             step = steps.send(Answer(heard=Heard.NO_STREAM))
@@ -136,7 +138,7 @@ def test_other_failures_end_it_at_once() -> None:
     steps = until_over(run("queued"), 60.0, Clock())
     next(steps)
     with pytest.raises(Forbidden):
-        steps.send(Answer(error=refused(Forbidden)))
+        steps.send(Answer(error=refused(Forbidden, 403)))
 
 
 class Service:
@@ -279,6 +281,15 @@ async def test_a_result_although_the_stream_breaks_off(connect: Connect) -> None
     started = await connect(service).runs.get(RUN)
     assert await started.result() == 42
     assert service.asked == ["run", "run", "stream", "run", "stream", "run", "stream", "run"]
+
+
+async def test_a_result_although_a_refusal_of_the_stream_breaks_off(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = lambda _: httpx.Response(500, stream=Pieces([b"{"], cut=True))  # noqa: E731
+    monkeypatch.setattr(Service, "_stream", broken)
+    started = await connect(Service(looks=3)).runs.get(RUN)
+    assert await started.result(timeout=20) == 42
 
 
 async def test_a_result_that_does_not_come(connect: Connect) -> None:

@@ -1,11 +1,12 @@
 """Match what ran (the ledger) and what is recorded (run rows) to what the schedules named.
 
-The invariants are those of the fault plan: I1 one run row per tick, I2 one start per attempt, I4 a
-terminal row never changes. Each function returns the violations in words; none means it holds.
+The invariants are those of the fault plan: I1 one run row per tick, I2 one start per attempt, I3 all runs end, I4 a
+terminal row never changes, I5 queues drain, I6 what was promised is there. Each function returns the violations in
+words; none means that it holds. `tests/integration/test_verdicts.py` plants each of them.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -47,20 +48,31 @@ def ticks_every(schedule: str, anchor: datetime, every: timedelta, until: dateti
     return [Tick(schedule, anchor + n * every) for n in range((until - anchor) // every + 1)]
 
 
-def read_runs(url: str, schedule: str | None = None) -> list[RunRow]:
-    """All run rows, or those of one schedule, straight from the table."""
-    query = """
+def read_runs(url: str, *schedules: str) -> list[RunRow]:
+    """All run rows, or those of some schedules, straight from the table."""
+    which = "WHERE schedule_id = ANY(%(schedules)s::uuid[])" if schedules else ""
+    query = f"""
         SELECT id::text AS id, schedule_id::text AS schedule, scheduled_for, created_at, state, attempt,
                to_jsonb(run) AS document
-        FROM celery_task_runs AS run
-        WHERE %(schedule)s::text IS NULL OR schedule_id::text = %(schedule)s
-        ORDER BY id
+        FROM celery_task_runs AS run {which} ORDER BY id
     """
     with (
         psycopg.connect(url) as connection,
         connection.cursor(row_factory=class_row(RunRow)) as cursor,
     ):
-        return cursor.execute(query, {"schedule": schedule}).fetchall()
+        return cursor.execute(query.encode(), {"schedules": list(schedules)}).fetchall()
+
+
+def is_run(url: str, condition: str, *values: object) -> bool:
+    """Whether there is a run of which the condition holds: to be asked again and again, without reading them all."""
+    query = f"SELECT EXISTS (SELECT FROM celery_task_runs WHERE {condition})"
+    with psycopg.connect(url) as connection:
+        return connection.execute(query.encode(), values).fetchone() == (True,)
+
+
+def is_open(url: str, *, but: str = "") -> bool:
+    """Whether a run of any task ``but`` one is not terminal."""
+    return is_run(url, "state IN ('queued', 'running') AND task <> %s", but)
 
 
 def check_ticks(
@@ -132,3 +144,20 @@ def check_unchanged(before: Sequence[RunRow], after: Sequence[RunRow]) -> list[s
 def unfinished(runs: Sequence[RunRow]) -> list[str]:
     """I3 at the end of a fault's grace: the runs that are not terminal."""
     return [f"I3: run {run.id} is still {run.state}" for run in runs if run.state not in TERMINAL]
+
+
+def refuse(violations: Sequence[str]) -> None:
+    """Fail with the first of them, if there are any: an assertion outside of a test's own file would not tell them."""
+    if violations:
+        raise AssertionError("\n".join([f"{len(violations)} violations", *violations[:20]]))
+
+
+def undrained(lengths: Mapping[str, int]) -> list[str]:
+    """I5 at the end of a fault's grace: the queues that still have messages; ``lengths`` are those of all queues."""
+    return [f"I5: queue {queue} still has {number} messages" for queue, number in lengths.items() if number]
+
+
+def check_promises(promised: Iterable[str], runs: Sequence[RunRow]) -> list[str]:
+    """I6: the run of each id that a caller was given is there."""
+    found = {run.id for run in runs}
+    return [f"I6: run {run} was promised and is not there" for run in promised if run not in found]

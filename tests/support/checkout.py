@@ -2,7 +2,9 @@
 
 import os
 import shlex
+import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,15 +22,16 @@ STOP = 90.0
 
 @dataclass
 class Checkout:
-    """A folder that looks like a checkout, with nothing made in it yet."""
+    """A folder that looks like a checkout, with nothing made in it yet; ``temporary`` is for what is made elsewhere."""
 
     folder: Path
+    temporary: Path
     processes: Processes
     port: int
 
     def environment(self, **more: str) -> dict[str, str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("UPBEAT_", "CELERY_"))}
-        return clean | {"UPBEAT_PORT": str(self.port)} | more
+        return clean | {"UPBEAT_PORT": str(self.port), "TMPDIR": str(self.temporary)} | more
 
     def start(self, command: tuple[str, ...] = UP, **more: str) -> Process:
         return self.processes.start("up", command, self.environment(**more), self.folder)
@@ -64,6 +67,8 @@ class Checkout:
         """Stop what was started here; fails when something is left."""
         self.processes.end(patience=STOP)
         eventually(lambda: not self.living(), STOP, "nothing is left of the stack")
+        # Of killed processes; the path is a short one, since there may be a socket below it.
+        shutil.rmtree(self.temporary)
 
 
 def new_checkout(parent: Path, processes: Processes) -> Checkout:
@@ -77,4 +82,4 @@ def new_checkout(parent: Path, processes: Processes) -> Checkout:
         (folder / ".venv" / "bin" / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
         (folder / ".venv" / "bin" / name).chmod(0o755)
     (folder / ".venv" / ".installed-embedded").touch()
-    return Checkout(folder, processes, free_port())
+    return Checkout(folder, Path(tempfile.mkdtemp(prefix="upbeat-test-")), processes, free_port())

@@ -12,6 +12,8 @@ from pathlib import Path
 from support.polling import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
+# What libfaketime shares between the threads of a process, and cannot remove when that is killed.
+FAKED_TIME = ("faketime_shm_{}", "sem.faketime_sem_{}")
 
 
 @dataclass
@@ -146,6 +148,8 @@ class Processes:
             with suppress(subprocess.TimeoutExpired):
                 process.popen.wait(max(0.0, end - time.monotonic()))
             process.kill()
+            for name in FAKED_TIME:
+                Path("/dev/shm", name.format(process.pid)).unlink(missing_ok=True)
 
     def report(self, characters: int = 6000) -> list[tuple[str, str]]:
         """(title, end of the output) of each process, for a failed test's report."""

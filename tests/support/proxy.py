@@ -18,6 +18,8 @@ from app.cli.embedded import LOOPBACK
 
 CHUNK = 65536
 RESET = struct.pack("ii", 1, 0)
+# What a process sends when it commits: a worker mostly does so with one prepared statement (`app.db.single`).
+COMMITS = {"beat": b"COMMIT", "worker": b"alone_", "api": b"COMMIT"}
 
 
 class Mode(StrEnum):

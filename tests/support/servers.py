@@ -137,6 +137,8 @@ def running_servers(
 
     ``quick`` gives up durability; measurements must not. ``options`` are more settings of PostgreSQL.
     """
+    # Whoever is asked to stop, by a time limit for example, ends what it started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = folder or Path(tempfile.mkdtemp(prefix="upbeat-test-"))
     folder.mkdir(exist_ok=True)
     major = int(os.environ.get("UPBEAT_TEST_POSTGRES", "18"))

@@ -94,6 +94,8 @@ def stack_environment(server_url: str, database: str, redis_url: str, ledger: Pa
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",
         PATH_VARIABLE: str(ledger),
+        # A pool's folder and the messages that kombu could not give back stay behind when a worker is killed.
+        "TMPDIR": str(ledger.parent),
     }
 
 

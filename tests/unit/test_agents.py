@@ -1,13 +1,10 @@
 """Agents without any server: templates, what is kept of a call, and what a definition may say."""
 
-from datetime import UTC, datetime
-
 import pytest
 from pydantic import ValidationError
 
 from app.errors import InvalidInput
 from app.modules.agents import prompts
-from app.modules.agents.client import retry_after
 from app.modules.agents.config import AgentCreate, AgentUpdate, Credential, same_origin
 from app.modules.agents.errors import AgentBroken, AgentError, AgentRefused
 from app.modules.agents.records import MAX_REPLY, REDACTED, estimate_tokens, keep, redact
@@ -133,26 +130,6 @@ def test_an_error_says_whether_another_attempt_makes_sense() -> None:
     assert not outcome_of(AgentRefused("x")).retryable
     assert not outcome_of(OutboundRefused("x")).retryable
     assert not AgentError.retryable
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        ("120", 120),
-        (" 0 ", 0),
-        ("Sun, 01 Mar 2026 12:01:30 GMT", 90),
-        ("Sun, 01 Mar 2026 11:00:00 GMT", 0),
-        ("9" * 5000, 999_999_999),
-        (None, None),
-        ("", None),
-        ("soon", None),
-        ("-5", None),
-        ("1.5", None),
-        ("٣", None),
-    ],
-)
-def test_what_retry_after_asks_for(header: str | None, seconds: float | None) -> None:
-    assert retry_after(header, datetime(2026, 3, 1, 12, tzinfo=UTC)) == seconds
 
 
 @pytest.mark.parametrize(

@@ -70,8 +70,14 @@ def _lines() -> list[str]:
 def test_the_page_has_the_newest_line_of_each_measure_and_its_advantage(tmp_path: Path) -> None:
     lines = page.newest(_lines())
     assert [page.advantage(line) for line in lines] == [2.5, 2.0, None, None]
+    assert page.advantage(report.line("e", "idle", 1, 0.5, "% of a core", peer="p", peer_value=0.0)) == 0.0
+    assert page.advantage(report.line("s", "call", 1, 2.0, "us/call", peer="p", peer_value=3.0)) == 1.5
+    assert page.advantage(report.line("a", "list", 1, 10.0, "ms p99", peer="p", peer_value=50.0)) == 5.0
     told = page.page(lines, ["two cores"], datetime(2026, 3, 1, tzinfo=UTC))
     assert "| **2.5** | burst | 1,000 | 10 | slow | 4 | fires/s | 3 from 9 to 11 |" in told
+    assert "| engine burst | slow | **2.5** (1,000) |" in told
+    assert "- `burst`: 5,000 schedules due at one instant" in told
+    assert "- RedBeat: schedules in Redis" in told
     assert "|  | enqueue | 64 | 300 |  |  | requests/s |  |" in told
     assert "benchmarks-engine.svg" in told
     assert "benchmarks-api.svg" not in told

@@ -1,6 +1,7 @@
 """JSON bodies read strictly."""
 
 import json
+import tracemalloc
 from contextlib import suppress
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from app.api.bodies import LARGEST, MAX_DEPTH, SMALLEST, parse
 from app.api.problems import MalformedBody
+from app.api.validation import MAX_PATH
 from app.errors import InvalidInput
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
@@ -67,6 +69,18 @@ def test_text_that_postgresql_refuses_is_located(body: bytes, field: str) -> Non
     with pytest.raises(InvalidInput) as caught:
         parse(body)
     assert [error.field for error in caught.value.errors] == [field]
+
+
+def test_a_long_key_is_not_written_before_each_of_its_values() -> None:
+    body = json.dumps({"k" * 20_000: [0] * 2_000 + ["\0"]}).encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidInput) as caught:
+            parse(body)
+        assert tracemalloc.get_traced_memory()[1] < 10 * len(body)
+    finally:
+        tracemalloc.stop()
+    assert len(caught.value.errors[0].field) <= MAX_PATH
 
 
 def test_a_surrogate_pair_is_a_character() -> None:

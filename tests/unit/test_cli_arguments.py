@@ -53,8 +53,9 @@ def test_an_instant_has_an_offset() -> None:
         datetime.fromisoformat("2027-01-01T00:00:00+05:00").astimezone().isoformat()
     )
     assert datetime.fromisoformat(instant("2027-01-01 12:00", "--at")).tzinfo is not None
-    with pytest.raises(InvalidInput, match=r"^--at"):
-        instant("soon", "--at")
+    for wrong in ("soon", "0001-01-01T00:00:00+14:00"):
+        with pytest.raises(InvalidInput, match=r"^--at"):
+            instant(wrong, "--at")
 
 
 def test_only_what_is_given_is_sent() -> None:

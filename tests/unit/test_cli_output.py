@@ -14,7 +14,7 @@ import pytest
 from app.cli import main
 from app.cli.logfiles import follow, last_lines, log_of
 from app.cli.startup import LONGEST, keep_startup, newest_start
-from app.cli.tables import cell, print_json, show, span
+from app.cli.tables import cell, print_json, show, show_fields, span
 from app.errors import NotFound
 
 
@@ -46,6 +46,37 @@ def test_json_has_all_fields_and_an_empty_list_is_one() -> None:
     assert item == {"id": str(ROW.id), "at": "2027-01-02T03:04:05+00:00", "kwargs": ROW.kwargs, "number": 7}
     assert json.loads(shown(as_json=True, rows=[])) == []
     assert shown(as_json=False, rows=[]) == "Nothing.\n"
+
+
+def test_one_object_is_shown_whole() -> None:
+    out = io.StringIO()
+    trace = "Traceback:\n  line 1\nValueError: [no]"
+    show_fields(
+        {
+            "id": ROW.id,
+            "reason": None,
+            "note": "n" * 100,
+            "args": [1, "a"],
+            "kwargs": {"text": "x" * 100},
+            "error": {"type": "ValueError", "traceback": trace},
+        },
+        file=out,
+    )
+    assert out.getvalue().splitlines() == [
+        f"id               {ROW.id}",
+        "reason           -",
+        f"note             {'n' * 100}",
+        'args             [1, "a"]',
+        "kwargs",
+        "  {",
+        f'    "text": "{"x" * 100}"',
+        "  }",
+        "error.type       ValueError",
+        "error.traceback",
+        "  Traceback:",
+        "    line 1",
+        "  ValueError: [no]",
+    ]
 
 
 class Screen(io.StringIO):

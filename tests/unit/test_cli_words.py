@@ -1,13 +1,21 @@
 """What the command understands, and what it answers to a user's mistakes."""
 
+import subprocess
+import sys
+from collections.abc import Iterable
+
 import pytest
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from typer.testing import CliRunner
 
-from app.cli.choices import DEFAULT, Service
+from app.cli.choices import DEFAULT, Level, ScheduleAct, Service
 from app.cli.commands import app, explanation
+from app.cli.schedules import How
 from app.cli.services import chosen
 from app.errors import NotFound
+from app.modules.auth.roles import LEVELS
+from app.scheduling import bulk
+from app.scheduling.declared import Prune
 from app.scheduling.messages import BrokerUnavailable
 
 VERBS = ("up", "migrate", "start", "stop", "restart", "status", "logs", "purge", "inspect", "doctor")
@@ -24,6 +32,15 @@ VERBS = ("up", "migrate", "start", "stop", "restart", "status", "logs", "purge",
 )
 def test_which_services_are_meant(given: tuple[Service, ...], names: tuple[str, ...]) -> None:
     assert chosen(given, DEFAULT) == names
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [(ScheduleAct, bulk.BulkAction), (How, Prune), (Level, LEVELS)],
+    ids=["act", "prune", "scope"],
+)
+def test_words_that_are_written_twice_are_the_same(written: Iterable[str], meant: Iterable[str]) -> None:
+    assert [str(each) for each in written] == [str(each) for each in meant]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -74,6 +91,17 @@ def test_a_problem_is_one_line_that_says_what_to_do(error: Exception, told: str)
     assert said is not None
     assert told in said
     assert "\n" not in said
+
+
+def test_what_is_typed_is_answered_without_loading_the_domain() -> None:
+    """Completion and `--help` wait for whatever the verbs import."""
+    program = (
+        "import sys, app.cli.commands; print(*(name for name in sys.modules if name.startswith('app.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert {"app.cli.schedule_verbs", "app.scheduling.policies"} <= loaded
+    assert not [name for name in loaded if name.startswith(("app.db", "app.worker", "app.scheduling.models"))]
 
 
 def test_a_fault_of_the_program_keeps_its_trace() -> None:

@@ -139,7 +139,7 @@ schedules:
 @pytest.mark.parametrize(
     ("text", "field", "message"),
     [
-        ("a: [", "a.yaml", "line 1, column 5"),
+        ("a: [", "a.yaml", "line 2, column 1"),
         ("schedules:\n  a: {}\n  a: {}\n", "a.yaml", "line 3, column 3: the key a is there twice"),
         ("- a\n", "a.yaml", FORM),
         ("schedule: {}\n", "a.yaml", FORM),
@@ -165,6 +165,19 @@ schedules:
             "Must be what JSON has",
         ),
         ("schedules: {a: !!python/object:os.system {}}\n", "a.yaml", "could not determine a constructor"),
+        (
+            'schedules: {a: {task_path: x, description: "a\\0b"}}\n',
+            "a.yaml",
+            "column 44: text must not have NUL",
+        ),
+        ('schedules: {"a\\0": {task_path: x}}\n', "a.yaml", "NUL"),
+        ('schedules: {a: {task_path: x, description: "\\ud800"}}\n', "a.yaml", "line 1"),
+        ("schedules: {a: {task_path: x, task_args: [!!int x]}}\n", "a.yaml", "leave the tag out"),
+        ("schedules: {a: {task_path: x, task_args: [!!bool x]}}\n", "a.yaml", "leave the tag out"),
+        ("schedules: {a: {task_path: x, task_args: [!!timestamp x]}}\n", "a.yaml", "leave the tag out"),
+        (f"schedules: {{a: {{task_path: x, task_args: [{'9' * 5000}]}}}}\n", "a.yaml", "put it in quotes"),
+        (f"schedules: {{a: {{task_crontab_hour: 0x{'f' * 5000}}}}}\n", "a.yaml", "put it in quotes"),
+        ("- " * 200_000, "a.yaml", "nested too deeply"),
         (
             "schedules: {a: {task_path: x, task_kwargs: {b: .nan}}}\n",
             "a.yaml: schedules.a.task_kwargs.b",

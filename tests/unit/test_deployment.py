@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from app.cli.supervision import ACCOUNTING
-from app.settings import WorkerSettings
+from app.settings import Settings, WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -142,6 +142,8 @@ def test_each_secret_is_a_file_that_the_script_makes(compose: dict[str, Any], tm
     assert all(len(text) >= 40 for text in files.values())
     assert len(set(files.values())) == len(files)
     assert made.stat().st_mode & 0o777 == 0o700
+    # What follows from the rest, and from a release that changes it, is made anew.
+    (made / "redis_users").write_text("of the release before")
     again = run(*script)
     assert (again.returncode, again.stdout) == (0, "")
     assert {file.name: file.read_text() for file in made.iterdir()} == files
@@ -178,6 +180,26 @@ def test_each_unit_is_hardened_and_has_its_secrets_from_files(file: Path) -> Non
     assert service["ProtectSystem"] == "strict"
     assert "LoadCredential=DATABASE_URL:" in file.read_text()
     assert not re.search(r"^Environment=", file.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("file", UNITS, ids=lambda file: file.name)
+def test_each_unit_is_given_what_production_demands(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {
+        "DATABASE_URL": "postgresql://upbeat_api:correct-horse@db.internal/postgres",
+        "REDIS_URL": "redis://:correct-horse@redis.internal:6379/0",
+        "UPBEAT_SECRET_KEYS": "a key",
+    }
+    for name in re.findall(r"^LoadCredential=(\w+):", file.read_text(), re.MULTILINE):
+        (tmp_path / name).write_text(values[name])
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    for line in (DEPLOY / "systemd" / "upbeat.env").read_text().splitlines():
+        if not line.startswith("#"):
+            monkeypatch.setenv(*line.split("=", 1))
+    settings = Settings()
+    assert settings.deployment.production
+    settings.require_production()
 
 
 def test_systemd_understands_the_units_and_finds_them_closed(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_a_canary_that_came_back_tells_its_times() -> None:
     ("info", "saves", "check", "verdict"),
     [
         ({}, "", "redis", Verdict.OK),
-        ({"redis_version": "5.0"}, "", "redis", Verdict.FAIL),
+        ({"redis_version": "6.0.20"}, "", "redis", Verdict.FAIL),
         ({"role": "slave"}, "", "redis", Verdict.FAIL),
         ({"maxmemory_policy": "volatile-lru"}, "", "redis eviction", Verdict.FAIL),
         ({"aof_enabled": 0}, "", "redis persistence", Verdict.WARN),

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import timeit
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def test_what_is_not_understood_is_refused(text: str) -> None:
 
 def test_a_point_that_is_not_armed_costs_next_to_nothing() -> None:
     failpoints.reach("beat.fired")
-    assert timeit.timeit(lambda: failpoints.reach("beat.fired"), number=10_000) / 10_000 < 20e-6
+    taken = timeit.timeit(lambda: failpoints.reach("beat.fired"), number=10_000, timer=time.process_time)
+    assert taken / 10_000 < 20e-6
 
 
 def test_an_armed_point_kills_the_process_at_the_time_given() -> None:

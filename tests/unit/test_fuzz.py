@@ -55,7 +55,8 @@ def test_schedules(document: Any) -> None:
 
 def _read_or_refused(document: Any) -> None:
     """What is read has a next tick that is later, or none; what is refused says where and why."""
-    began = time.monotonic()
+    # Of the processor: whoever else uses it does not count.
+    began = time.process_time()
     try:
         timing = parse(document)
     except TimingError as error:
@@ -64,7 +65,7 @@ def _read_or_refused(document: Any) -> None:
     else:
         following = timing.next_after(NOW)
         assert following is None or following > NOW
-    assert time.monotonic() - began < QUICKLY
+    assert time.process_time() - began < QUICKLY
 
 
 @given(spoilt(FILE) | ANYTHING)

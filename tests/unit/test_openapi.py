@@ -69,10 +69,18 @@ def test_every_error_is_declared_as_a_problem(document: dict[str, Any]) -> None:
         assert not closed or {"401", "503"} <= set(operation["responses"]), name
 
 
-def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+def test_every_reference_leads_somewhere_and_names_are_plain(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
-    for reference in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)):
+    for reference in re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)):
         assert reference in schemas
+    assert [name for name in schemas if not re.fullmatch("[A-Z][A-Za-z]+", name)] == []
+
+
+def test_swagger_ui_shows_answers_in_order_and_the_choices_of_parameters(document: dict[str, Any]) -> None:
+    for name, operation in operations(document):
+        assert list(operation["responses"]) == sorted(operation["responses"]), name
+        for parameter in operation.get("parameters", []):
+            assert "anyOf" not in parameter["schema"], (name, parameter["name"])
 
 
 def test_the_users_example_is_the_first_one(document: dict[str, Any]) -> None:

@@ -1,12 +1,13 @@
 """Which addresses may be reached: judged by address, whatever it is called."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from ipaddress import ip_address
 
 import pytest
 
 from app.errors import ConfigurationError, InvalidInput
-from app.outbound import OutboundPolicy, OutboundRefused, check_url
+from app.outbound import OutboundPolicy, OutboundRefused, check_url, retry_after
 
 NOTHING_ALLOWED = OutboundPolicy()
 
@@ -174,3 +175,24 @@ def test_an_address_that_will_not_do_is_refused_at_once(url: str) -> None:
 
 def test_a_literal_address_that_is_allowed_will_do() -> None:
     check_url("http://127.0.0.1:9/", OutboundPolicy.parse(["127.0.0.0/8"]), "url")
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("120", 120),
+        (" 0 ", 0),
+        ("Sun, 01 Mar 2026 12:01:30 GMT", 90),
+        ("Sun, 01 Mar 2026 11:00:00 GMT", 0),
+        ("9" * 5000, 999_999_999),
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("Sun, 01 Mar 2026 12:00:00 +99999999999999999999", None),
+        ("1.5", None),
+        ("٣", None),
+    ],
+)
+def test_what_retry_after_asks_for(header: str | None, seconds: float | None) -> None:
+    assert retry_after(header, datetime(2026, 3, 1, 12, tzinfo=UTC)) == seconds

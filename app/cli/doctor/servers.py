@@ -16,7 +16,7 @@ from app.errors import ConfigurationError
 from app.settings import Settings
 
 OLDEST_POSTGRES = 140_000
-OLDEST_REDIS = (6, 0)
+OLDEST_REDIS = (6, 2)
 CLOCK_TOLERANCE = 2.0  # seconds
 MEMORY_SHARE = 0.9
 
@@ -159,7 +159,7 @@ def judge_redis(info: Mapping[str, Any], saves: str | None) -> Iterator[Finding]
     """``info`` is what INFO says, ``saves`` the setting `save`, None where asking is not allowed."""
     version = str(info.get("redis_version", "0"))
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS:
-        yield fail("redis", f"Redis {version}", "Upgrade to Redis 6 or newer.")
+        yield fail("redis", f"Redis {version}", "Upgrade to Redis 6.2 or newer.")
     elif info.get("role") == "slave":
         yield fail("redis", f"Redis {version} is a replica", "Let REDIS_URL name the primary server.")
     else:

@@ -7,8 +7,8 @@ import httpx
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from app.cli.client import address
 from app.cli.doctor.findings import Finding, fail, ok, warn
-from app.cli.embedded import LOOPBACK
 from app.cli.state import wanted
 from app.scheduling import drift, inspecting
 from app.scheduling.catalogue import Catalogue
@@ -42,22 +42,20 @@ WHERE next_run_at < (SELECT clock_timestamp()) - make_interval(secs => :seconds)
 
 
 def api(settings: Settings) -> Finding:
-    """The API at this host's port: there, ours, and ready."""
-    url = f"http://{LOOPBACK}:{settings.api.port}"
+    """The API at UPBEAT_URL or this host's port: there, ours, and ready."""
+    url = address(settings.api)
     try:
         answer = httpx.get(f"{url}/readyz", timeout=5, trust_env=False)
         report: Any = answer.json()
         checks: Mapping[str, Any] = report["checks"]
     except httpx.ConnectError:
-        found, remedy = (
-            f"nothing listens at {url}",
-            "Start it: `upbeat start api`. UPBEAT_PORT chooses the port.",
-        )
+        found = f"nothing listens at {url}"
+        if settings.api.url:
+            return fail("api", found, "Start it there, or correct UPBEAT_URL.")
         # Who has started worker and beat here, and no API, wanted none.
-        return (
-            warn("api", found, remedy) if wanted() and "api" not in wanted() else fail("api", found, remedy)
-        )
-    except httpx.TransportError as error:
+        judge = warn if wanted() and "api" not in wanted() else fail
+        return judge("api", found, "Start it: `upbeat start api`. UPBEAT_PORT chooses the port.")
+    except (httpx.TransportError, httpx.InvalidURL) as error:
         return fail(
             "api",
             f"{url} does not answer ({type(error).__name__})",
@@ -65,7 +63,9 @@ def api(settings: Settings) -> Finding:
         )
     except (ValueError, KeyError, TypeError):
         return fail(
-            "api", f"another program answers at {url}", "End that one, or choose another UPBEAT_PORT."
+            "api",
+            f"another program answers at {url}",
+            "Correct UPBEAT_URL." if settings.api.url else "End that one, or choose another UPBEAT_PORT.",
         )
     bad = [f"{name}: {check['detail']}" for name, check in checks.items() if not check["ok"]]
     if bad:

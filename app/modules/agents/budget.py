@@ -4,6 +4,7 @@ The check and the count are one statement, so that any number of workers togethe
 What a worker reserved and could not correct, because it died, stays counted.
 """
 
+from collections.abc import Iterable
 from datetime import date, timedelta
 from typing import Final
 from uuid import UUID
@@ -27,12 +28,17 @@ def today(session: Session) -> date:
 
 def used(session: Session, agent_id: UUID, day: date) -> tuple[int, int]:
     """Calls and tokens of a day, with what is reserved."""
-    row = session.execute(
-        select(AgentUsageRow.calls, AgentUsageRow.tokens).where(
-            AgentUsageRow.agent_id == agent_id, AgentUsageRow.day == day
+    return used_by(session, [agent_id], day).get(agent_id, (0, 0))
+
+
+def used_by(session: Session, agents: Iterable[UUID], day: date) -> dict[UUID, tuple[int, int]]:
+    """As `used`, of each that used something."""
+    rows = session.execute(
+        select(AgentUsageRow.agent_id, AgentUsageRow.calls, AgentUsageRow.tokens).where(
+            AgentUsageRow.agent_id.in_(list(agents)), AgentUsageRow.day == day
         )
-    ).one_or_none()
-    return (0, 0) if row is None else (row.calls, row.tokens)
+    )
+    return {row.agent_id: (row.calls, row.tokens) for row in rows}
 
 
 def under_way(session: Session, agent: AgentRow) -> int:

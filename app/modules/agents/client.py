@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import httpx
@@ -31,7 +30,6 @@ from app.outbound import OutboundPolicy
 MAX_BYTES: Final = 1_048_576
 CHECK_SECONDS: Final = 10.0
 EXCERPT: Final = 300
-LONGEST_NUMBER: Final = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +155,7 @@ async def _exchange(endpoint: Endpoint, request: _Request, policy: OutboundPolic
             ) as response,
         ):
             connected = True
-            asked = retry_after(response.headers.get("retry-after"), datetime.now(UTC))
+            asked = outbound.retry_after(response.headers.get("retry-after"), datetime.now(UTC))
             return _Answer(response.status_code, await _read(response), asked)
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
         raise AgentUnreachable(
@@ -187,18 +185,6 @@ async def _read(response: httpx.Response) -> str:
         if len(read) > MAX_BYTES:
             raise ReplyUnusable(f"The answer has more than {MAX_BYTES} bytes.", answered=response.status_code)
     return read.decode("utf-8", "replace")
-
-
-def retry_after(header: str | None, now: datetime) -> float | None:
-    """The seconds that a `Retry-After` header asks for (a number of them, or an HTTP date), from ``now`` on."""
-    text = (header or "").strip()
-    if text.isascii() and text.isdecimal():
-        return float(text[:LONGEST_NUMBER])
-    try:
-        at = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds())
 
 
 def _refuse_failure(endpoint: Endpoint, answer: _Answer) -> None:

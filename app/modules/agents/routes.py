@@ -11,7 +11,7 @@ from app.api.concurrency import IfMatch, etag, etag_header
 from app.api.dependencies import Caller, SchedulerOf, ServicesOf
 from app.api.guards import OPERATE, READ, guarded
 from app.api.idempotency import Answer, answer, repeatable
-from app.api.pagination import FilterText, PageQuery, encode
+from app.api.pagination import FilterText, NextCursor, PageQuery, encode
 from app.api.problems import ACTS_ON_ONE, EDITS_ONE, READS, READS_ONE, REMOVES_ONE, WRITES, WRITES_ONE
 from app.api.routing import resource_router
 from app.api.runs import Run, run_location, run_made
@@ -87,7 +87,7 @@ class AgentPage(BaseModel):
     """Agents, oldest first."""
 
     items: list[Agent]
-    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+    next_cursor: NextCursor
 
 
 class AgentQuery(PageQuery):
@@ -122,7 +122,7 @@ class AgentCallPage(BaseModel):
     """Calls, newest first."""
 
     items: list[AgentCall]
-    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+    next_cursor: NextCursor
 
 
 class CallQuery(PageQuery):

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
+from app.db.clearing import BATCH, delete_all
 from app.db.companions import unit
 from app.errors import Conflict, FieldError, InvalidInput
 from app.modules.agents import blocking, budget, calls, client, prompts
@@ -35,7 +36,6 @@ from app.sealing import Sealer
 logger = logging.getLogger(__name__)
 
 CHECKS_AT_ONCE: Final = 10
-BATCH: Final = 1000
 _NAMED: Final = "Schedules execute this agent: {}. Delete them, or let them name another one, first."
 
 
@@ -132,9 +132,7 @@ class Agents:
         for column, value in ((AgentRow.kind, kind), (AgentRow.health, health), (AgentRow.enabled, enabled)):
             if value is not None:
                 query = query.where(column == value)
-        return await unit(
-            self._sessions, lambda session: [_view(session, row) for row in session.scalars(query).all()]
-        )
+        return await unit(self._sessions, lambda session: _views(session, session.scalars(query).all()))
 
     async def update(
         self, agent_id: UUID, body: AgentUpdate, *, expected: Collection[int] | None = None
@@ -335,20 +333,7 @@ class Agents:
     async def forget_calls(self, age: timedelta, *, batch: int = BATCH) -> int:
         """Delete what was said longer than ``age`` ago, a few rows at a time; answers how many."""
         before = id_at(await unit(self._sessions, database_time) - age)
-        victims = select(AgentCallRow.id).where(AgentCallRow.id < before).limit(batch)
-        statement = delete(AgentCallRow).where(
-            AgentCallRow.id.in_(select(victims.with_for_update(skip_locked=True).cte("victims").c.id))
-        )
-
-        def work(session: Session) -> int:
-            return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
-
-        total = 0
-        while True:
-            deleted = await unit(self._sessions, work)
-            total += deleted
-            if deleted < batch:
-                return total
+        return await delete_all(self._sessions, AgentCallRow, AgentCallRow.id < before, batch=batch)
 
     def _reconcile(self, session: Session, agent_id: UUID) -> None:
         blocking.reconcile(session, self._catalogue, calls.locked(session, agent_id))
@@ -363,8 +348,13 @@ class Agents:
 
 
 def _view(session: Session, row: AgentRow) -> AgentView:
+    return _views(session, [row])[0]
+
+
+def _views(session: Session, rows: Sequence[AgentRow]) -> list[AgentView]:
     day = budget.today(session)
-    return AgentView(row, day, *budget.used(session, row.id, day))
+    used = budget.used_by(session, [row.id for row in rows], day)
+    return [AgentView(row, day, *used.get(row.id, (0, 0))) for row in rows]
 
 
 def _check_rename(session: Session, row: AgentRow, name: str | None) -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.dependencies import Caller, ServicesOf
 from app.api.guards import OPERATE, READ, guarded
-from app.api.pagination import PageQuery, encode
+from app.api.pagination import NextCursor, PageQuery, encode
 from app.api.problems import READS, READS_ONE, WRITES_ONE
 from app.api.routing import resource_router
 from app.modules.alerts.models import AlertRow
@@ -78,7 +78,7 @@ class AlertPage(BaseModel):
     """Alerts, youngest first."""
 
     items: list[Alert]
-    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+    next_cursor: NextCursor
 
 
 class AlertQuery(PageQuery):

@@ -5,10 +5,12 @@ from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
+from app.db.clearing import BATCH, delete_some
+from app.db.companions import unit
 from app.errors import Conflict, NotFound
 from app.modules.alerts import statements
 from app.modules.alerts.models import AlertRow, FactRow
@@ -31,7 +33,6 @@ __all__ = [
 ]
 
 Standing = Literal["open", "acknowledged", "closed"]
-FORGET_AT_ONCE = 1000
 
 
 class Alerts:
@@ -86,8 +87,7 @@ class Alerts:
             row.acknowledged_at, row.acknowledged_by, row.note = database_time(session), actor, note
             return row
 
-        async with self._sessions.begin() as session:
-            return await session.run_sync(work)
+        return await unit(self._sessions, work)
 
 
 def take(session: Session, limit: int) -> Sequence[Any]:
@@ -106,15 +106,24 @@ def take(session: Session, limit: int) -> Sequence[Any]:
     return facts
 
 
-def forget_old(session: Session, *, facts: timedelta, alerts: timedelta) -> None:
-    """Delete some facts, with their deliveries, and closed alerts, that are older than this."""
-    now = database_time(session)
-    for table, old in (
-        (FactRow, FactRow.at < now - facts),
-        (AlertRow, AlertRow.closed_at < now - alerts),
-    ):
-        victims = select(table.id).where(old).limit(FORGET_AT_ONCE).with_for_update(skip_locked=True)
-        session.execute(delete(table).where(table.id.in_(victims)))
+async def forget_old(
+    sessions: async_sessionmaker[AsyncSession],
+    *,
+    facts: timedelta,
+    alerts: timedelta,
+    needed: ColumnElement[bool],
+) -> bool:
+    """Delete some facts, with their deliveries, and closed alerts, that are older than this; True if there may be more.
+
+    Facts for which ``needed`` holds stay.
+    """
+    old_facts = FactRow.at < select(func.clock_timestamp() - facts).scalar_subquery()
+    old_alerts = AlertRow.closed_at < select(func.clock_timestamp() - alerts).scalar_subquery()
+    deleted = [
+        await delete_some(sessions, FactRow, old_facts & ~needed),
+        await delete_some(sessions, AlertRow, old_alerts),
+    ]
+    return max(deleted) == BATCH
 
 
 def _found(row: AlertRow | None) -> AlertRow:

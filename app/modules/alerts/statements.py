@@ -39,12 +39,14 @@ CLOSE = text("""
 UPDATE alerts SET closed_at = clock_timestamp() WHERE id = ANY(CAST(:ids AS uuid[])) AND closed_at IS NULL
 """)
 
-# Ticks whose run is not over when their schedule's grace has passed: those of an open alert are known already.
+# Ticks whose run is not over when their schedule's grace has passed: those of an open alert are known already. A schedule
+# is completed when its last run is made, not when that has ended.
 LATE = text("""
 WITH graced AS (
     SELECT c.id, c.task_name, (c.task_extra_config ->> 'grace')::float AS grace
     FROM celery_periodic_task_configs c
-    WHERE c.task_extra_config ? 'grace' AND c.task_extra_config ->> 'grace' IS NOT NULL AND c.state = 'active'
+    WHERE c.task_extra_config ? 'grace' AND c.task_extra_config ->> 'grace' IS NOT NULL
+      AND c.state IN ('active', 'completed')
       AND NOT EXISTS (SELECT FROM alerts a WHERE a.kind = 'schedule_late' AND a.closed_at IS NULL
                                              AND a.subject = c.id::text)
 ), ticks AS (
@@ -62,7 +64,15 @@ SELECT DISTINCT ON (schedule_id) schedule_id, task_name, grace, run_id, schedule
 FROM ticks ORDER BY schedule_id, scheduled_for LIMIT 200
 """)
 
-# A success among the newest runs that ended after what the alert tells of; a late run's own success is one.
+# Whose alerts a success closes: so many schedules, from one id on.
+FAILING = text("""
+SELECT DISTINCT schedule_id FROM alerts
+WHERE closed_at IS NULL AND kind = ANY(CAST(:kinds AS text[])) AND schedule_id > CAST(:after AS uuid)
+ORDER BY schedule_id LIMIT :limit
+""")
+
+# A success among the newest runs that ended after what the alert tells of; a late run's own is one, whenever it ended.
+# What is late stays so until it is over, whatever succeeds beside it.
 RECOVERED = text("""
 SELECT a.id, a.kind, a.schedule_id, s.id AS run_id
 FROM alerts a
@@ -71,10 +81,14 @@ CROSS JOIN LATERAL (
         SELECT id, state, finished_at FROM celery_task_runs
         WHERE schedule_id = a.schedule_id ORDER BY id DESC LIMIT 200
     ) AS r
-    WHERE r.state = 'succeeded' AND r.finished_at > a.last_at
+    WHERE r.state = 'succeeded' AND (r.finished_at > a.last_at OR r.id = a.run_id)
     ORDER BY r.finished_at LIMIT 1
 ) AS s
-WHERE a.closed_at IS NULL AND a.kind = ANY(CAST(:kinds AS text[]))
+WHERE a.closed_at IS NULL AND a.kind = ANY(CAST(:kinds AS text[])) AND a.schedule_id = ANY(CAST(:schedules AS uuid[]))
+  AND NOT (a.kind = 'schedule_late' AND (
+      EXISTS (SELECT FROM celery_task_runs late WHERE late.id = a.run_id AND late.state IN ('queued', 'running'))
+      OR EXISTS (SELECT FROM celery_periodic_task_clocks k
+                 WHERE k.schedule_id = a.schedule_id AND k.next_run_at <= a.opened_at)))
 """)
 
 # Nobody waits for a success of what is gone or disabled; paused and invalid are over when the state is.
@@ -93,19 +107,22 @@ SELECT (SELECT EXTRACT(EPOCH FROM clock_timestamp() - max(last_pass_at))::float 
        (SELECT id FROM alerts WHERE kind = 'beat_silent' AND closed_at IS NULL) AS alert
 """)
 
-CONSUMED = text("""
-SELECT DISTINCT jsonb_array_elements_text(queues) FROM celery_workers
-WHERE lease_expires_at > (SELECT clock_timestamp())
+# For how many seconds no worker has taken from a queue; not above 0 while one does.
+CONSUMERS = text("""
+SELECT named.queue, EXTRACT(EPOCH FROM (SELECT clock_timestamp()) - max(w.lease_expires_at))::float AS without
+FROM celery_workers w CROSS JOIN LATERAL jsonb_array_elements_text(w.queues) AS named (queue)
+GROUP BY named.queue
 """)
 
 # Looked at only for queues from which nobody takes, so it costs nothing as long as all is well. A paused queue waits on
 # purpose.
 WAITING = text("""
-SELECT EXTRACT(EPOCH FROM (SELECT clock_timestamp()) - min(due_at))::float
-FROM celery_task_runs
-WHERE next_dispatch_at IS NOT NULL AND state = 'queued' AND queue = CAST(:queue AS text)
-  AND NOT EXISTS (SELECT FROM celery_queue_pauses p WHERE p.queue = CAST(:queue AS text))
+SELECT queue, EXTRACT(EPOCH FROM (SELECT clock_timestamp()) - min(due_at))::float AS waited
+FROM celery_task_runs r
+WHERE next_dispatch_at IS NOT NULL AND state = 'queued' AND queue = ANY(CAST(:queues AS text[]))
+  AND NOT EXISTS (SELECT FROM celery_queue_pauses p WHERE p.queue = r.queue)
   AND due_at <= (SELECT clock_timestamp())
+GROUP BY queue
 """)
 
 OPEN_QUEUES = text("SELECT id, subject FROM alerts WHERE kind = 'queue_unconsumed' AND closed_at IS NULL")

@@ -6,12 +6,15 @@ alert that it opens or closes are one transaction.
 """
 
 import json
+import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.db import locks
@@ -23,11 +26,16 @@ from app.settings import AlertSettings
 
 BEATS: Final = "beats"
 PATIENCE: Final = 5000  # milliseconds for each statement of a look
+# Schedules whose recovery one look asks for: the next look goes on behind them, so that an outage of everybody's does
+# not make looks longer.
+SCHEDULES: Final = 1000
+_FIRST: Final = UUID(int=0)
 _STANDINGS = {
     "not_decided": "no beat has decided it",
     "not_started": "its run has not started",
     "not_finished": "its run has not finished",
 }
+logger = logging.getLogger(__name__)
 
 
 class Watch:
@@ -36,6 +44,7 @@ class Watch:
     def __init__(self, settings: AlertSettings) -> None:
         self._settings = settings
         self._in_contact_since: float | None = None
+        self._asked = _FIRST
 
     def broke(self) -> None:
         """The database was away: beats and workers could not give a sign of life either."""
@@ -47,12 +56,26 @@ class Watch:
             self._in_contact_since = time.monotonic()
         if not alone(session):
             return False
-        _late(session)
-        _over(session)
         in_contact = time.monotonic() - self._in_contact_since
-        self._beats(session, in_contact)
-        self._queues(session, in_contact)
+        _apart(session, "what is late", _late)
+        _apart(session, "what is over", self._over)
+        _apart(session, "beats", lambda each: self._beats(each, in_contact))
+        _apart(session, "queues", lambda each: self._queues(each, in_contact))
         return True
+
+    def _over(self, session: Session) -> None:
+        _close(session, session.scalars(statements.OVER).all())
+        kinds = list(UNTIL_SUCCESS)
+        turn = {"kinds": kinds, "after": self._asked, "limit": SCHEDULES}
+        schedules = list(session.scalars(statements.FAILING, turn))
+        self._asked = schedules[-1] if len(schedules) == SCHEDULES else _FIRST
+        recovered: dict[UUID, list[Any]] = {}
+        for row in session.execute(statements.RECOVERED, {"kinds": kinds, "schedules": schedules}):
+            recovered.setdefault(row.schedule_id, []).append(row)
+        for schedule_id, rows in recovered.items():
+            _close(session, [row.id for row in rows])
+            data = {"run_id": str(rows[0].run_id), "after": sorted(row.kind for row in rows)}
+            emit(session, FactType.SCHEDULE_RECOVERED, data, schedule_id=schedule_id, run_id=rows[0].run_id)
 
     def _beats(self, session: Session, in_contact: float) -> None:
         row = session.execute(statements.BEATS).one()
@@ -67,15 +90,18 @@ class Watch:
             emit(session, FactType.BEAT_RECOVERED, {})
 
     def _queues(self, session: Session, in_contact: float) -> None:
-        consumed = set(session.scalars(statements.CONSUMED))
+        without = {row.queue: row.without for row in session.execute(statements.CONSUMERS)}
         known = {row.subject: row.id for row in session.execute(statements.OPEN_QUEUES)}
-        for queue in sorted({*QUEUES, *known}):
-            waited = None if queue in consumed else session.scalar(statements.WAITING, {"queue": queue})
-            if waited is None:
-                if queue in known:
-                    _close(session, [known[queue]])
-                    emit(session, FactType.QUEUE_RECOVERED, {"queue": queue})
-            elif queue not in known and min(waited, in_contact) >= self._settings.queue_patience:
+        idle = sorted(queue for queue in {*QUEUES, *known} if without.get(queue, inf) > 0)
+        rows = session.execute(statements.WAITING, {"queues": idle}).all() if idle else []
+        waits = {row.queue: row.waited for row in rows}
+        for queue in sorted(known.keys() - waits.keys()):
+            _close(session, [known[queue]])
+            emit(session, FactType.QUEUE_RECOVERED, {"queue": queue})
+        for queue, waited in sorted(waits.items()):
+            # A worker that is being replaced is no queue without one, however long its runs have waited.
+            lasted = min(waited, in_contact, without.get(queue, inf))
+            if queue not in known and lasted >= self._settings.queue_patience:
                 seconds = round(waited, 1)
                 message = f"Runs have waited in {queue} for {seconds} s, and no worker takes from it."
                 if open_alert(session, AlertKind.QUEUE_UNCONSUMED, queue, message):
@@ -111,6 +137,21 @@ def open_alert(session: Session, kind: AlertKind, subject: str, message: str, **
     return bool(session.scalar(statements.OPEN, stated | given))
 
 
+def _apart(session: Session, what: str, look: Callable[[Session], None]) -> None:
+    """One kind of condition; if it cannot be looked at, the others are all the same.
+
+    Raises:
+        DBAPIError: the database is away.
+    """
+    try:
+        with session.begin_nested():
+            look(session)
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        logger.warning("%s cannot be looked at: %s", what, error.orig, extra={"action": "look_failed"})
+
+
 def _late(session: Session) -> None:
     for row in session.execute(statements.LATE).all():
         message = (
@@ -126,17 +167,6 @@ def _late(session: Session) -> None:
                 "run_id": None if row.run_id is None else str(row.run_id),
             }
             emit(session, FactType.SCHEDULE_LATE, data, **about)
-
-
-def _over(session: Session) -> None:
-    _close(session, session.scalars(statements.OVER).all())
-    recovered: dict[UUID, list[Any]] = {}
-    for row in session.execute(statements.RECOVERED, {"kinds": list(UNTIL_SUCCESS)}):
-        recovered.setdefault(row.schedule_id, []).append(row)
-    for schedule_id, rows in recovered.items():
-        _close(session, [row.id for row in rows])
-        data = {"run_id": str(rows[0].run_id), "after": sorted(row.kind for row in rows)}
-        emit(session, FactType.SCHEDULE_RECOVERED, data, schedule_id=schedule_id, run_id=rows[0].run_id)
 
 
 def _close(session: Session, ids: Iterable[UUID]) -> None:

@@ -189,7 +189,9 @@ async def change_password(
     fits, _ = await verify_password(current, user.password_hash)
     if not fits:
         refusals.note(refusal("refused"))
-        raise InvalidInput(FieldError("current_password", "Is wrong."))
+        raise InvalidInput(
+            FieldError("current_password", "Is not your password. An administrator can give you another.")
+        )
     password_hash = await hash_password(new)
     async with sessions.begin() as session:
         await throttle.forgive(session)

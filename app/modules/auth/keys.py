@@ -62,7 +62,7 @@ async def create_key(
     )
     async with sessions.begin() as session:
         if expires_at is not None and expires_at <= (await session.execute(select(_NOW))).scalar_one():
-            raise InvalidInput(FieldError("expires_at", "Lies in the past."))
+            raise InvalidInput(FieldError("expires_at", "Lies in the past. Give a later instant, or none."))
         session.add(row)
         await session.flush()
         await session.refresh(row)

@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Select, and_, delete, func, or_, select, update
+from sqlalchemy import Select, and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.errors import NotFound, TooManyRequests, Unauthenticated
@@ -237,14 +237,6 @@ async def revoke_session(sessions: Sessions, session_id: UUID, *, owner: UUID | 
         done = await session.scalar(query.values(revoked_at=_NOW).returning(LoginSession.id))
         if done is None:
             raise NotFound("There is no session with this id. GET /api/v1/sessions lists yours.")
-
-
-async def delete_ended(session: AsyncSession, age: timedelta) -> None:
-    """Delete some sessions that ended longer than ``age`` ago."""
-    old = select(LoginSession.id).where(LoginSession.expires_at < _NOW - age).limit(1000)
-    await session.execute(
-        delete(LoginSession).where(LoginSession.id.in_(old.with_for_update(skip_locked=True)))
-    )
 
 
 def hash_token(token: str) -> bytes:

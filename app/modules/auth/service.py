@@ -22,7 +22,6 @@ from app.modules.auth.logins import (
     Login,
     Seen,
     authenticate,
-    delete_ended,
     hash_token,
     list_sessions,
     login,
@@ -34,7 +33,8 @@ from app.modules.auth.logins import (
 from app.modules.auth.refusals import Place, Refusals
 from app.modules.auth.remembered import RememberedKeys
 from app.modules.auth.roles import LEVELS, Means, Principal, Role, Scope
-from app.modules.auth.throttle import forget_old
+from app.modules.auth.sessions import delete_ended
+from app.modules.auth.throttle import forget_old, network
 from app.modules.auth.validity import still_valid
 
 __all__ = [
@@ -69,6 +69,7 @@ __all__ = [
     "login",
     "logout",
     "logout_everywhere",
+    "network",
     "revoke_key",
     "revoke_session",
     "rotate",

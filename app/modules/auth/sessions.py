@@ -1,23 +1,17 @@
-"""Upkeep of login sessions, for the tasks of this module.
-
-Rows are deleted a few at a time, each batch in a transaction of its own, and those that somebody
-else holds are left to the next time, so that nobody who logs in or out ever waits.
-"""
+"""Upkeep of login sessions: the deleting of those that have ended, and the counting of all."""
 
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Any, Final
 
-from sqlalchemy import CursorResult, Date, case, cast, delete, func, literal, or_, select
+from sqlalchemy import Date, case, cast, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.sql import ColumnElement
 
+from app.db.clearing import BATCH, delete_all
 from app.modules.auth.models import LoginSession, SessionStatisticsRow
 
 Sessions = async_sessionmaker[AsyncSession]
 
-BATCH: Final = 1000
 # In a subquery it is read once, so that an index on what it is compared with can be used.
 _NOW = select(func.clock_timestamp()).scalar_subquery()
 
@@ -35,14 +29,14 @@ class SessionStatistics:
 
 async def delete_expired(sessions: Sessions, *, batch: int = BATCH) -> int:
     """Delete the sessions that have expired; answers how many."""
-    return await _delete(sessions, LoginSession.expires_at <= _NOW, batch)
+    return await delete_all(sessions, LoginSession, LoginSession.expires_at <= _NOW, batch=batch)
 
 
-async def delete_old(sessions: Sessions, age: timedelta, *, batch: int = BATCH) -> int:
+async def delete_ended(sessions: Sessions, age: timedelta, *, batch: int = BATCH) -> int:
     """Delete the sessions that expired or were revoked longer than ``age`` ago; answers how many."""
     before = select(func.clock_timestamp() - age).scalar_subquery()
     ended = or_(LoginSession.expires_at <= before, LoginSession.revoked_at <= before)
-    return await _delete(sessions, ended, batch)
+    return await delete_all(sessions, LoginSession, ended, batch=batch)
 
 
 async def statistics(sessions: Sessions) -> SessionStatistics:
@@ -66,17 +60,3 @@ async def statistics(sessions: Sessions) -> SessionStatistics:
             .on_conflict_do_update(index_elements=[SessionStatisticsRow.day], set_=values)
         )
     return counted
-
-
-async def _delete(sessions: Sessions, condition: ColumnElement[bool], batch: int) -> int:
-    victims = (
-        select(LoginSession.id).where(condition).limit(batch).with_for_update(skip_locked=True).cte("victims")
-    )
-    statement = delete(LoginSession).where(LoginSession.id.in_(select(victims.c.id)))
-    total = 0
-    while True:
-        async with sessions.begin() as session:
-            result: CursorResult[Any] = await session.execute(statement)  # type: ignore[assignment]
-        total += result.rowcount
-        if result.rowcount < batch:
-            return total

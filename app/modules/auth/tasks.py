@@ -30,7 +30,7 @@ async def cleanup_old_sessions(days: int = 30) -> dict[str, int]:
     """Delete login sessions that expired or were revoked more than `days` days ago."""
     if not 0 <= days <= 36_500:
         raise ValueError("days must be from 0 to 36500")
-    return {"deleted": await sessions.delete_old(task_sessions(), timedelta(days=days))}
+    return {"deleted": await sessions.delete_ended(task_sessions(), timedelta(days=days))}
 
 
 @app.task(

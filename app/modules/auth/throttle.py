@@ -2,8 +2,8 @@
 
 An attempt is counted before its password is looked at, and taken back when it was right, so that a thousand attempts
 at once are no way around. An address that has to wait adds no names to the count; of IPv6 the network (/64) counts, of
-which everybody has as many addresses as they like. The first few failures of a user name or an address are free; after that each one doubles
-the wait, up to a cap. A quarter of an hour without failures clears the count.
+which everybody has as many addresses as they like. The first few failures of a user name or an address are free; after
+that each one doubles the wait, up to a cap. A quarter of an hour without failures clears the count.
 """
 
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Network, ip_address
 from typing import Final
 
-from sqlalchemy import Interval, delete, func, or_, select, type_coerce, update
+from sqlalchemy import Interval, and_, delete, func, or_, select, type_coerce, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from app.db.clearing import BATCH, delete_all
 from app.db.companions import accompanied
 from app.errors import TooManyRequests
 from app.modules.auth.models import LoginThrottle
 from app.settings import AuthSettings
 
 FORGET: Final = timedelta(minutes=15)
-BATCH: Final = 1000
 SITE: Final = 64
 _DOUBLINGS: Final = 30
 _NOW = func.clock_timestamp()
@@ -110,11 +110,11 @@ class Throttle:
 
     @property
     def _address(self) -> bytes:
-        return sha256(b"address:" + _network(self.address).encode(errors="replace")).digest()
+        return sha256(b"address:" + network(self.address).encode(errors="replace")).digest()
 
 
-def _network(address: str) -> str:
-    """What its owner cannot easily change."""
+def network(address: str) -> str:
+    """What the owner of an address cannot easily change: of IPv6 the network (/64)."""
     try:
         found = ip_address(address)
     except ValueError:
@@ -126,24 +126,8 @@ def _network(address: str) -> str:
 
 async def forget_old(sessions: async_sessionmaker[AsyncSession], *, batch: int = BATCH) -> int:
     """Delete counts that no longer count, a batch in each transaction; answers how many."""
-    total = 0
-    while True:
-        async with sessions.begin() as session:
-            gone = await _forget(session, batch)
-        total += gone
-        if gone < batch:
-            return total
-
-
-async def _forget(session: AsyncSession, batch: int) -> int:
-    old = (
-        select(LoginThrottle.subject)
-        .where(
-            LoginThrottle.last_failure_at < select(_NOW - FORGET).scalar_subquery(),
-            or_(LoginThrottle.blocked_until.is_(None), LoginThrottle.blocked_until < _NOW),
-        )
-        .limit(batch)
-        .with_for_update(skip_locked=True)
+    old = and_(
+        LoginThrottle.last_failure_at < select(_NOW - FORGET).scalar_subquery(),
+        or_(LoginThrottle.blocked_until.is_(None), LoginThrottle.blocked_until < _NOW),
     )
-    gone = delete(LoginThrottle).where(LoginThrottle.subject.in_(old)).returning(LoginThrottle.subject)
-    return len((await session.scalars(gone)).all())
+    return await delete_all(sessions, LoginThrottle, old, batch=batch)

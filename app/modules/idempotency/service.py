@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
+from app.db.clearing import BATCH, delete_all
 from app.errors import Conflict
 from app.modules.idempotency.models import IdempotencyKey
 
@@ -140,20 +141,10 @@ async def keep_answer(sessions: async_sessionmaker[AsyncSession], made: Claim, a
         )
 
 
-async def delete_expired(session: AsyncSession) -> None:
-    """Delete some keys that are older than a day."""
-    old = (
-        select(IdempotencyKey.caller, IdempotencyKey.key)
-        .where(IdempotencyKey.expires_at <= select(_NOW).scalar_subquery())
-        .limit(1000)
-        .with_for_update(skip_locked=True)
-        .subquery()
-    )
-    await session.execute(
-        delete(IdempotencyKey)
-        .where(IdempotencyKey.caller == old.c.caller, IdempotencyKey.key == old.c.key)
-        .execution_options(synchronize_session=False)
-    )
+async def delete_expired(sessions: async_sessionmaker[AsyncSession], *, batch: int = BATCH) -> int:
+    """Delete the keys that are older than a day; answers how many."""
+    old = IdempotencyKey.expires_at <= select(_NOW).scalar_subquery()
+    return await delete_all(sessions, IdempotencyKey, old, batch=batch)
 
 
 def _columns(answer: Answer | None) -> dict[str, Any]:

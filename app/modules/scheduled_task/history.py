@@ -27,6 +27,8 @@ from app.scheduling.models import ATTEMPTS, LOGS, NOW, RUNS
 logger = logging.getLogger(__name__)
 
 BATCH: Final = 1000
+# Runs whose lines one statement deletes: each may have tens of thousands, and a statement has half a minute.
+TALKATIVE: Final = 50
 _OPEN = "state IN ('queued', 'running')"
 _CHILDREN = (ATTEMPTS, LOGS)
 
@@ -35,8 +37,9 @@ _CHILDREN = (ATTEMPTS, LOGS)
 class CleanUp:
     """What one cleaning did.
 
-    ``canvas`` are task ids of others, chords, saved groups and late outcomes. ``busy``: another one is at work, nothing was done. ``months_kept`` have runs that are open;
-    ``months_busy``: somebody has looked at one for too long, the dropping goes on the next time.
+    ``canvas`` are task ids of others, chords, saved groups and late outcomes. ``busy``: another one is at work, nothing
+    was done. ``months_kept`` have runs that are open; ``months_busy``: somebody has looked at one for too long, the
+    dropping goes on the next time.
     """
 
     busy: bool = False
@@ -121,8 +124,10 @@ def _delete_runs(connection: Connection, start: datetime, end: datetime, batch: 
     total = 0
     limits = {"low": id_at(start), "high": id_at(end), "batch": batch}
     while ids := list(connection.scalars(_TERMINAL, limits)):
-        for parent in _CHILDREN:
-            connection.execute(text(f"DELETE FROM {parent} WHERE run_id = ANY(:ids)"), {"ids": ids})
+        for first in range(0, len(ids), TALKATIVE):
+            part = {"ids": ids[first : first + TALKATIVE]}
+            for parent in _CHILDREN:
+                connection.execute(text(f"DELETE FROM {parent} WHERE run_id = ANY(:ids)"), part)
         connection.execute(text(f"DELETE FROM {RUNS} WHERE id = ANY(:ids)"), {"ids": ids})
         limits["low"] = ids[-1]
         total += len(ids)
@@ -166,9 +171,14 @@ _CANVAS = (
     _batched(
         "celery_task_ids",
         "task_id",
-        f"run_id < :before_id AND NOT EXISTS (SELECT FROM {RUNS} AS r WHERE r.id = old.run_id AND {_OPEN})",
+        f"run_id < :before_id AND NOT EXISTS (SELECT FROM {RUNS} AS r WHERE r.id = old.run_id AND ({_OPEN}"
+        " OR EXISTS (SELECT FROM celery_task_chords AS c WHERE c.fired_at IS NULL AND c.size IS NOT NULL"
+        " AND c.group_id = COALESCE(r.canvas -> 'chord' ->> 'group', r.canvas ->> 'group'))))",
     ),
     _batched("celery_task_late_outcomes", "id", "run_id < :before_id"),
-    _batched("celery_task_chords", "group_id", "created_at < :before"),
+    # A chord that waits for its last part is no history; one whose size was never told has lost its maker.
+    _batched(
+        "celery_task_chords", "group_id", "created_at < :before AND (fired_at IS NOT NULL OR size IS NULL)"
+    ),
     _batched("celery_task_groups", "group_id", "created_at < :before"),
 )

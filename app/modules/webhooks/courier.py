@@ -3,28 +3,28 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
-from typing import TypeVar
 from uuid import UUID
 
+from sqlalchemy import exists
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Session
 
+from app.db.companions import unit
 from app.modules.alerts import service as alerts
 from app.modules.webhooks import deliveries
 from app.modules.webhooks.deliveries import Claimed
+from app.modules.webhooks.models import DeliveryRow
 from app.modules.webhooks.sending import Message, Receipt, send
 from app.outbound import OutboundPolicy
 from app.scheduling.rounds import Rounds
 from app.sealing import Sealer, SecretKeysUnfit
 from app.settings import Settings
 
-T = TypeVar("T")
 logger = logging.getLogger(__name__)
 FORGET_EVERY = 300.0
+ON_ITS_WAY = exists().where(DeliveryRow.fact_id == alerts.FactRow.id, DeliveryRow.state == "pending")
 
 
 class Courier:
@@ -46,6 +46,7 @@ class Courier:
         self._under_way: Counter[UUID] = Counter()
         self._attempts: set[asyncio.Task[None]] = set()
         self._rounds = Rounds(look=0.0, forget=FORGET_EVERY)
+        self._failing = False
 
     async def run(self) -> None:
         """Until cancelled; attempts that are under way then are left to whoever claims them later."""
@@ -53,11 +54,11 @@ class Courier:
             while True:
                 try:
                     more = await self.step()
-                except Exception as error:
+                    self._failing = False
+                except Exception as error:  # noqa: BLE001 - told, and tried again
                     more = False
                     self._watch.broke()
-                    if not isinstance(error, SQLAlchemyError | OSError):
-                        logger.exception("webhooks and alerts failed", extra={"action": "courier_failed"})
+                    self._complain(error)
                 if not more:
                     await asyncio.sleep(self._settings.webhook.look_every)
         finally:
@@ -66,15 +67,32 @@ class Courier:
             with suppress(asyncio.CancelledError):
                 await asyncio.gather(*self._attempts, return_exceptions=True)
 
+    def _complain(self, error: Exception) -> None:
+        """Once for a row of failures: an outage of the database lasts, and so does a privilege that was not given."""
+        if not self._failing:
+            # The database's words, not SQLAlchemy's, which repeat the statement.
+            words = getattr(error, "orig", None) or error
+            known = isinstance(error, SQLAlchemyError | OSError)
+            logger.warning(
+                "webhooks and alerts stand still: %s",
+                words,
+                exc_info=None if known else error,
+                extra={"action": "courier_failed"},
+            )
+        self._failing = True
+
     async def step(self) -> bool:
         """Do what is due, and begin the deliveries that are; True if there is more to do at once."""
         if self._rounds.is_time("look", self._settings.alert.look_every):
-            await self._unit(self._watch.look)
-        made = await self._unit(lambda session: deliveries.make(session, self._settings.webhook.attempts))
+            await unit(self._sessions, self._watch.look)
+        made = await unit(
+            self._sessions, lambda session: deliveries.make(session, self._settings.webhook.attempts)
+        )
         begun = await self._deliver()
-        if self._rounds.is_time("forget", FORGET_EVERY):
-            await self._unit(self._forget)
-        return made == deliveries.TAKEN_AT_ONCE or begun
+        left = self._rounds.is_time("forget", FORGET_EVERY) and await self._forget()
+        if left:
+            self._rounds.hasten("forget")
+        return made == deliveries.TAKEN_AT_ONCE or begun or left
 
     async def settle(self) -> None:
         """Wait for the attempts that are under way."""
@@ -86,8 +104,8 @@ class Courier:
         if places <= 0:
             return False
         busy = dict(self._under_way)
-        claimed = await self._unit(
-            lambda session: deliveries.claim(session, settings, limit=places, busy=busy)
+        claimed = await unit(
+            self._sessions, lambda session: deliveries.claim(session, settings, limit=places, busy=busy)
         )
         for each in claimed:
             self._under_way[each.webhook_id] += 1
@@ -100,7 +118,7 @@ class Courier:
         settings = self._settings.webhook
         try:
             receipt = await self._send(claimed)
-            await self._unit(lambda session: deliveries.end(session, claimed, receipt, settings))
+            await unit(self._sessions, lambda session: deliveries.end(session, claimed, receipt, settings))
         except (SQLAlchemyError, OSError) as error:
             # The claim runs out, and it is delivered again under the same id.
             logger.warning("a delivery's outcome was not stored: %s", type(error).__name__)
@@ -127,10 +145,8 @@ class Courier:
         )
         return await send(message, self._policy, within=self._settings.webhook.timeout)
 
-    def _forget(self, session: Session) -> None:
+    async def _forget(self) -> bool:
         kept, closed = self._settings.webhook.keep_days, self._settings.alert.keep_days
-        alerts.forget_old(session, facts=timedelta(days=kept), alerts=timedelta(days=closed))
-
-    async def _unit(self, work: Callable[[Session], T]) -> T:
-        async with self._sessions.begin() as session:
-            return await session.run_sync(work)
+        return await alerts.forget_old(
+            self._sessions, facts=timedelta(days=kept), alerts=timedelta(days=closed), needed=ON_ITS_WAY
+        )

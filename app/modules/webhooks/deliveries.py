@@ -25,8 +25,9 @@ FACTOR: Final = 4.0
 JITTER: Final = 0.2
 LEASE_MARGIN: Final = 30.0  # seconds beyond an attempt's timeout
 
+# Whoever disables one waits for what is being made for it, or is waited for.
 _ENABLED = text("""
-SELECT id, event_types, schedule_ids, tasks, tags FROM webhooks WHERE enabled ORDER BY id
+SELECT id, event_types, schedule_ids, tasks, tags FROM webhooks WHERE enabled ORDER BY id FOR SHARE
 """)
 
 INSERT = text("""
@@ -35,19 +36,21 @@ VALUES (:id, :webhook_id, :fact_id, :type, :tries, clock_timestamp())
 ON CONFLICT (fact_id, webhook_id) DO NOTHING
 """)
 
-# A few of each webhook that has places left, earliest first.
+# A few of each webhook that has places left, earliest first; when there are too few places for all, each webhook has its
+# first before any has its second, and who goes without is chance: several that never answer keep no other out.
 _CLAIM = text("""
-WITH due AS (
-    SELECT d.id
+WITH ranked AS (
+    SELECT d.id, w.busy + row_number() OVER (PARTITION BY w.id ORDER BY d.next_attempt_at) AS place
     FROM (SELECT id, COALESCE((CAST(:busy AS jsonb) ->> id::text)::int, 0) AS busy FROM webhooks) AS w
     CROSS JOIN LATERAL (
-        SELECT id FROM webhook_deliveries
+        SELECT id, next_attempt_at FROM webhook_deliveries
         WHERE webhook_id = w.id AND next_attempt_at <= (SELECT clock_timestamp())
         ORDER BY next_attempt_at
         LIMIT GREATEST(CAST(:each AS int) - w.busy, 0)
         FOR UPDATE SKIP LOCKED
     ) AS d
-    LIMIT CAST(:limit AS int)
+), due AS (
+    SELECT id FROM ranked ORDER BY place, random() LIMIT CAST(:limit AS int)
 ), claimed AS (
     UPDATE webhook_deliveries d
     SET attempts = attempts + 1, tries_left = tries_left - 1, last_attempt_at = clock_timestamp(),
@@ -181,14 +184,17 @@ def end(session: Session, claimed: Claimed, receipt: Receipt, settings: WebhookS
         "status": receipt.status,
         "error": receipt.error,
         "duration": receipt.duration,
-        "delay": max(receipt.wait, _delay(claimed.attempt, settings)) if again else 0.0,
+        # A delivery that is repeated has all its attempts, and their pauses, once more.
+        "delay": max(receipt.wait, _delay(settings.attempts - claimed.tries_left, settings))
+        if again
+        else 0.0,
     }
     session.execute(_END, values)
 
 
 def _delay(attempt: int, settings: WebhookSettings) -> float:
     """Seconds until the attempt after this one: four times as long each time, spread, so that crowds part."""
-    longest = min(settings.retry_base * FACTOR ** min(attempt - 1, 30), settings.retry_cap)
+    longest = min(settings.retry_base * FACTOR ** max(0, min(attempt - 1, 30)), settings.retry_cap)
     return longest * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
 
 

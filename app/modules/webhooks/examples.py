@@ -39,6 +39,7 @@ UPDATE_EXAMPLES: dict[str, Any] = {
 
 WEBHOOK_EXAMPLE: dict[str, Any] = {
     "id": "0199d0c2-f2f0-7a51-9c66-3f0c5f3ad4b1",
+    "version": 1,
     "name": "on call",
     "url": "https://hooks.example.com/upbeat",
     "description": None,

@@ -31,6 +31,7 @@ class WebhookRow(Base):
     __tablename__ = "webhooks"
 
     id: Mapped[PrimaryId]
+    version: Mapped[int] = mapped_column(server_default="1")
     name: Mapped[str] = mapped_column(unique=True)
     url: Mapped[str]
     description: Mapped[str | None]

@@ -7,10 +7,11 @@ from uuid import UUID
 from fastapi import Body, Depends, Query, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.concurrency import IfMatch, etag, etag_header
 from app.api.dependencies import Caller, ServicesOf
 from app.api.guards import ADMINISTER, OPERATE, READ, guarded
-from app.api.pagination import FilterText, PageQuery, encode
-from app.api.problems import ACTS_ON_ONE, READS, READS_ONE, WRITES, WRITES_ONE
+from app.api.pagination import FilterText, NextCursor, PageQuery, encode
+from app.api.problems import ACTS_ON_ONE, EDITS_ONE, READS, READS_ONE, REMOVES_ONE, WRITES
 from app.api.routing import resource_router
 from app.modules.alerts.service import FactType
 from app.modules.webhooks.config import WebhookCreate, WebhookUpdate
@@ -43,6 +44,7 @@ class Webhook(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [WEBHOOK_EXAMPLE]})
 
     id: UUID
+    version: int = Field(description="Grows with each change.")
     name: str
     url: str
     description: str | None
@@ -79,7 +81,7 @@ class WebhookPage(BaseModel):
     """Webhooks, oldest first."""
 
     items: list[Webhook]
-    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+    next_cursor: NextCursor
 
 
 class WebhookQuery(PageQuery):
@@ -118,7 +120,7 @@ class WebhookDeliveryPage(BaseModel):
     """Deliveries, newest first."""
 
     items: list[WebhookDelivery]
-    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+    next_cursor: NextCursor
 
 
 class DeliveryQuery(PageQuery):
@@ -127,7 +129,12 @@ class DeliveryQuery(PageQuery):
     state: DeliveryState | None = None
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, responses=WRITES, summary="Create a webhook")
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    responses=WRITES | etag_header(201),
+    summary="Create a webhook",
+)
 @guarded(ADMINISTER)
 async def create_webhook(
     body: Annotated[WebhookCreate, Body(openapi_examples=CREATE_EXAMPLES)],
@@ -137,7 +144,7 @@ async def create_webhook(
     """It is told of what happens from now on. Keep the secret: it is stored encrypted, and never shown again."""
     made = await webhooks.create(body)
     response.headers["Location"] = f"/api/v1/webhooks/{made.row.id}"
-    response.headers["Cache-Control"] = "no-store"
+    response.headers["ETag"] = etag(made.row.version)
     return NewWebhook.made(made)
 
 
@@ -152,38 +159,39 @@ async def list_webhooks(query: Annotated[WebhookQuery, Query()], webhooks: Webho
     return WebhookPage(items=[Webhook.of(row) for row in shown], next_cursor=more)
 
 
-@router.get("/{webhook_id}", responses=READS_ONE, summary="Read a webhook")
+@router.get("/{webhook_id}", responses=READS_ONE | etag_header(200), summary="Read a webhook")
 @guarded(READ)
-async def get_webhook(webhook_id: UUID, webhooks: WebhooksOf) -> Webhook:
+async def get_webhook(webhook_id: UUID, response: Response, webhooks: WebhooksOf) -> Webhook:
     """One webhook, without its secret."""
-    return Webhook.of(await webhooks.get(webhook_id))
+    return _tagged(response, await webhooks.get(webhook_id))
 
 
-@router.patch("/{webhook_id}", responses=WRITES_ONE, summary="Change a webhook")
+@router.patch("/{webhook_id}", responses=EDITS_ONE | etag_header(200), summary="Change a webhook")
 @guarded(ADMINISTER)
 async def update_webhook(
     webhook_id: UUID,
     body: Annotated[WebhookUpdate, Body(openapi_examples=UPDATE_EXAMPLES)],
+    expected: IfMatch,
+    response: Response,
     webhooks: WebhooksOf,
 ) -> Webhook:
     """Only the fields that are given change, for what happens from now on."""
-    return Webhook.of(await webhooks.update(webhook_id, body))
+    return _tagged(response, await webhooks.update(webhook_id, body, expected=expected))
 
 
 @router.delete(
-    "/{webhook_id}", status_code=status.HTTP_204_NO_CONTENT, responses=ACTS_ON_ONE, summary="Delete a webhook"
+    "/{webhook_id}", status_code=status.HTTP_204_NO_CONTENT, responses=REMOVES_ONE, summary="Delete a webhook"
 )
 @guarded(ADMINISTER)
-async def delete_webhook(webhook_id: UUID, webhooks: WebhooksOf) -> None:
+async def delete_webhook(webhook_id: UUID, expected: IfMatch, webhooks: WebhooksOf) -> None:
     """It is told nothing more; its deliveries go with it."""
-    await webhooks.remove(webhook_id)
+    await webhooks.remove(webhook_id, expected=expected)
 
 
 @router.post("/{webhook_id}/rotate-secret", responses=ACTS_ON_ONE, summary="Replace a webhook's secret")
 @guarded(ADMINISTER)
-async def rotate_webhook_secret(webhook_id: UUID, response: Response, webhooks: WebhooksOf) -> NewWebhook:
+async def rotate_webhook_secret(webhook_id: UUID, webhooks: WebhooksOf) -> NewWebhook:
     """A fresh secret, shown only now. For a day deliveries are signed with both, so that receivers can change theirs."""
-    response.headers["Cache-Control"] = "no-store"
     return NewWebhook.made(await webhooks.rotate_secret(webhook_id))
 
 
@@ -225,6 +233,11 @@ async def redeliver_webhook_delivery(
 ) -> WebhookDelivery:
     """What was delivered or has failed is sent again under the same `webhook-id`, with all its attempts."""
     return WebhookDelivery.of(await webhooks.redeliver(webhook_id, delivery_id))
+
+
+def _tagged(response: Response, row: WebhookRow) -> Webhook:
+    response.headers["ETag"] = etag(row.version)
+    return Webhook.of(row)
 
 
 def _shown(row: WebhookRow) -> dict[str, object]:

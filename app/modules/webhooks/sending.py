@@ -71,7 +71,8 @@ async def send(message: Message, policy: OutboundPolicy, *, within: float) -> Re
             outbound.client(policy, timeout=within) as client,
             client.stream("POST", message.url, headers=headers, content=body) as response,
         ):
-            status, wait = response.status_code, _retry_after(response.headers.get("retry-after"))
+            status = response.status_code
+            asked = outbound.retry_after(response.headers.get("retry-after"), datetime.now(UTC))
     except OutboundRefused as error:
         return Receipt(None, error.detail, _since(began))
     except (TimeoutError, httpx.TimeoutException):
@@ -81,11 +82,7 @@ async def send(message: Message, policy: OutboundPolicy, *, within: float) -> Re
     if 200 <= status < 300:
         return Receipt(status, None, _since(began))
     words = "a redirect, which is not followed" if 300 <= status < 400 else "which is not 2xx"
-    return Receipt(status, f"Answered {status}, {words}.", _since(began), wait)
-
-
-def _retry_after(value: str | None) -> float:
-    return min(float(value), LONGEST_WAIT) if value and value.isascii() and value.isdigit() else 0.0
+    return Receipt(status, f"Answered {status}, {words}.", _since(began), min(asked or 0.0, LONGEST_WAIT))
 
 
 def _since(began: float) -> float:

@@ -1,8 +1,8 @@
 """The face of this module: webhooks as a resource, and their deliveries."""
 
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import Text, any_, delete, func, literal, select
@@ -11,18 +11,19 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
+from app.db.companions import unit
 from app.errors import Conflict, NotFound
 from app.modules.alerts import service as alerts
 from app.modules.webhooks import deliveries, signing
 from app.modules.webhooks.config import WebhookCreate, WebhookUpdate
 from app.modules.webhooks.models import DeliveryRow, WebhookRow
 from app.outbound import OutboundPolicy, check_url
+from app.scheduling import versions
 from app.scheduling.ids import new_id
 from app.scheduling.schedules import database_time
 from app.sealing import Sealer
 from app.settings import WebhookSettings
 
-T = TypeVar("T")
 DeliveryState = Literal["pending", "delivered", "failed"]
 
 
@@ -73,7 +74,7 @@ class Webhooks:
                 raise _taken()
             return NewSecret(row, secret)
 
-        return await self._unit(work)
+        return await unit(self._sessions, work)
 
     async def page(
         self,
@@ -94,17 +95,20 @@ class Webhooks:
             query = query.where(WebhookRow.enabled == enabled)
         if event_type is not None:
             query = query.where(literal(event_type, Text) == any_(WebhookRow.event_types))
-        return await self._unit(lambda session: list(session.scalars(query)))
+        return await unit(self._sessions, lambda session: list(session.scalars(query)))
 
     async def get(self, webhook_id: UUID) -> WebhookRow:
         """One webhook; raises NotFound."""
-        return await self._unit(lambda session: _found(session.get(WebhookRow, webhook_id)))
+        return await unit(self._sessions, lambda session: _found(session.get(WebhookRow, webhook_id)))
 
-    async def update(self, webhook_id: UUID, body: WebhookUpdate) -> WebhookRow:
+    async def update(
+        self, webhook_id: UUID, body: WebhookUpdate, *, expected: Collection[int] | None = None
+    ) -> WebhookRow:
         """Change what is given; disabling gives up what is on its way.
 
         Raises:
             NotFound: there is none with this id.
+            PreconditionFailed: it is at another version than the ``expected`` ones, here and below.
             InvalidInput: its address will not do.
             Conflict: the new name is taken.
         """
@@ -114,12 +118,14 @@ class Webhooks:
 
         def work(session: Session) -> WebhookRow:
             row = _locked(session, webhook_id)
+            versions.require(row.version, expected, "webhook")
             name = changes.get("name", row.name)
             if name != row.name and session.scalar(
                 select(func.count()).select_from(WebhookRow).where(WebhookRow.name == name)
             ):
                 raise _taken()
             row.updated_at = database_time(session)
+            row.version += 1
             for column, value in changes.items():
                 setattr(row, column, value)
             try:
@@ -131,16 +137,16 @@ class Webhooks:
                 session.execute(deliveries.GIVE_UP, {"webhook_id": webhook_id})
             return row
 
-        return await self._unit(work)
+        return await unit(self._sessions, work)
 
-    async def remove(self, webhook_id: UUID) -> None:
-        """Delete a webhook with its deliveries; raises NotFound."""
+    async def remove(self, webhook_id: UUID, *, expected: Collection[int] | None = None) -> None:
+        """Delete a webhook with its deliveries; raises NotFound, PreconditionFailed."""
 
         def work(session: Session) -> None:
-            _locked(session, webhook_id)
+            versions.require(_locked(session, webhook_id).version, expected, "webhook")
             session.execute(delete(WebhookRow).where(WebhookRow.id == webhook_id))
 
-        await self._unit(work)
+        await unit(self._sessions, work)
 
     async def rotate_secret(self, webhook_id: UUID) -> NewSecret:
         """Give it a fresh secret; for a while the one before signs, too.
@@ -156,9 +162,10 @@ class Webhooks:
             row, now = _locked(session, webhook_id), database_time(session)
             row.previous_secret, row.secret = row.secret, sealed
             row.previous_until, row.secret_set_at = now + deliveries.grace(self._settings), now
+            row.version += 1
             return NewSecret(row, secret)
 
-        return await self._unit(work)
+        return await unit(self._sessions, work)
 
     async def reseal(self) -> int:
         """Seal every secret with the newest key; answers of how many webhooks.
@@ -168,14 +175,16 @@ class Webhooks:
         """
 
         def work(session: Session) -> int:
-            rows = session.scalars(select(WebhookRow).with_for_update(key_share=True)).all()
+            # In the order in which deliveries are made for them.
+            query = select(WebhookRow).order_by(WebhookRow.id).with_for_update(key_share=True)
+            rows = session.scalars(query).all()
             for row in rows:
                 row.secret = self._sealer.reseal(row.secret)
                 if row.previous_secret is not None:
                     row.previous_secret = self._sealer.reseal(row.previous_secret)
             return len(rows)
 
-        return await self._unit(work)
+        return await unit(self._sessions, work)
 
     async def test(self, webhook_id: UUID, actor: str) -> DeliveryRow:
         """Make a delivery that tells of nothing; raises NotFound."""
@@ -190,7 +199,7 @@ class Webhooks:
             session.execute(deliveries.INSERT, made | {"tries": 1})
             return session.get_one(DeliveryRow, made["id"])
 
-        return await self._unit(work)
+        return await unit(self._sessions, work)
 
     async def deliveries(
         self,
@@ -211,7 +220,7 @@ class Webhooks:
             _found(session.get(WebhookRow, webhook_id))
             return list(session.scalars(query.order_by(DeliveryRow.id.desc()).limit(limit)))
 
-        return await self._unit(work)
+        return await unit(self._sessions, work)
 
     async def redeliver(self, webhook_id: UUID, delivery_id: UUID) -> DeliveryRow:
         """Deliver it again, under the same id.
@@ -232,11 +241,7 @@ class Webhooks:
             session.refresh(row)
             return row
 
-        return await self._unit(work)
-
-    async def _unit(self, work: Callable[[Session], T]) -> T:
-        async with self._sessions.begin() as session:
-            return await session.run_sync(work)
+        return await unit(self._sessions, work)
 
 
 def _locked(session: Session, webhook_id: UUID) -> WebhookRow:

@@ -8,6 +8,8 @@ from urllib.parse import quote
 from uuid import uuid4
 
 REPEATABLE_VERBS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+# When it is done the current password is another one, and a second request a wrong guess.
+ONCE = frozenset({"change_own_password"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class Call:
     @property
     def repeatable(self) -> bool:
         """Whether sending it again does nothing that sending it once does not."""
-        return self.verb in REPEATABLE_VERBS or self.idempotency_key is not None
+        repeatable = self.verb in REPEATABLE_VERBS and self.operation not in ONCE
+        return repeatable or self.idempotency_key is not None
 
     def query_items(self) -> list[tuple[str, str | int | float | bool | None]]:
         """The query as text; a sequence gives its name several times."""

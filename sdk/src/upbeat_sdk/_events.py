@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from json import loads
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -11,7 +12,7 @@ import httpx
 
 from upbeat_sdk._call import Call
 from upbeat_sdk._errors import ConnectionFailed, ProblemError, TimedOut, UnexpectedAnswer
-from upbeat_sdk._exchange import PASSING
+from upbeat_sdk._exchange import passing
 
 if TYPE_CHECKING:
     from upbeat_sdk._shell import AsyncShell, SyncShell
@@ -111,9 +112,8 @@ class Resumption:
         Raises:
             UpbeatError: the error, if trying again is of no use.
         """
-        passing = isinstance(error, ConnectionFailed) or error.status in PASSING
         self._cuts += 1
-        if not passing or self._cuts > CUTS:
+        if not passing(error) or self._cuts > CUTS:
             raise error
         return min(PAUSE * 2.0**self._cuts, LONGEST_PAUSE)
 
@@ -142,11 +142,9 @@ class EventStream:
             ConnectionFailed: the stream was cut off.
         """
         parser = EventParser()
-        try:
+        with unbroken():
             for chunk in _opened(self._response).iter_bytes():
                 yield parser.feed(chunk)
-        except httpx.TransportError as error:
-            raise _cut(error) from error
 
     def __iter__(self) -> Iterator[Event]:
         for batch in self.batches():
@@ -192,11 +190,9 @@ class AsyncEventStream:
     async def batches(self) -> AsyncIterator[list[Event]]:
         """As `EventStream.batches`."""
         parser = EventParser()
-        try:
+        with unbroken():
             async for chunk in _opened(self._response).aiter_bytes():
                 yield parser.feed(chunk)
-        except httpx.TransportError as error:
-            raise _cut(error) from error
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         async for batch in self.batches():
@@ -224,6 +220,15 @@ def _opened(response: httpx.Response | None) -> httpx.Response:
     return response
 
 
-def _cut(error: httpx.TransportError) -> ConnectionFailed:
-    kind = TimedOut if isinstance(error, httpx.TimeoutException) else ConnectionFailed
-    return kind(f"The stream was cut off: {error or type(error).__name__}")
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """A body is read.
+
+    Raises:
+        ConnectionFailed: it was cut off.
+    """
+    try:
+        yield
+    except httpx.RequestError as error:
+        kind = TimedOut if isinstance(error, httpx.TimeoutException) else ConnectionFailed
+        raise kind(f"The stream was cut off: {error or type(error).__name__}") from error

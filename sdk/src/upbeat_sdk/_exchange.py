@@ -3,6 +3,8 @@
 Sent again are answers that say "not now" (429, 502, 503, 504) and requests that brought none, if
 repeating the call does no harm: it reads, replaces or deletes, or carries an idempotency key. Any other
 call is sent again only when it cannot have been done: the connection was not made, or 429.
+
+What is gone when its deletion is sent again was deleted by the request before.
 """
 
 import logging
@@ -14,18 +16,25 @@ from email.utils import parsedate_to_datetime
 import httpx
 
 from upbeat_sdk._call import Call
-from upbeat_sdk._errors import ConnectionFailed, TimedOut
+from upbeat_sdk._errors import ConnectionFailed, TimedOut, UpbeatError
 from upbeat_sdk._settings import Settings
 
 PASSING = frozenset({429, 502, 503, 504})
 NOT_DONE = frozenset({429})
 # To a request that was sent again under its key: the first one, given up here, is still being done there.
 UNDER_WAY = 409
+GONE = 404
+PROBLEM = "application/problem+json"
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 LONGEST_PAUSE = 8.0
 LONGEST_RETRY_AFTER = 60.0
 
 log = logging.getLogger("upbeat_sdk")
+
+
+def passing(error: UpbeatError) -> bool:
+    """Whether the same call may well succeed a little later: no answer, or one that says "not now", whoever gave it."""
+    return isinstance(error, ConnectionFailed) or getattr(error, "status", None) in PASSING
 
 
 class Exchange:
@@ -35,6 +44,15 @@ class Exchange:
         self.call = call.with_key()
         self._settings = settings
         self._sent = 0
+        self._perhaps_done = False
+
+    def counted(self, response: httpx.Response) -> httpx.Response:
+        """The answer to the call, of the answer to its last request."""
+        problem = response.headers.get("Content-Type", "").startswith(PROBLEM)
+        gone = response.status_code == GONE and problem
+        if gone and self._perhaps_done and self.call.verb == "DELETE":
+            return httpx.Response(httpx.codes.NO_CONTENT, request=response.request)
+        return response
 
     def answered(self, status: int, headers: Mapping[str, str]) -> float | None:
         """Seconds to wait before the call is sent again; None when this answer counts."""
@@ -43,6 +61,7 @@ class Exchange:
         told = retry_after(headers)
         if told is not None and told > LONGEST_RETRY_AFTER:
             return None
+        self._perhaps_done = self._perhaps_done or status not in NOT_DONE
         return self._pause(f"status {status}", told)
 
     def _passes(self, status: int) -> bool:
@@ -57,6 +76,7 @@ class Exchange:
             ConnectionFailed: it is not sent again.
         """
         pause = None
+        self._perhaps_done = self._perhaps_done or not isinstance(error, NOT_SENT)
         if self.call.repeatable or isinstance(error, NOT_SENT):
             pause = self._pause(type(error).__name__, None)
         if pause is not None:

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from upbeat_sdk._call import Call, segment
 from upbeat_sdk._errors import ConnectionFailed, ProblemError, UnexpectedAnswer
 from upbeat_sdk._events import Event
-from upbeat_sdk._exchange import PASSING
+from upbeat_sdk._exchange import passing
 from upbeat_sdk._generated.models import LogLine
 
 Level = Literal["debug", "info", "warning", "error", "critical"]
@@ -90,9 +90,8 @@ class Follower:
         if isinstance(error, ProblemError) and error.status in NO_STREAM:
             self.streams = False
             return 0.0
-        passing = isinstance(error, ConnectionFailed) or error.status in PASSING
         self._cuts += 1
-        if not passing or self._cuts > CUTS:
+        if not passing(error) or self._cuts > CUTS:
             raise error
         return min(FIRST_PAUSE * 2.0**self._cuts, 5.0)
 

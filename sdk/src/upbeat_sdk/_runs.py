@@ -43,7 +43,7 @@ class _Run(Record):
 
     def _replay(self, args: list[Any] | None, kwargs: dict[str, Any] | None) -> Call:
         body = {"args": args, "kwargs": kwargs}
-        return Call("replay_run", "POST", f"{self._path()}/replay", body=body)
+        return Call("replay_run", "POST", f"{self._path()}/replay", body=body, keyed=True)
 
 
 class Run(_Run):

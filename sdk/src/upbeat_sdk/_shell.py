@@ -4,6 +4,7 @@ import asyncio
 import copy
 import threading
 import time
+from contextlib import aclosing, closing
 from dataclasses import replace
 from typing import Any, Final, Self, TypeVar
 
@@ -13,7 +14,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from upbeat_sdk._answers import accepted, read, read_page, read_text
 from upbeat_sdk._call import Call
 from upbeat_sdk._errors import ConfigurationError
-from upbeat_sdk._events import AsyncEventStream, EventStream
+from upbeat_sdk._events import AsyncEventStream, EventStream, unbroken
 from upbeat_sdk._exchange import Exchange
 from upbeat_sdk._generated.models import AccessToken
 from upbeat_sdk._model import Model
@@ -182,8 +183,8 @@ class SyncShell(Shell):
         """The answer whose body is still to come; it has to be closed."""
         response = self.send(call, silence=silence)
         if not response.is_success:
-            response.read()
-            response.close()
+            with closing(response), unbroken():
+                response.read()
         accepted(response)
         return response
 
@@ -221,7 +222,7 @@ class SyncShell(Shell):
             else:
                 pause = exchange.answered(response.status_code, response.headers)
                 if pause is None:
-                    return response
+                    return exchange.counted(response)
                 response.close()
             time.sleep(pause or 0.0)
 
@@ -271,8 +272,9 @@ class AsyncShell(Shell):
         """The answer whose body is still to come; it has to be closed."""
         response = await self.send(call, silence=silence)
         if not response.is_success:
-            await response.aread()
-            await response.aclose()
+            async with aclosing(response):
+                with unbroken():
+                    await response.aread()
         accepted(response)
         return response
 
@@ -312,6 +314,6 @@ class AsyncShell(Shell):
             else:
                 pause = exchange.answered(response.status_code, response.headers)
                 if pause is None:
-                    return response
+                    return exchange.counted(response)
                 await response.aclose()
             await asyncio.sleep(pause or 0.0)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final, Generic, TypeVar
 
-from upbeat_sdk._errors import ConnectionFailed, ResultTimeout, TooManyRequests, Unavailable
+from upbeat_sdk._errors import ResultTimeout, UpbeatError
 from upbeat_sdk._events import Event
+from upbeat_sdk._exchange import passing
 from upbeat_sdk._generated.models import Run as Record
 
 OVER: Final = "end"
@@ -22,7 +23,6 @@ GROWTH: Final = 1.5
 FAILURES: Final = 10
 LONGEST_READ: Final = 30.0
 SHORTEST: Final = 0.05
-PASSING = (ConnectionFailed, Unavailable, TooManyRequests)
 TERMINAL = frozenset({"succeeded", "failed", "timed_out", "lost", "cancelled", "expired", "skipped"})
 
 R = TypeVar("R", bound=Record)
@@ -68,7 +68,7 @@ class Answer(Generic[R]):
 
     run: R | None = None
     heard: Heard | None = None
-    error: Exception | None = None
+    error: UpbeatError | None = None
 
 
 Step = Sleep | Look | Listen
@@ -141,6 +141,6 @@ def _left(ends: float | None, clock: Callable[[], float]) -> float | None:
 def _counted(answer: Answer[R], failures: int, *, endless: bool) -> int:
     if answer.error is None:
         return 0
-    if not isinstance(answer.error, PASSING) or (endless and failures >= FAILURES):
+    if not passing(answer.error) or (endless and failures >= FAILURES):
         raise answer.error
     return failures + 1

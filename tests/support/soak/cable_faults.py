@@ -1,8 +1,9 @@
 """What networks do between one process and one server."""
 
+from collections.abc import Mapping
 from functools import partial
 
-from support.proxy import Mode
+from support.proxy import COMMITS, Mode
 from support.soak.field import Field
 from support.soak.kinds import kind
 
@@ -32,27 +33,27 @@ for _end, _name in SERVERS.items():
         kind(_words.format(_name), 1.2)(partial(_cut, end=_end, mode=_mode))
 
 
-def _lose(field: Field, end: str, to: bytes, *roles: str) -> bool:
-    """For a while, what is asked is done, and the answer is lost with its connection."""
-    member = field.pick(*roles)
+def _lose(field: Field, end: str, to: Mapping[str, bytes]) -> bool:
+    """For a while, what is asked is done, and the answer is lost with its connection; ``to`` is by role."""
+    member = field.pick(*to)
     if member is None:
         return False
     proxy = member.cables[end]
-    proxy.lose_replies(to, 0.5, field.chance.randrange(2**32))
+    proxy.lose_replies(to[member.role], 0.5, field.chance.randrange(2**32))
     field.later(field.chance.uniform(0.5, 3), lambda: proxy.lose_replies(b"", 0, 0))
     return True
 
 
 @kind("answers to commits are lost", 2.0)
 def commits(field: Field) -> bool:
-    return _lose(field, "postgres", b"COMMIT", *ROLES)
+    return _lose(field, "postgres", COMMITS)
 
 
 @kind("answers to pushes are lost", 1.0)
 def pushes(field: Field) -> bool:
-    return _lose(field, "redis", b"LPUSH", "beat", "api")
+    return _lose(field, "redis", {"beat": b"LPUSH", "api": b"LPUSH"})
 
 
 @kind("messages are lost on their way to a worker", 1.0)
 def pops(field: Field) -> bool:
-    return _lose(field, "redis", b"BRPOP", "worker")
+    return _lose(field, "redis", {"worker": b"BRPOP"})

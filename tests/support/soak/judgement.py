@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 import psycopg
-import redis
 from redis.exceptions import RedisError
 
-from app.scheduling.messages import QUEUES
 from support import checker
 from support.polling import DeadlinePassed, eventually
 from support.soak.field import Field
@@ -17,8 +15,6 @@ from support.soak.load import Load
 
 # A run that takes its worker with it is a fault that goes on for as many leases as it has attempts.
 FAULTY = "support.die"
-OPEN = "SELECT count(*) FROM celery_task_runs WHERE state IN ('queued', 'running') AND task <> %s"
-FAULTY_PATIENCE = 150.0
 # The clock was set by up to two seconds, and a tick is decided by it.
 SET_BY = timedelta(seconds=2.5)
 
@@ -43,44 +39,32 @@ class Verdict:
         ]
 
 
-def judge(subject: Field, load: Load, earlier: list[list[checker.RunRow]], deadline: float = 60.0) -> Verdict:
+def judge(
+    subject: Field,
+    load: Load,
+    earlier: list[list[checker.RunRow]],
+    deadline: float = 60.0,
+    faulty_deadline: float = 150.0,
+) -> Verdict:
     """End the schedules, wait until all runs have ended, and check every one of them.
 
-    ``earlier`` are readings of runs from before: what was terminal then must not have changed.
+    ``earlier`` are readings of runs from before: what was terminal then must not have changed. Runs that end their
+    workers have ``faulty_deadline`` seconds, since each of their attempts takes a lease.
     """
     trial = subject.trial
     began = time.monotonic()
     trial.stop()
-    violations = []
-    try:
-        eventually(lambda: _settled(subject), deadline, "all runs to end and the queues to drain")
-    except DeadlinePassed as error:
-        violations.append(f"I3 or I5: {error}: {_left(subject)}")
+    violations = _unsettled(subject, deadline)
     settled = time.monotonic() - began
-    try:
-        eventually(lambda: _settled(subject, ""), FAULTY_PATIENCE, "runs that end their workers to end")
-    except DeadlinePassed as error:
-        violations.append(f"I3: {error}: {_left(subject)}")
+    violations += _unsettled(subject, faulty_deadline, but="")
     runs = checker.read_runs(trial.url)
     entries = trial.ledger.entries()
     violations += checker.check_starts(entries, runs)
     violations += checker.unfinished(runs)
-    by_schedule: dict[str, list[checker.RunRow]] = {}
-    for run in runs:
-        if run.schedule is not None:
-            by_schedule.setdefault(run.schedule, []).append(run)
-    for schedule in trial.schedules:
-        own = by_schedule.get(schedule, [])
-        ticks = sorted(run.scheduled_for for run in own if run.scheduled_for is not None)
-        if not ticks:
-            violations.append(f"I1: schedule {schedule} has no run")
-            continue
-        named = checker.ticks_every(schedule, ticks[0], timedelta(seconds=1), ticks[-1])
-        violations += checker.check_ticks(named, own, early=SET_BY)
-    for reading in earlier:
+    violations += trial.check_ticks(runs, early=SET_BY)
+    for reading in (*earlier, trial.ended):
         violations += checker.check_unchanged(reading, runs)
-    found = {run.id for run in runs}
-    violations += [f"I6: run {run} was promised and is not there" for run in load.promised - found]
+    violations += checker.check_promises(load.promised, runs)
     violations += [f"I6: key {key} had more than one effect" for key in load.doubled()]
     return Verdict(
         violations,
@@ -91,21 +75,30 @@ def judge(subject: Field, load: Load, earlier: list[list[checker.RunRow]], deadl
     )
 
 
-def _settled(subject: Field, but: str = FAULTY) -> bool:
+def _unsettled(subject: Field, deadline: float, but: str = FAULTY) -> list[str]:
+    """What of I3 and I5 is broken when the deadline has passed: runs of all tasks ``but`` one, and the queues."""
+    try:
+        eventually(lambda: _settled(subject, but), deadline)
+    except DeadlinePassed:
+        left = _left(subject, but)
+        late = [f"I3: after {deadline:g} s there are still {left}"] if left else []
+        return late + checker.undrained(subject.trial.lengths())
+    return []
+
+
+def _settled(subject: Field, but: str) -> bool:
     subject.mend()
     try:
-        with psycopg.connect(subject.trial.url) as connection:
-            (left,) = connection.execute(OPEN, [but]).fetchone() or (1,)
-        with redis.Redis.from_url(subject.trial.redis_url) as client:
-            return bool(left == 0 and sum(client.llen(queue) for queue in QUEUES) == 0)
+        return not checker.is_open(subject.trial.url, but=but) and subject.trial.waiting() == 0
     except (psycopg.Error, RedisError):
         return False
 
 
-def _left(subject: Field) -> str:
+def _left(subject: Field, but: str) -> str:
     with psycopg.connect(subject.trial.url) as connection:
         rows = connection.execute(
             "SELECT state, task, queue, attempt, reason, dispatches, next_dispatch_at - clock_timestamp(), started_at"
-            " FROM celery_task_runs WHERE state IN ('queued', 'running') LIMIT 10"
+            " FROM celery_task_runs WHERE state IN ('queued', 'running') AND task <> %s LIMIT 10",
+            [but],
         ).fetchall()
     return "; ".join(" ".join(map(str, row)) for row in rows)

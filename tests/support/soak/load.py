@@ -12,6 +12,7 @@ from uuid import UUID
 
 import psycopg
 
+from app.scheduling.states import Origin
 from support.soak.field import Field
 
 # What a request asks for; `KEY` stands for its own idempotency key, by which its effects are found again.
@@ -24,9 +25,9 @@ REQUESTS: tuple[tuple[str, list[Any], dict[str, Any]], ...] = (
     ("support.nap", [0.3], {}),
     ("support.block", [0.2], {"options": {"on_worker_lost": "retry", "max_attempts": 3}}),
 )
-DOUBLED = """
+DOUBLED = f"""
 SELECT args->>0 FROM celery_task_runs
-WHERE origin = 'api' AND task = 'support.instant' GROUP BY 1 HAVING count(*) > 1
+WHERE origin = '{Origin.SUBMIT}' AND task = 'support.instant' GROUP BY 1 HAVING count(*) > 1
 """
 
 

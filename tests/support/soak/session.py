@@ -38,11 +38,14 @@ class Outcome:
     def lines(self) -> list[str]:
         """For people."""
         done = sorted(self.counts.items(), key=lambda each: -each[1])
-        ended = dict(self.storm.subject.ended_by_themselves)
+        subject = self.storm.subject
+        ended = dict(subject.ended_by_themselves)
+        cables = [proxy for member in subject.members for proxy in member.cables.values()]
         return [
             f"seed {self.seed}: {sum(self.counts.values())} injections of {sum(map(bool, self.counts.values()))} kinds",
             *(f"  {number:4} × {name}" for name, number in done),
-            f"processes on hosts with a wrong clock: {self.storm.subject.skewed}; ended by themselves: {ended or 'none'}",
+            f"processes on hosts with a wrong clock: {subject.skewed}; ended by themselves: {ended or 'none'}",
+            f"answers that were lost on their way: {sum(proxy.lost_replies for proxy in cables)}",
             f"requests: {dict(self.load.answers)}; {len(self.load.promised)} runs promised",
             *self.verdict.lines(),
         ]
@@ -114,5 +117,5 @@ def _read(subject: Field, readings: list[list[checker.RunRow]], stop: threading.
     """What is terminal now and then, to be compared in the end."""
     while not stop.wait(READINGS_EVERY):
         with suppress(psycopg.Error):
-            found = checker.read_runs(subject.trial.url, None)
+            found = checker.read_runs(subject.trial.url)
             readings.append([run for run in found if run.state in checker.TERMINAL][-2000:])

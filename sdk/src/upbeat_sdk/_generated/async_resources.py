@@ -309,7 +309,7 @@ class AsyncAuditResource(AsyncResource):
 class AsyncAuthResource(AsyncResource):
     """Login."""
 
-    async def login(self, **fields: Unpack[bodies.BodyLogin]) -> models.AccessToken:
+    async def login(self, **fields: Unpack[bodies.LoginForm]) -> models.AccessToken:
         """Takes the OAuth2 password form; send the token as `Authorization: Bearer …` from then on."""
         call = Call("login", "POST", "/api/v1/auth/login", form=fields, secured=False)
         return await self._client.fetch(call, models.AccessToken)
@@ -452,6 +452,7 @@ class AsyncCalendarsResource(AsyncResource):
         """All dates of the year on which ticks are skipped, public holidays with their names.
 
         Args:
+            name: The calendar's name.
             year: The year to look at; public holidays are known up to 2100.
         """
         call = Call(
@@ -499,7 +500,7 @@ class AsyncQueuesResource(AsyncResource):
             "GET",
             "/api/v1/queues/stream",
             query={"queue": queue},
-            headers={"last-event-id": last_event_id},
+            headers={"Last-Event-ID": last_event_id},
         )
         return self._client.stream(call)
 
@@ -535,7 +536,7 @@ class AsyncQueuesResource(AsyncResource):
         call = Call("get_queue", "GET", f"/api/v1/queues/{segment('name', name)}")
         return await self._client.fetch(call, models.Queue)
 
-    async def pause(self, name: str, /, **fields: Unpack[bodies.QueuePauseRequest]) -> models.Queue:
+    async def pause(self, name: str, /, **fields: Unpack[bodies.PauseRequest]) -> models.Queue:
         """From now on no run of it starts, at whatever worker; what runs goes on, what waits stays.
 
         `GET /runs/{id}/why` says of a run that waits in it who paused it, and why.
@@ -616,7 +617,7 @@ class AsyncRunsResource(AsyncResource):
             "GET",
             "/api/v1/runs/stream",
             query={"schedule_id": schedule_id, "task": task, "queue": queue, "state": state},
-            headers={"last-event-id": last_event_id},
+            headers={"Last-Event-ID": last_event_id},
         )
         return self._client.stream(call)
 
@@ -744,7 +745,7 @@ class AsyncRunsResource(AsyncResource):
             "stream_run_logs",
             "GET",
             f"/api/v1/runs/{segment('run_id', run_id)}/logs/stream",
-            headers={"last-event-id": last_event_id},
+            headers={"Last-Event-ID": last_event_id},
         )
         return self._client.stream(call)
 
@@ -952,7 +953,7 @@ class AsyncSchedulesResource(AsyncResource):
             "GET",
             "/api/v1/scheduled-tasks/stream",
             query={"schedule_id": schedule_id, "task": task, "kind": kind},
-            headers={"last-event-id": last_event_id},
+            headers={"Last-Event-ID": last_event_id},
         )
         return self._client.stream(call)
 
@@ -1583,17 +1584,26 @@ class AsyncWebhooksResource(AsyncResource):
         return await self._client.fetch(call, models.Webhook)
 
     async def update(
-        self, webhook_id: UUID | str, /, **fields: Unpack[bodies.WebhookUpdate]
+        self, webhook_id: UUID | str, /, *, if_match: int | str = "*", **fields: Unpack[bodies.WebhookUpdate]
     ) -> models.Webhook:
         """Only the fields that are given change, for what happens from now on."""
         call = Call(
-            "update_webhook", "PATCH", f"/api/v1/webhooks/{segment('webhook_id', webhook_id)}", body=fields
+            "update_webhook",
+            "PATCH",
+            f"/api/v1/webhooks/{segment('webhook_id', webhook_id)}",
+            headers={"If-Match": entity_tag(if_match)},
+            body=fields,
         )
         return await self._client.fetch(call, models.Webhook)
 
-    async def delete(self, webhook_id: UUID | str, /) -> None:
+    async def delete(self, webhook_id: UUID | str, /, *, if_match: int | str = "*") -> None:
         """It is told nothing more; its deliveries go with it."""
-        call = Call("delete_webhook", "DELETE", f"/api/v1/webhooks/{segment('webhook_id', webhook_id)}")
+        call = Call(
+            "delete_webhook",
+            "DELETE",
+            f"/api/v1/webhooks/{segment('webhook_id', webhook_id)}",
+            headers={"If-Match": entity_tag(if_match)},
+        )
         await self._client.fetch_nothing(call)
 
     async def rotate_secret(self, webhook_id: UUID | str, /) -> models.NewWebhook:

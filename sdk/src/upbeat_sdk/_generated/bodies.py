@@ -92,24 +92,6 @@ class BackfillRequest(TypedDict):
     """Say what would be done, and do nothing."""
 
 
-class BodyLogin(TypedDict):
-    grant_type: NotRequired[str | None]
-    username: str
-    password: str
-    scope: NotRequired[str]
-    client_id: NotRequired[str | None]
-    client_secret: NotRequired[str | None]
-
-
-class BodyLoginBrowser(TypedDict):
-    grant_type: NotRequired[str | None]
-    username: str
-    password: str
-    scope: NotRequired[str]
-    client_id: NotRequired[str | None]
-    client_secret: NotRequired[str | None]
-
-
 class BulkCancelRequest(TypedDict):
     """Which runs to cancel; queued and running ones when no state is given."""
 
@@ -250,6 +232,13 @@ class HolidaySource(TypedDict):
     """ISO 3166-2 code within the country."""
 
 
+class LoginForm(TypedDict):
+    """OAuth2's password form. What else it may have is not looked at: there are no clients and no scopes here."""
+
+    username: str
+    password: str
+
+
 class PasswordChange(TypedDict):
     """A new password of one's own."""
 
@@ -268,19 +257,12 @@ class PauseRequest(TypedDict):
 class PurgeRequest(TypedDict):
     """What is purged, said twice."""
 
-    confirm: str
+    confirm: NotRequired[str]
     """The queue's name once more; not needed for a dry run."""
     dry_run: NotRequired[bool]
     """Count, and do nothing."""
     limit: NotRequired[int]
     """Runs at most."""
-
-
-class QueuePauseRequest(TypedDict):
-    """Why it is paused."""
-
-    note: str
-    """For whoever wonders; kept with author and time."""
 
 
 class ReplayRequest(TypedDict):

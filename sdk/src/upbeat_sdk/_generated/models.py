@@ -410,6 +410,8 @@ class NewWebhook(Model):
     """A webhook whose secret was made now."""
 
     id: UUID
+    version: int
+    """Grows with each change."""
     name: str
     url: str
     description: str | None
@@ -831,6 +833,8 @@ class Webhook(Model):
     """An address that is told of events. Its secret is never shown again."""
 
     id: UUID
+    version: int
+    """Grows with each change."""
     name: str
     url: str
     description: str | None

@@ -307,7 +307,7 @@ class AuditResource(Resource):
 class AuthResource(Resource):
     """Login."""
 
-    def login(self, **fields: Unpack[bodies.BodyLogin]) -> models.AccessToken:
+    def login(self, **fields: Unpack[bodies.LoginForm]) -> models.AccessToken:
         """Takes the OAuth2 password form; send the token as `Authorization: Bearer …` from then on."""
         call = Call("login", "POST", "/api/v1/auth/login", form=fields, secured=False)
         return self._client.fetch(call, models.AccessToken)
@@ -450,6 +450,7 @@ class CalendarsResource(Resource):
         """All dates of the year on which ticks are skipped, public holidays with their names.
 
         Args:
+            name: The calendar's name.
             year: The year to look at; public holidays are known up to 2100.
         """
         call = Call(
@@ -497,7 +498,7 @@ class QueuesResource(Resource):
             "GET",
             "/api/v1/queues/stream",
             query={"queue": queue},
-            headers={"last-event-id": last_event_id},
+            headers={"Last-Event-ID": last_event_id},
         )
         return self._client.stream(call)
 
@@ -533,7 +534,7 @@ class QueuesResource(Resource):
         call = Call("get_queue", "GET", f"/api/v1/queues/{segment('name', name)}")
         return self._client.fetch(call, models.Queue)
 
-    def pause(self, name: str, /, **fields: Unpack[bodies.QueuePauseRequest]) -> models.Queue:
+    def pause(self, name: str, /, **fields: Unpack[bodies.PauseRequest]) -> models.Queue:
         """From now on no run of it starts, at whatever worker; what runs goes on, what waits stays.
 
         `GET /runs/{id}/why` says of a run that waits in it who paused it, and why.
@@ -614,7 +615,7 @@ class RunsResource(Resource):
             "GET",
             "/api/v1/runs/stream",
             query={"schedule_id": schedule_id, "task": task, "queue": queue, "state": state},
-            headers={"last-event-id": last_event_id},
+            headers={"Last-Event-ID": last_event_id},
         )
         return self._client.stream(call)
 
@@ -742,7 +743,7 @@ class RunsResource(Resource):
             "stream_run_logs",
             "GET",
             f"/api/v1/runs/{segment('run_id', run_id)}/logs/stream",
-            headers={"last-event-id": last_event_id},
+            headers={"Last-Event-ID": last_event_id},
         )
         return self._client.stream(call)
 
@@ -950,7 +951,7 @@ class SchedulesResource(Resource):
             "GET",
             "/api/v1/scheduled-tasks/stream",
             query={"schedule_id": schedule_id, "task": task, "kind": kind},
-            headers={"last-event-id": last_event_id},
+            headers={"Last-Event-ID": last_event_id},
         )
         return self._client.stream(call)
 
@@ -1578,16 +1579,27 @@ class WebhooksResource(Resource):
         call = Call("get_webhook", "GET", f"/api/v1/webhooks/{segment('webhook_id', webhook_id)}")
         return self._client.fetch(call, models.Webhook)
 
-    def update(self, webhook_id: UUID | str, /, **fields: Unpack[bodies.WebhookUpdate]) -> models.Webhook:
+    def update(
+        self, webhook_id: UUID | str, /, *, if_match: int | str = "*", **fields: Unpack[bodies.WebhookUpdate]
+    ) -> models.Webhook:
         """Only the fields that are given change, for what happens from now on."""
         call = Call(
-            "update_webhook", "PATCH", f"/api/v1/webhooks/{segment('webhook_id', webhook_id)}", body=fields
+            "update_webhook",
+            "PATCH",
+            f"/api/v1/webhooks/{segment('webhook_id', webhook_id)}",
+            headers={"If-Match": entity_tag(if_match)},
+            body=fields,
         )
         return self._client.fetch(call, models.Webhook)
 
-    def delete(self, webhook_id: UUID | str, /) -> None:
+    def delete(self, webhook_id: UUID | str, /, *, if_match: int | str = "*") -> None:
         """It is told nothing more; its deliveries go with it."""
-        call = Call("delete_webhook", "DELETE", f"/api/v1/webhooks/{segment('webhook_id', webhook_id)}")
+        call = Call(
+            "delete_webhook",
+            "DELETE",
+            f"/api/v1/webhooks/{segment('webhook_id', webhook_id)}",
+            headers={"If-Match": entity_tag(if_match)},
+        )
         self._client.fetch_nothing(call)
 
     def rotate_secret(self, webhook_id: UUID | str, /) -> models.NewWebhook:

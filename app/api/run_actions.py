@@ -154,7 +154,7 @@ async def explain_run(run_id: UUID, scheduler: SchedulerOf) -> RunWhy:
     return RunWhy.model_validate(await scheduler.explain_run(run_id), from_attributes=True)
 
 
-@router.post("/cancel", responses=WRITES, dependencies=[repeatable()], summary="Cancel many runs")
+@router.post("/cancel", responses=WRITES, dependencies=[repeatable(parts=True)], summary="Cancel many runs")
 @guarded(OPERATE)
 async def cancel_runs(
     body: Annotated[BulkCancelRequest, Body(openapi_examples=BULK_CANCEL_EXAMPLES)],
@@ -175,7 +175,7 @@ async def cancel_runs(
     return Done.of(bulk, dry_run=body.dry_run)
 
 
-@router.post("/replay", responses=WRITES, dependencies=[repeatable()], summary="Replay many runs")
+@router.post("/replay", responses=WRITES, dependencies=[repeatable(parts=True)], summary="Replay many runs")
 @guarded(OPERATE)
 async def replay_runs(
     body: Annotated[BulkRequest, Body(openapi_examples=BULK_REPLAY_EXAMPLES)],

@@ -9,13 +9,14 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.db.companions import changed
 from app.errors import Conflict, NotFound
 from app.scheduling import cancelling, explaining_runs, replaying, runs, wishes
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.explaining_runs import RunExplanation
 from app.scheduling.ids import new_id
 from app.scheduling.messages import RunMessage
-from app.scheduling.models import AttemptRow, LateOutcomeRow, RunRow, WorkerRow
+from app.scheduling.models import RUNS, AttemptRow, LateOutcomeRow, RunRow, WorkerRow
 from app.scheduling.selecting import RunFilter
 from app.settings import Settings
 
@@ -120,7 +121,10 @@ class RunOperations:
         """Cancel up to ``limit`` runs, the oldest first, a batch in each transaction."""
 
         def one(session: Session, run_id: UUID) -> RunMessage | bool:
-            return cancelling.cancel(session, run_id, note=note, by=actor) is not None
+            state = cancelling.cancel(session, run_id, note=note, by=actor)
+            if state is not None:
+                changed(session, f"{RUNS}/{run_id}", {"cancelled": {"before": None, "after": state}})
+            return state is not None
 
         return await self._many(which, one, limit=limit, dry_run=dry_run)
 
@@ -128,10 +132,13 @@ class RunOperations:
         """Replay up to ``limit`` ended runs that were not replayed yet, the oldest first."""
 
         def one(session: Session, run_id: UUID) -> RunMessage | bool:
+            made = new_id()
             try:
-                return self._replay(session, run_id, made=new_id(), actor=actor) or True
+                message = self._replay(session, run_id, made=made, actor=actor)
             except (Conflict, NotFound):
                 return False
+            changed(session, f"{RUNS}/{made}", {"replay_of": {"before": None, "after": run_id}})
+            return message or True
 
         return await self._many(which, one, limit=limit, dry_run=dry_run, replayed=False)
 

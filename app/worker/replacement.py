@@ -8,7 +8,6 @@ import time
 
 from app.settings import get_settings
 from app.worker import departure
-from app.worker.taken import taken
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +37,7 @@ def begin(why: str, stuck: set[str]) -> None:
 def _leave() -> None:
     end = time.monotonic() + get_settings().worker.drain_timeout
     while time.monotonic() < end:
-        active = {request.id for request in taken()}
-        if not active - _stuck:
+        if {request.id for request in departure.held()} <= _stuck:
             break
         time.sleep(LOOK_EVERY)
     departure.leave("it is replaced", EXIT_STATUS)

@@ -19,8 +19,8 @@ from app.api.runs import Run, run_location, run_made
 from app.scheduling.config import QueueName
 from app.scheduling.inputs import Instant
 from app.scheduling.run_operations import Attempts, Bulk
-from app.scheduling.selecting import FAILED, RunFilter
-from app.scheduling.states import RunState
+from app.scheduling.selecting import RunFilter
+from app.scheduling.states import FAILED, RunState
 
 MAX_BULK = 10_000
 MAX_NOTE = 1000

@@ -62,9 +62,7 @@ class RunOperations:
 
         def work(session: Session) -> RunRow:
             state = cancelling.cancel(session, run_id, force=force, note=note, by=actor)
-            row = runs.read(session, run_id)
-            if row is None:
-                raise NotFound("There is no run with this id. GET /api/v1/runs lists them.")
+            row = runs.require(session, run_id)
             if state is None and row.state != runs.RunState.CANCELLED:
                 raise Conflict(f"The run has ended already: it is {row.state}.")
             return row
@@ -82,15 +80,11 @@ class RunOperations:
         """A new run with the task and options of one that ended; see `replaying.replay` for what it raises."""
         made = new_id()
 
-        def work(session: Session) -> tuple[RunRow | None, RunMessage | None]:
+        def work(session: Session) -> tuple[RunRow, RunMessage | None]:
             message = self._replay(session, run_id, made=made, actor=actor, args=args, kwargs=kwargs)
-            return runs.read(session, made), message
+            return runs.require(session, made), message
 
-        row, message = await self._unit(work)
-        if row is None:
-            raise NotFound("The run that was made is gone.")
-        await self._publish([] if message is None else [message])
-        return row
+        return await self._publishing(work)
 
     async def drain_worker(self, worker_id: UUID) -> WorkerRow:
         """Ask a worker to end when its runs have ended; see `wishes.drain` for what it raises."""
@@ -113,9 +107,7 @@ class RunOperations:
         def check(session: Session) -> None:
             if session.get(WorkerRow, worker_id) is None:
                 raise NotFound("There is no worker with this id. GET /api/v1/workers lists them.")
-            row = runs.read(session, run_id)
-            if row is None:
-                raise NotFound("There is no run with this id. GET /api/v1/runs lists them.")
+            row = runs.require(session, run_id)
             if row.state != runs.RunState.RUNNING or row.worker_id != worker_id:
                 where = f" at {row.worker}" if row.worker else ""
                 raise Conflict(f"This worker does not execute the run: it is {row.state}{where}.")
@@ -158,9 +150,7 @@ class RunOperations:
         """
 
         def work(session: Session) -> Attempts:
-            row = runs.read(session, run_id)
-            if row is None:
-                raise NotFound("There is no run with this id. GET /api/v1/runs lists them.")
+            row = runs.require(session, run_id)
             ended = select(AttemptRow).where(AttemptRow.run_id == run_id).order_by(AttemptRow.attempt)
             late = select(LateOutcomeRow).where(LateOutcomeRow.run_id == run_id).order_by(LateOutcomeRow.id)
             return Attempts(row, list(session.scalars(ended)), list(session.scalars(late)))
@@ -226,6 +216,9 @@ class RunOperations:
         return Bulk(matched, changed, more)
 
     async def _unit(self, work: Callable[[Session], T]) -> T:
+        raise NotImplementedError
+
+    async def _publishing(self, work: Callable[[Session], tuple[RunRow, RunMessage | None]]) -> RunRow:
         raise NotImplementedError
 
     async def _publish(self, messages: Sequence[RunMessage]) -> None:

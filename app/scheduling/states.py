@@ -27,6 +27,9 @@ class RunState(StrEnum):
         return self not in (RunState.QUEUED, RunState.RUNNING)
 
 
+FAILED = (RunState.FAILED, RunState.TIMED_OUT, RunState.LOST)
+
+
 class Origin(StrEnum):
     """Where a run comes from."""
 

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from billiard.exceptions import SoftTimeLimitExceeded
+
 from app.scheduling.messages import BrokerUnavailable
 
 OPEN_FIRST = 1.0
@@ -63,10 +65,13 @@ class BrokerClient:
             try:
                 with self._connected().conn_or_acquire() as client:
                     answer = work(client)
-            except Exception as error:
+            except BaseException as error:
+                # It may have been left in the middle of an answer.
                 if self._channel is not None:
                     # It stays: what it was made of would be left to the collector, an open file with it.
                     self._channel._disconnect_pools()
+                if not isinstance(error, Exception) or isinstance(error, SoftTimeLimitExceeded):
+                    raise
                 cause = f"{type(error).__name__}: {error}"
                 self._breaker.failed(cause)
                 raise BrokerUnavailable(cause) from error
@@ -78,9 +83,8 @@ class BrokerClient:
         with self._lock:
             channel, self._channel = self._channel, None
             if channel is not None:
-                connection = channel.connection.client
-                channel.close()
-                connection.release()
+                transport = channel.connection
+                transport.close_connection(transport)
 
     def _connected(self) -> Any:
         if self._channel is None:
@@ -89,6 +93,8 @@ class BrokerClient:
                 # Not through Connection.connect(), which tries twice with two seconds between.
                 transport = connection.transport
                 self._channel = transport.create_channel(transport.establish_connection())
+                # What it was tried with; nobody uses that again, or sees that it is cut.
+                self._channel._disconnect_pools()
             except BaseException:
                 connection.release()
                 raise

@@ -246,6 +246,13 @@ class Transport(redis.Transport):  # type: ignore[misc]
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)
         self.fanout_queues: dict[str, tuple[str, str]] = {}
+        # An open file that kombu leaves to the collector.
+        self._own_poller = self.cycle.poller
+
+    def close_connection(self, connection: Any) -> None:
+        """Close all channels; kombu makes another transport then."""
+        super().close_connection(connection)
+        self._own_poller.close()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Be what the loop turns for, instead of the transport before.
@@ -256,6 +263,7 @@ class Transport(redis.Transport):  # type: ignore[misc]
         loop.on_tick.difference_update(_turning.get(loop, ()))
         others = set(loop.on_tick)
         super().register_with_event_loop(connection, loop)
+        self._own_poller.close()
         _turning[loop] = loop.on_tick - others
 
 

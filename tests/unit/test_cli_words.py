@@ -36,7 +36,7 @@ def test_which_services_are_meant(given: tuple[Service, ...], names: tuple[str, 
 
 @pytest.mark.parametrize(
     ("written", "meant"),
-    [(ScheduleAct, bulk.Action), (How, Prune), (Level, LEVELS)],
+    [(ScheduleAct, bulk.BulkAction), (How, Prune), (Level, LEVELS)],
     ids=["act", "prune", "scope"],
 )
 def test_words_that_are_written_twice_are_the_same(written: Iterable[str], meant: Iterable[str]) -> None:

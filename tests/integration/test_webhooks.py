@@ -21,6 +21,7 @@ from app.modules.webhooks.courier import Courier
 from app.modules.webhooks.models import DeliveryRow
 from app.modules.webhooks.service import NewSecret, Webhooks
 from app.outbound import OutboundPolicy
+from app.scheduling.rounds import Rounds
 from app.sealing import Sealer, new_key
 from app.settings import AlertSettings, Settings, WebhookSettings
 from support.agents import LOOPBACK_ALLOWED, with_agents
@@ -358,7 +359,7 @@ async def test_old_facts_go_with_their_deliveries(house: House) -> None:
     await house.happen("beat.silent")
     await house.rounds(house.courier())
     courier = house.courier(keep_days=30)
-    courier._rounds.hasten("forget")
+    courier._rounds = Rounds(look=0.0, forget=0.0)
     await house.rounds(courier)
     assert len(await house.log(made.row.id)) == 1
     async with house.sessions.begin() as session:
@@ -368,7 +369,7 @@ async def test_old_facts_go_with_their_deliveries(house: House) -> None:
     await courier._forget()
     assert [each.id for each in await house.log(made.row.id)] == [again.id], "it is on its way once more"
     await house.rounds(courier)
-    courier._rounds.hasten("forget")
+    courier._rounds = Rounds(look=0.0, forget=0.0)
     await house.rounds(courier)
     assert await house.log(made.row.id) == []
 

@@ -46,7 +46,7 @@ class Courier:
         self._under_way: Counter[UUID] = Counter()
         self._attempts: set[asyncio.Task[None]] = set()
         self._rounds = Rounds(look=0.0, forget=FORGET_EVERY)
-        self._failing = False
+        self._failing = self._forgetting = False
 
     async def run(self) -> None:
         """Until cancelled; attempts that are under way then are left to whoever claims them later."""
@@ -89,10 +89,9 @@ class Courier:
             self._sessions, lambda session: deliveries.make(session, self._settings.webhook.attempts)
         )
         begun = await self._deliver()
-        left = self._rounds.is_time("forget", FORGET_EVERY) and await self._forget()
-        if left:
-            self._rounds.hasten("forget")
-        return made == deliveries.TAKEN_AT_ONCE or begun or left
+        if self._forgetting or self._rounds.is_time("forget", FORGET_EVERY):
+            self._forgetting = await self._forget()
+        return made == deliveries.TAKEN_AT_ONCE or begun or self._forgetting
 
     async def settle(self) -> None:
         """Wait for the attempts that are under way."""

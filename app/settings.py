@@ -12,10 +12,9 @@ import os
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
-import limits
 from pydantic import AliasChoices, BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
@@ -24,10 +23,11 @@ from pydantic_settings import (
     SettingsConfigDict,
     SettingsError,
 )
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
 from app.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
 
 STATE_FOLDER = Path(".upbeat")
 RUNTIME_ENV = STATE_FOLDER / "env"
@@ -100,8 +100,11 @@ class DatabaseSettings(Group):
     statement_timeout: Seconds = 30.0
     connect_timeout: Seconds = 5.0
 
-    def server_url(self) -> URL:
+    def server_url(self) -> "URL":
         """The address as given, for the one statement that creates the database."""
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import ArgumentError
+
         if self.url is None or not self.url.get_secret_value():
             raise ConfigurationError(
                 "DATABASE_URL is not set. Start the embedded servers with `make up`, or set it to"
@@ -120,7 +123,7 @@ class DatabaseSettings(Group):
             )
         return url.set(drivername="postgresql")
 
-    def product_url(self) -> URL:
+    def product_url(self) -> "URL":
         """The address of Upbeat's own database on that server."""
         return self.server_url().set(database=self.name)
 
@@ -217,7 +220,9 @@ class RateSettings(Group):
     @classmethod
     def _parses(cls, value: str) -> str:
         if value:
-            limits.parse(value)
+            from limits import parse
+
+            parse(value)
         return value
 
 

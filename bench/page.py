@@ -28,6 +28,8 @@ import matplotlib.pyplot as plt
 from bench import peers
 from bench.report import QUICK_RESULTS, RESULTS
 
+# The same figures make the same file.
+mpl.rcParams["svg.hashsalt"] = "upbeat"
 BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent
 DOCS = ROOT / "docs"
@@ -121,7 +123,9 @@ def _glance(lines: Sequence[Line]) -> list[str]:
         if (better := advantage(line)) is not None:
             key = (line["bench"], line["measure"], line["peer"])
             about = "≈ " * bool(line.get("peer_extrapolated"))
-            found.setdefault(key, []).append((line["size"], f"{about}**{_times(better)}** ({line['size']:,})"))
+            found.setdefault(key, []).append(
+                (line["size"], f"{about}**{_times(better)}** ({line['size']:,})")
+            )
     return [
         f"| {bench} {measure} | {peer} | {', '.join(told for _, told in sorted(cells))} |"
         for (bench, measure, peer), cells in found.items()
@@ -198,7 +202,7 @@ def plot(lines: Sequence[Line], bench: str, file: Path) -> bool:
     axes.set_yticks(range(len(values)), names, fontsize=6)
     axes.set(xscale="log", xlabel="times better than the peer (orange: the peer is ahead)", title=bench)
     axes.axvline(1, color="black", linewidth=0.8)
-    figure.savefig(file)
+    figure.savefig(file, metadata={"Date": None})
     plt.close(figure)
     return True
 

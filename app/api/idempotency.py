@@ -17,7 +17,7 @@ from fastapi.params import Depends as Dependency
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from app.api.companion import Render, companion_of
+from app.api.companion import Render, companion_of, in_parts
 from app.api.dependencies import caller, services_of
 from app.errors import Conflict, FieldError, InvalidInput
 from app.modules.idempotency import service as idempotency
@@ -51,11 +51,13 @@ class Replay(Exception):
         self.answer = answer
 
 
-def repeatable(render: Render | None = None, *, secret: bool = False, kept_answer: bool = True) -> Dependency:
+def repeatable(
+    render: Render | None = None, *, secret: bool = False, kept_answer: bool = True, parts: bool = False
+) -> Dependency:
     """The dependency of a route that may be repeated under a key.
 
     ``secret``: its body has a secret, which must not be guessed from what is stored. Without ``kept_answer`` its answer
-    has one, and is never given again (409).
+    has one, and is never given again (409). ``parts``: as `companion.in_parts`.
     """
 
     async def repeat(
@@ -70,6 +72,8 @@ def repeatable(render: Render | None = None, *, secret: bool = False, kept_answe
             ),
         ] = None,
     ) -> None:
+        if parts:
+            in_parts(request)
         await repeat_under(request, key, render, secret=secret, kept_answer=kept_answer)
 
     dependency: Dependency = Depends(repeat)

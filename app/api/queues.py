@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import Body, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.companion import only_looks
+from app.api.companion import in_parts, only_looks
 from app.api.dependencies import Caller, SchedulerOf
 from app.api.examples import PURGE_EXAMPLES, QUEUE_EXAMPLE, QUEUE_PAUSE_EXAMPLES
 from app.api.guards import OPERATE, READ, guarded
@@ -205,5 +205,7 @@ async def purge_queue(
         only_looks(request)
     elif body.confirm != name:
         raise InvalidInput(FieldError("confirm", "Must be the name of the queue that is purged."))
+    else:
+        in_parts(request)
     done = await scheduler.queues.purge(name, limit=body.limit, dry_run=body.dry_run)
     return QueuePurged.of(name, done, dry_run=body.dry_run)

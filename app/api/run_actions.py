@@ -19,8 +19,8 @@ from app.api.runs import Run, run_location, run_made
 from app.scheduling.config import QueueName
 from app.scheduling.inputs import Instant
 from app.scheduling.run_operations import Attempts, Bulk
-from app.scheduling.selecting import FAILED, RunFilter
-from app.scheduling.states import RunState
+from app.scheduling.selecting import RunFilter
+from app.scheduling.states import FAILED, RunState
 
 MAX_BULK = 10_000
 MAX_NOTE = 1000
@@ -154,7 +154,7 @@ async def explain_run(run_id: UUID, scheduler: SchedulerOf) -> RunWhy:
     return RunWhy.model_validate(await scheduler.explain_run(run_id), from_attributes=True)
 
 
-@router.post("/cancel", responses=WRITES, dependencies=[repeatable()], summary="Cancel many runs")
+@router.post("/cancel", responses=WRITES, dependencies=[repeatable(parts=True)], summary="Cancel many runs")
 @guarded(OPERATE)
 async def cancel_runs(
     body: Annotated[BulkCancelRequest, Body(openapi_examples=BULK_CANCEL_EXAMPLES)],
@@ -175,7 +175,7 @@ async def cancel_runs(
     return Done.of(bulk, dry_run=body.dry_run)
 
 
-@router.post("/replay", responses=WRITES, dependencies=[repeatable()], summary="Replay many runs")
+@router.post("/replay", responses=WRITES, dependencies=[repeatable(parts=True)], summary="Replay many runs")
 @guarded(OPERATE)
 async def replay_runs(
     body: Annotated[BulkRequest, Body(openapi_examples=BULK_REPLAY_EXAMPLES)],

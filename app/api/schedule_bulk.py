@@ -23,6 +23,7 @@ from app.scheduling.config import MAX_REASON
 from app.scheduling.facade import Scheduler
 from app.scheduling.pausing import MAX_NOTE
 from app.scheduling.schedule_operations import BulkDone, Exported
+from app.scheduling.states import BulkAction
 
 MAX_BULK = 1000
 MAX_TRANSFER = 1000
@@ -54,7 +55,7 @@ class ScheduleBulkRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    action: bulk.BulkAction
+    action: BulkAction
     filter: ScheduleBulkFilter
     note: str | None = Field(
         None, min_length=1, max_length=MAX_NOTE, description="Why they are paused; `pause` needs it."
@@ -72,7 +73,7 @@ class ScheduleBulkRequest(BaseModel):
 
     @model_validator(mode="after")
     def _pause_has_a_note(self) -> Self:
-        if self.action is bulk.BulkAction.PAUSE and not (self.note or "").strip():
+        if self.action is BulkAction.PAUSE and not (self.note or "").strip():
             raise ValueError("pause needs a note that says why")
         return self
 
@@ -88,7 +89,7 @@ class ScheduleBulkDone(BaseModel):
     """What was done, or would be."""
 
     dry_run: bool
-    action: bulk.BulkAction
+    action: BulkAction
     matched: int = Field(description="Schedules that the filter finds, up to the limit.")
     changed: int
     unchanged: int = Field(description="Were as they were to be.")

@@ -30,17 +30,6 @@ class Subject(StrEnum):
 DEFAULT = (Service.WORKER, Service.BEAT)
 
 
-class ScheduleAct(StrEnum):
-    """What can be done to many schedules."""
-
-    ENABLE = "enable"
-    DISABLE = "disable"
-    PAUSE = "pause"
-    RESUME = "resume"
-    RUN = "run"
-    DELETE = "delete"
-
-
 class Level(StrEnum):
     """How much an API key may do."""
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from app.cli.arguments import given
-from app.cli.choices import ScheduleAct
 from app.cli.client import connected
 from app.cli.completion import complete_queues
 from app.cli.progress import working
@@ -16,7 +15,7 @@ from app.cli.schedule_verbs import DryRun, schedules
 from app.cli.schedules import Json
 from app.cli.tables import print_json, show
 from app.errors import FieldError, InvalidInput
-from app.scheduling.states import ScheduleState
+from app.scheduling.states import BulkAction, ScheduleState
 
 __all__ = ["schedules"]
 
@@ -105,7 +104,7 @@ def import_schedules(
 
 @schedules.command("act")
 def act_on_schedules(
-    action: Annotated[ScheduleAct, typer.Argument(help="What is done to each.")],
+    action: Annotated[BulkAction, typer.Argument(help="What is done to each.")],
     *,
     search: Search = None,
     state: State = None,
@@ -122,7 +121,7 @@ def act_on_schedules(
     """
     if not any((search, state, task, queue)):
         raise typer.BadParameter("say which schedules", param_hint="--search, --state, --task or --queue")
-    if action is ScheduleAct.PAUSE and not note:
+    if action is BulkAction.PAUSE and not note:
         raise typer.BadParameter("say why they are paused", param_hint="--note")
     body: dict[str, Any] = given(note=note, reason=reason) | {
         "action": action,

@@ -1,6 +1,9 @@
 """A connection that hears notifications, for a process that waits in `select`."""
 
-from collections.abc import Callable
+import math
+import select
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -68,3 +71,16 @@ class Listener:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def readable(watched: Sequence[Any], seconds: float) -> list[Any]:
+    """Which of these files can be read from; waits for the first one, ``seconds`` at most.
+
+    As `select.select`, which refuses what a process with more than 1024 open files may have.
+    """
+    poll, by_number = select.poll(), {}
+    for each in watched:
+        number = each if isinstance(each, int) else each.fileno()
+        by_number[number] = each
+        poll.register(number, select.POLLIN)
+    return [by_number[number] for number, _ in poll.poll(math.ceil(max(0.0, seconds) * 1000))]

@@ -21,13 +21,14 @@ from sqlalchemy.orm import Session
 from app.db import documents
 from app.db.arrays import instant_array, uuid_array
 from app.errors import FieldError, InvalidInput
-from app.scheduling import schedules, tracing
+from app.scheduling import schedules, tracing, understanding
 from app.scheduling.calculating import interruptible
 from app.scheduling.catalogue import Catalogue, TaskSpec
 from app.scheduling.config import BackfillRequest
+from app.scheduling.foreseeing import foreseen
 from app.scheduling.ids import new_id, tick_id
 from app.scheduling.messages import RunMessage
-from app.scheduling.models import RunRow, ScheduleRow
+from app.scheduling.models import ClockRow, RunRow, ScheduleRow
 from app.scheduling.plan import Plan
 from app.scheduling.states import Origin, RunState
 
@@ -68,7 +69,11 @@ FROM unnest(
     CAST(CAST(:blocked_by AS text) AS uuid[])
 ) AS u (id, tick, blocked_by)
 """)
-_STATES = text("SELECT id, state FROM celery_task_runs WHERE id = ANY(CAST(:ids AS uuid[]))")
+_STATES = text("""
+SELECT id, state, attempt > 1 OR started_at IS NOT NULL AS began
+FROM celery_task_runs
+WHERE id = ANY(CAST(:ids AS uuid[]))
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +139,16 @@ def backfill(
 
     Raises:
         NotFound: there is no schedule with this id.
+        Conflict: it is not valid.
         InvalidInput: its task is gone, it has no ticks of its own, or the period reaches into the future or holds
             too many ticks.
     """
-    row, _ = schedules.locked(session, schedule_id)
+    row, clock = schedules.locked(session, schedule_id)
     task, plan, now = _plan_for(session, catalogue, row, request)
     if layout is None or layout.version != row.version:
         layout = lay_out(schedule_id, row.version, plan, request)
     outcomes = _outcomes(session, schedule_id, layout)
+    outcomes.update(dict.fromkeys(_to_be_fired(session, row, clock, plan, now) & outcomes.keys(), ACTIVE))
     ticks = list(layout.by_id.values())
     chosen = [tick for tick in ticks if outcomes[tick] in _CHOSEN[request.reprocess]]
     left_out = Counter(outcomes[tick] for tick in ticks if outcomes[tick] not in _CHOSEN[request.reprocess])
@@ -160,7 +167,7 @@ def backfill(
         "blocked_by": uuid_array(blocked_by),
     }
     session.execute(_INSERT, values | arrays | {"requested_by": actor, "request_id": tracing.request_id()})
-    options = schedules.extra_of(row).stored(task)
+    options = understanding.extra_of(row).stored(task)
     messages = [RunMessage.of(each, task.name, values["queue"], 1, options) for each in ids[:at_a_time]]
     return Backfill(len(ticks), tuple(chosen), dict(left_out), tuple(ids), tuple(messages))
 
@@ -170,7 +177,7 @@ def _plan_for(
 ) -> tuple[TaskSpec, Plan, datetime]:
     task = catalogue.schedulable(row.task_path, "task_path")
     schedules.require_fit(catalogue, row)
-    plan, now = schedules.plan_of(session, row), schedules.database_time(session)
+    plan, now = understanding.sound_plan(session, row), schedules.database_time(session)
     if plan.estimated:
         problem = "A fixed delay has no ticks of its own: they depend on when runs end."
         raise InvalidInput(FieldError("start", problem))
@@ -179,30 +186,46 @@ def _plan_for(
     return task, plan, now
 
 
+def _to_be_fired(
+    session: Session, row: ScheduleRow, clock: ClockRow, plan: Plan, now: datetime
+) -> set[datetime]:
+    """The ticks that have come, and that a beat is about to fire."""
+    if row.state != "active" or clock.next_run_at is None or clock.next_run_at > now:
+        return set()
+    firing = foreseen(session, clock, plan, understanding.extra_of(row), first=clock.next_run_at, now=now)
+    return {tick.scheduled_for for tick in firing.ticks if tick.reason is None}
+
+
 def _outcomes(session: Session, schedule_id: UUID, layout: Layout) -> dict[datetime, str]:
     """What became of each tick."""
     ticks = list(layout.by_id.values())
     found: dict[datetime, list[str]] = {tick: [NEVER_RAN] for tick in ticks}
-    for run_id, state in session.execute(_STATES, {"ids": list(layout.by_id)}):
-        found[layout.by_id[run_id]].append(_OUTCOMES.get(state, NEVER_RAN))
+    for run_id, state, began in session.execute(_STATES, {"ids": list(layout.by_id)}):
+        found[layout.by_id[run_id]].append(_outcome(state, began=began))
     if ticks:
-        earlier = select(RunRow.scheduled_for, RunRow.state).where(
+        began = (RunRow.attempt > 1) | RunRow.started_at.is_not(None)
+        earlier = select(RunRow.scheduled_for, RunRow.state, began).where(
             RunRow.schedule_id == schedule_id,
             RunRow.origin == Origin.BACKFILL,
             RunRow.scheduled_for.between(ticks[0], ticks[-1]),
         )
-        for tick, state in session.execute(earlier):
+        for tick, state, has_begun in session.execute(earlier):
             if tick in found:
-                found[tick].append(_OUTCOMES.get(state, NEVER_RAN))
+                found[tick].append(_outcome(state, began=has_begun))
     return {
         tick: EXCLUDED if tick in layout.excluded else min(states, key=_RANK.index)
         for tick, states in found.items()
     }
 
 
+def _outcome(state: str, *, began: bool) -> str:
+    """One that was cancelled, or expired before another attempt, may have done a part of its work."""
+    return _OUTCOMES.get(state) or (FAILED if began else NEVER_RAN)
+
+
 def _shared(row: ScheduleRow, task: TaskSpec, now: datetime) -> dict[str, Any]:
     """What all of the runs have in common."""
-    extra = schedules.extra_of(row)
+    extra = understanding.extra_of(row)
     allowed = extra.policies().start_deadline
     return {
         "task": task.name,

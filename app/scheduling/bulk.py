@@ -5,7 +5,6 @@ A schedule that refuses is left alone, and reported; the others of its part go o
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -16,20 +15,10 @@ from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import ScheduleUpdate
 from app.scheduling.ids import new_id
 from app.scheduling.messages import RunMessage
+from app.scheduling.states import BulkAction
 
 PART = 50
 MAX_REFUSALS = 100
-
-
-class BulkAction(StrEnum):
-    """What is done to each."""
-
-    ENABLE = "enable"
-    DISABLE = "disable"
-    PAUSE = "pause"
-    RESUME = "resume"
-    RUN = "run"
-    DELETE = "delete"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

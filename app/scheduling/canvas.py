@@ -256,6 +256,8 @@ SELECT :id, r.id, :attempt, :outcome, :worker_id, CAST(:result AS jsonb), CAST(:
 FROM celery_task_runs r
 WHERE r.id = :run_id
   AND NOT (r.attempt = :attempt AND r.worker_id = :worker_id AND r.state = :outcome)
+  AND NOT EXISTS (SELECT FROM celery_task_run_attempts a
+                  WHERE a.run_id = r.id AND a.attempt = :attempt AND a.outcome = :outcome)
 ON CONFLICT DO NOTHING
 """)
 
@@ -263,7 +265,7 @@ ON CONFLICT DO NOTHING
 def keep_late(session: Session, late: Mapping[str, Any]) -> None:
     """Keep what a fenced worker reports beside the run that was decided without it.
 
-    ``late`` has id, run_id, attempt, outcome, worker_id, result and error (JSON text). A report that the
-    run shows already (its first commit was done, only the reply was lost) is not late.
+    ``late`` has id, run_id, attempt, outcome, worker_id, result and error (JSON text). A report that the run or
+    the history of its attempts shows already (its first commit was done, only the reply was lost) is not late.
     """
     session.execute(_LATE, late)

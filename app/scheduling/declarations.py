@@ -26,6 +26,11 @@ class Owner(StrEnum):
     CODE = "code"
     FILE = "file"
 
+    @property
+    def place(self) -> str:
+        """In words."""
+        return "the code" if self is Owner.CODE else "the file of schedules"
+
 
 @dataclass(frozen=True, slots=True)
 class Declaration:

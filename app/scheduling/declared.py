@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from app.db import locks
 from app.errors import FieldError, InvalidInput, UpbeatError
-from app.scheduling import schedules
+from app.scheduling import schedules, understanding
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import ScheduleCreate, ScheduleUpdate
 from app.scheduling.declarations import Declaration, Declared, Owner
@@ -132,7 +132,9 @@ def synchronise(
     session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": locks.DECLARATIONS})
     by_key = {(each.owner, each.key): each for each in declared.declarations}
     wanted = _wanted(catalogue, declared.declarations)
-    steps, done = compare(wanted, _stored(session, declared.owners), prune), []
+    steps = compare(wanted, _stored(session, declared.owners), prune)
+    schedules.lock_all(session, [step.schedule_id for step in steps if step.changing and step.schedule_id])
+    done = []
     for step in steps:
         declaration = by_key.get((step.owner, step.key))
         if declaration is not None:
@@ -200,14 +202,14 @@ def values_of(catalogue: Catalogue, body: ScheduleCreate) -> dict[str, Any]:
     """What a declaration asks for, as it is stored: the values of `FIELDS`; raises InvalidInput."""
     task = catalogue.schedulable(body.task_path, "task_path")
     task.require_fit(body.task_args, body.task_kwargs)
-    parsed = schedules.stated_timing(body, None)
+    parsed = understanding.stated_timing(body, None)
     if parsed is None:
         raise InvalidInput(FieldError(*schedules.NO_TIMING))
     return {
         **{name: getattr(body, name) for name in FIELDS if hasattr(body, name)},
         "task": task.name,
         "schedule": parsed.as_dict(),
-        "task_extra_config": schedules.dump_extra(body.task_extra_config),
+        "task_extra_config": understanding.dump_extra(body.task_extra_config),
     }
 
 

@@ -26,12 +26,13 @@ from app.db.partitions import ensure_partitions
 from app.scheduling import drift, liveness, runs, statements, tally, waiting, wishes
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.firing import Due, Firer
-from app.scheduling.firing_apart import fire_apart, refuses_values
+from app.scheduling.firing_apart import fire_apart
 from app.scheduling.ids import new_id
 from app.scheduling.lost_messages import LostMessages
 from app.scheduling.messages import BrokerUnavailable, Publisher, RunMessage
 from app.scheduling.models import ATTEMPTS, LOGS, NOW, RUNS
 from app.scheduling.policies import Reason
+from app.scheduling.refusals import refuses_values
 from app.scheduling.rounds import Rounds
 from app.scheduling.states import RunState
 from app.settings import Settings

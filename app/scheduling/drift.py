@@ -26,7 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.errors import InvalidInput
-from app.scheduling import schedules, statements
+from app.scheduling import passing, schedules, statements, understanding, waiting
 from app.scheduling.catalogue import Catalogue, Unfit
 from app.scheduling.models import CatalogueRow, ScheduleRow
 from app.scheduling.policies import MissedRange, Reason, missed
@@ -111,14 +111,6 @@ ORDER BY id
 LIMIT :size
 """)
 
-_LOCK = text("""
-SELECT schedule_id, next_run_at
-FROM celery_periodic_task_clocks
-WHERE schedule_id = ANY(CAST(:ids AS uuid[]))
-ORDER BY schedule_id
-FOR NO KEY UPDATE
-""")
-
 _MOVE = text(f"""
 WITH moves AS (
     SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:versions AS int[]), CAST(:states AS text[]),
@@ -143,21 +135,6 @@ SELECT id, version, CASE state WHEN 'invalid' THEN 'invalidate' WHEN 'active' TH
 FROM changed
 RETURNING schedule_id
 """)
-
-
-def check(
-    sessions: sessionmaker[Session], catalogue: Catalogue, *, after: UUID = FIRST, pages: int | None = None
-) -> Drift:
-    """Check all schedules, or ``pages`` pages of those that are younger than ``after``; each page commits."""
-    found = Drift(next=after)
-    while found.next is not None and (pages is None or pages > 0):
-        with sessions.begin() as session:
-            found.add(check_page(session, catalogue, found.next))
-        pages = None if pages is None else pages - 1
-    if found.next is None and after == FIRST:
-        with sessions.begin() as session:
-            remember(session, catalogue)
-    return found
 
 
 def check_page(session: Session, catalogue: Catalogue, after: UUID = FIRST, size: int = PAGE) -> Drift:
@@ -288,7 +265,7 @@ def _moves(
     versions = {row.id: row.version for row in (*losing, *regaining)}
     if not versions:
         return {}
-    clocks: dict[UUID, datetime | None] = dict(session.execute(_LOCK, {"ids": list(versions)}).all())
+    clocks = schedules.lock_all(session, versions.keys())
     now = schedules.database_time(session)
     undecided = {row.id for row in losing if (at := clocks.get(row.id)) is not None and at <= now}
     needed = undecided.union(row.id for row in regaining)
@@ -304,13 +281,15 @@ def _moves(
         first = clocks.get(row.id)
         if row.id in undecided and row.id in stored and first is not None and reason is not None:
             with suppress(*UNREADABLE):
-                gap = missed(schedules.plan_of(session, stored[row.id]), first, now, reason)
+                gap = missed(understanding.plan_of(session, stored[row.id]), first, now, reason)
         moves[row.id] = _Move(row.id, row.version, "invalid", words, None, gap)
     for key in (row.id for row in regaining if row.id in stored):
         # One that cannot be read for another reason stays invalid: an edit has to mend it.
         with suppress(*UNREADABLE):
-            upcoming = schedules.plan_of(session, stored[key]).next_after(now)
-            state, words = ("active", None) if upcoming else ("completed", ALL_PASSED)
+            plan = understanding.plan_of(session, stored[key])
+            awaits_end = plan.estimated and waiting.counts(session, key) != (0, 0)
+            upcoming = None if awaits_end else plan.next_after(now)
+            state, words = ("active", None) if upcoming or awaits_end else ("completed", ALL_PASSED)
             moves[key] = _Move(key, versions[key], state, words, upcoming)
     return moves
 
@@ -334,7 +313,7 @@ def _write(session: Session, moves: Iterable[_Move]) -> set[UUID]:
     )
     for move in each:
         if move.schedule_id in changed:
-            schedules.record_range(session, move.schedule_id, move.undecided)
+            passing.record_range(session, move.schedule_id, move.undecided)
     if any(move.state == "active" for move in each):
         session.execute(statements.NOTIFY_BEATS)
     return changed

@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import exc, text
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app import failpoints
@@ -24,11 +25,9 @@ from app.scheduling.config import RunRequest
 from app.scheduling.gathering import Call, Gathering
 from app.scheduling.ids import new_id
 from app.scheduling.messages import RunMessage
+from app.scheduling.refusals import refuses_values
 from app.scheduling.states import Origin, RunState
 from app.settings import BeatSettings
-
-# Cardinality, data and integrity: what PostgreSQL says of values, as opposed to what it says of its own state.
-_OF_VALUES = ("21", "22", "23")
 
 INSERT_MANY = text("""
 INSERT INTO celery_task_runs
@@ -203,7 +202,6 @@ def _new(wish: Wish, told: Any) -> NewRun:
 
 def _is_of_one(error: Exception) -> bool:
     """Whether one call's values can have brought it upon the batch; anything else would happen to each alike."""
-    if isinstance(error, exc.DBAPIError):
-        state = str(getattr(error.orig, "sqlstate", ""))
-        return not error.connection_invalidated and state.startswith(_OF_VALUES)
+    if isinstance(error, DBAPIError):
+        return refuses_values(error)
     return isinstance(error, UpbeatError | TypeError | ValueError)

@@ -8,14 +8,14 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from app.errors import NotFound
 from app.scheduling.explaining import in_paused_queue
 from app.scheduling.policies import Reason
+from app.scheduling.runs import no_run
 from app.scheduling.states import RunState
 
 _FACTS = text("""
 SELECT clock_timestamp() AS now, r.state, r.reason, r.attempt, r.queue, r.due_at, r.blocked_by, r.worker,
-    r.started_at, r.finished_at, r.cancel_requested_at, r.next_dispatch_at, r.limit_key, r.error ->> 'message' AS error,
+    r.started_at, r.finished_at, r.cancel_requested_at, r.start_deadline, r.limit_key, r.limit_slot_at, r.error ->> 'message' AS error,
     (SELECT to_jsonb(p) FROM celery_queue_pauses p WHERE p.queue = r.queue) AS pause,
     (SELECT count(*) FROM celery_workers w
      WHERE w.lease_expires_at > (SELECT clock_timestamp()) AND w.queues ? r.queue) AS consumers
@@ -41,7 +41,7 @@ def explain(session: Session, run_id: UUID) -> RunExplanation:
     """
     row = session.execute(_FACTS, {"id": run_id}).one_or_none()
     if row is None:
-        raise NotFound("There is no run with this id. GET /api/v1/runs lists them.")
+        raise no_run()
     facts: dict[str, Any] = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name has an underscore
     if row.state == RunState.QUEUED:
         reason, words = _waiting(facts)
@@ -58,11 +58,12 @@ def _waiting(run: Mapping[str, Any]) -> tuple[str | None, str]:
     if run["reason"] == Reason.CONCURRENCY_LIMIT:
         words = f"As many runs of {run['limit_key']} as may run at once are running; it starts when one ends."
         return Reason.CONCURRENCY_LIMIT, words
-    if run["reason"] == Reason.RATE_LIMIT:
-        words = (
-            f"The rate of {run['limit_key']} is limited; its start is reserved for {run['next_dispatch_at']}."
-        )
+    slot, limited = run["limit_slot_at"], f"The rate of {run['limit_key']} is limited"
+    if run["reason"] == Reason.RATE_LIMIT and slot is None:
+        words = f"{limited}, and no start is free before its deadline, {run['start_deadline']}."
         return Reason.RATE_LIMIT, words
+    if run["reason"] == Reason.RATE_LIMIT and slot > run["now"]:
+        return Reason.RATE_LIMIT, f"{limited}; its start is reserved for {slot}."
     return None, _due(run)
 
 

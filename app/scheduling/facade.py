@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session
 
 from app.db.companions import produced
 from app.db.migrate import Standing, standing
-from app.errors import Conflict, NotFound
+from app.db.outages import SUSPECTS, is_away
+from app.errors import Conflict
 from app.scheduling import (
     backfill,
     canvas,
@@ -212,7 +213,7 @@ class Scheduler(ScheduleOperations, RunOperations):
                 overlap=overlap,
             )
             session.flush()
-            return _stored(session, run_id), message
+            return runs.require(session, run_id), message
 
         return await self._publishing(work)
 
@@ -240,7 +241,7 @@ class Scheduler(ScheduleOperations, RunOperations):
                 named = await session.run_sync(lambda sync: canvas.read_many(sync, [task_id]))
                 row = named.get(task_id)
         if row is None:
-            raise NotFound("There is no run with this id. GET /api/v1/runs lists them.")
+            raise runs.no_run()
         return row
 
     async def list_runs(
@@ -299,8 +300,10 @@ class Scheduler(ScheduleOperations, RunOperations):
         except BrokerUnavailable as error:
             logger.warning("broker is away, %d runs wait: %s", len(messages), error)
             soon = {"ids": [each.run_id for each in messages], "delay": BROKER_RETRY}
-            await self._unit(lambda session: session.execute(statements.DISPATCH_SOON, soon))
-
-
-def _stored(session: Session, run_id: UUID) -> RunRow:
-    return session.scalars(select(RunRow).where(RunRow.id == run_id)).one()
+            try:
+                await self._unit(lambda session: session.execute(statements.DISPATCH_SOON, soon))
+            except SUSPECTS as error:
+                if not is_away(error):
+                    raise
+                # What was asked for is committed: it must not be said to have failed.
+                logger.warning("%d runs are woken later: %s", len(messages), error)

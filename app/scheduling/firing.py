@@ -28,11 +28,10 @@ from app.scheduling.config import ExtraConfig
 from app.scheduling.ids import tick_id
 from app.scheduling.messages import Kind, RunMessage
 from app.scheduling.plan import Plan
-from app.scheduling.policies import Firing, Policies, Reason, Tick
+from app.scheduling.policies import LIMIT_REACHED, Firing, Policies, Reason, Tick
 
 logger = logging.getLogger(__name__)
 
-LIMIT_REACHED = "max_runs was reached"
 DRAFT = (
     "scheduled_for",
     "due_at",
@@ -232,6 +231,8 @@ class Firer:
                 session, schedule_id, replace=firing.replaces_waiting, cancel=firing.cancels_active
             )
             blocked_by, freed = room.blocked_by, room.freed
+            if room.cancelled:
+                firing = policies.with_room(rules.plan, firing, batch.now)
         for tick in firing.ticks:
             if tick.reason is not None:
                 self._skip(batch, schedule_id, decision, tick)
@@ -246,7 +247,7 @@ class Firer:
             reason = LIMIT_REACHED if exhausted else None
             completed = {"state": "completed", "reason": reason, "action": "complete", "drifted": False}
             batch.states.append({"id": schedule_id, **completed})
-        elif firing.awaits_end:
+        elif firing.awaits_end and firing.ticks:
             batch.awaited.append(
                 (schedule_id, tick_id(schedule_id, firing.ticks[-1].scheduled_for), rules.plan)
             )
@@ -263,7 +264,9 @@ class Firer:
         number = batch.numbers.get(key)
         if number is None:
             allowed = rules.policies.start_deadline
-            deadline = None if allowed is None else max(due_at, batch.now) + allowed
+            # That of a waiting run counts from its turn: what it is then given is its distance from the due time.
+            eligible = due_at if blocked_by else max(due_at, batch.now)
+            deadline = None if allowed is None else eligible + allowed
             dispatch = due_at if later else batch.now + self._redispatch
             if deadline is not None and dispatch > deadline:
                 dispatch = deadline

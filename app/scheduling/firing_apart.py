@@ -13,20 +13,9 @@ from app.errors import FieldError, InvalidInput
 from app.scheduling import statements
 from app.scheduling.firing import Due, Firer
 from app.scheduling.messages import RunMessage
+from app.scheduling.refusals import refuses_values
 
 logger = logging.getLogger(__name__)
-
-# Cardinality, data, integrity, and what is too large for an index: what PostgreSQL says of values, as opposed to what
-# it says of its own state.
-_OF_VALUES = ("21", "22", "23", "54")
-# Also of a month that nobody has made yet, which would be every schedule's fault at once.
-_NO_PARTITION = "23514"
-
-
-def refuses_values(error: DBAPIError) -> bool:
-    """Whether the same would be refused again, whenever it is tried."""
-    state = str(getattr(error.orig, "sqlstate", None) or "")
-    return not error.connection_invalidated and state.startswith(_OF_VALUES) and state != _NO_PARTITION
 
 
 def fire_apart(sessions: sessionmaker[Session], firer: Firer, batch: int) -> tuple[int, list[RunMessage]]:

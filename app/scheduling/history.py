@@ -2,19 +2,22 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
+from pydantic import ValidationError
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from app.errors import NotFound
+from app.errors import Conflict, NotFound
 from app.scheduling import pausing, schedules, versions
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import ScheduleCreate, ScheduleUpdate
 from app.scheduling.models import ScheduleRow, ScheduleVersionRow
 from app.scheduling.schedules import Comeback, ScheduleView
+from app.scheduling.understanding import why
 
+Body = TypeVar("Body", ScheduleCreate, ScheduleUpdate)
 # State is not brought back: that is what enable, pause and resume are for.
 RESTORED = (
     "task_name",
@@ -99,6 +102,7 @@ def restore(
 
     Raises:
         NotFound: there is no such version.
+        Conflict: what it says is not valid any more.
         PreconditionFailed, InvalidInput, Conflict: as for `schedules.update`; of a deleted schedule the newest version
             is that of its deletion.
     """
@@ -109,7 +113,7 @@ def restore(
         last = page(session, schedule_id, limit=1, before=None)[0]
         versions.require(last.version, expected, "deleted schedule")
         return _undelete(session, catalogue, last, config, actor=actor, reason=reason)
-    body = ScheduleUpdate.model_validate({name: config[name] for name in RESTORED} | {"reason": reason})
+    body = _body(ScheduleUpdate, {name: config[name] for name in RESTORED} | {"reason": reason})
     return schedules.update(session, catalogue, schedule_id, body, actor, expected=expected, action="restore")
 
 
@@ -124,7 +128,7 @@ def _undelete(
 ) -> ScheduleView:
     was = last.config["state"]
     fields = {name: config[name] for name in RESTORED} | {"task_enabled": was != "disabled"}
-    body = ScheduleCreate.model_validate(fields)
+    body = _body(ScheduleCreate, fields)
     comeback = Comeback(last.schedule_id, last.version + 1, reason)
     view = schedules.create(session, catalogue, body, actor, comeback=comeback)
     if was != "paused":
@@ -132,3 +136,10 @@ def _undelete(
     session.flush()
     note = last.config.get("pause_note") or "It was paused when it was deleted."
     return pausing.pause(session, last.schedule_id, note=note, author=actor)
+
+
+def _body(kind: type[Body], config: Mapping[str, Any]) -> Body:
+    try:
+        return kind.model_validate(config)
+    except ValidationError as error:
+        raise Conflict(f"This version is not valid any more: {why(error)}") from None

@@ -8,7 +8,8 @@ free, or the other sees the run waiting. Locks are taken in the order schedule, 
 
 A rate gives each waiting run a start of its own, in order: nobody is woken in vain. A reserved start
 that was missed by more than `SLACK` (workers were down) is reserved anew, so that a backlog is not
-let loose at once.
+let loose at once. Nothing is reserved beyond a run's start deadline, and what was reserved last is
+free again when its run has ended without it: a backlog that is gone keeps nobody waiting.
 """
 
 import re
@@ -17,7 +18,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row, TextClause, text
 from sqlalchemy.orm import Session
 
 from app.scheduling import statements
@@ -39,7 +40,7 @@ WHERE id = :id AND limit_key IS NOT NULL
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
 
 _ELIGIBLE = text(f"""
-SELECT limit_key, options, limit_slot_at
+SELECT limit_key, options, limit_slot_at, start_deadline
 FROM celery_task_runs
 WHERE id = :id AND attempt = :attempt AND state = 'queued' AND limit_key IS NOT NULL AND blocked_by IS NULL
   AND due_at <= clock_timestamp() AND (start_deadline IS NULL OR start_deadline > clock_timestamp())
@@ -47,7 +48,10 @@ WHERE id = :id AND attempt = :attempt AND state = 'queued' AND limit_key IS NOT 
 """)
 _RUNNING = text("SELECT count(*) FROM celery_task_runs WHERE limit_key = :key AND state = 'running'")
 _NOW_AND_FREE = text("""
-SELECT clock_timestamp() AS now, (SELECT next_free_at FROM celery_task_limits WHERE key = :key) AS free_at
+SELECT clock_timestamp() AS now,
+    (SELECT next_free_at FROM celery_task_limits WHERE key = :key) AS free_at,
+    (SELECT max(limit_slot_at) FROM celery_task_runs
+     WHERE limit_key = :key AND state = 'queued' AND limit_slot_at IS NOT NULL) AS last
 """)
 _TAKE = text("""
 INSERT INTO celery_task_limits (key, next_free_at) VALUES (:key, :free_at)
@@ -64,16 +68,23 @@ SET reason = :reason, dispatches = 0, limit_slot_at = :slot,
 WHERE id = :id AND attempt = :attempt AND state = 'queued'
 """)
 
-_HELD = text("""
+# A free slot is nothing to those that may not start: it goes to the next one.
+_HELD = f"""
 SELECT id, (options ->> 'concurrency_limit')::int AS most
 FROM celery_task_runs
-WHERE limit_key = :key AND state = 'queued' AND reason = 'concurrency_limit'
+WHERE limit_key = :key AND state = 'queued' AND reason = 'concurrency_limit' AND {statements.NOT_PAUSED}
 ORDER BY due_at, id
 LIMIT 100
-""")
+"""
+_HELD_BY_KEY, _HELD_AND_FREE = text(_HELD), text(f"{_HELD} FOR NO KEY UPDATE SKIP LOCKED")
 _WAKE = text("""
 UPDATE celery_task_runs SET next_dispatch_at = clock_timestamp(), reason = NULL
 WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued'
+""")
+_KEYS_HELD_IN = text("""
+SELECT DISTINCT limit_key
+FROM celery_task_runs
+WHERE state = 'queued' AND reason = 'concurrency_limit' AND queue = :queue
 """)
 
 
@@ -105,8 +116,8 @@ def start(session: Session, values: Mapping[str, Any]) -> Row[Any] | Reason | No
         session.execute(_HOLD, {**run, "reason": Reason.CONCURRENCY_LIMIT, "slot": None, "look": LOOK_AGAIN})
         return Reason.CONCURRENCY_LIMIT
     if rate is not None:
-        slot = _reserve(session, found.limit_key, spacing(rate), found.limit_slot_at)
-        if slot is not None:
+        starts, slot = _reserve(session, found, spacing(rate))
+        if not starts:
             session.execute(_HOLD, {**run, "reason": Reason.RATE_LIMIT, "slot": slot, "look": LOOK_AGAIN})
             return Reason.RATE_LIMIT
     return session.execute(statements.START_LIMITED, values).one_or_none()
@@ -124,7 +135,24 @@ def lock_key_of(session: Session, run_id: UUID) -> bool:
 
 def release(session: Session, key: str) -> None:
     """A run of this key has ended or went back: wake those for which there is room. The key is held."""
-    held = session.execute(_HELD, {"key": key}).all()
+    _wake(session, key, _HELD_BY_KEY)
+
+
+def hand_on(session: Session, key: str) -> None:
+    """A run that had been woken has ended without a start: as `release`, for whoever holds schedules and cannot wait
+    for the key. No slot became free: it had been, so nobody can have looked in vain meanwhile."""
+    _wake(session, key, _HELD_AND_FREE)
+
+
+def release_queue(session: Session, queue: str) -> None:
+    """The runs of this queue may start again: wake those that were passed over and for which there is room."""
+    for key in sorted(session.scalars(_KEYS_HELD_IN, {"queue": queue})):
+        lock(session, key)
+        release(session, key)
+
+
+def _wake(session: Session, key: str, held_runs: TextClause) -> None:
+    held = session.execute(held_runs, {"key": key}).all()
     if not held:
         return
     running = session.execute(_RUNNING, {"key": key}).scalar_one()
@@ -137,20 +165,23 @@ def release(session: Session, key: str) -> None:
         session.execute(statements.NOTIFY_BEATS)
 
 
-def _reserve(session: Session, key: str, gap: timedelta, slot: datetime | None) -> datetime | None:
-    """None if the run may start now; else the start that is reserved for it."""
-    now, free_at = session.execute(_NOW_AND_FREE, {"key": key}).one()
+def _reserve(session: Session, run: Row[Any], gap: timedelta) -> tuple[bool, datetime | None]:
+    """Whether the run may start now; else the start that is reserved for it, None if it has no time for one."""
+    slot: datetime | None = run.limit_slot_at
+    now, free_at, last = session.execute(_NOW_AND_FREE, {"key": run.limit_key}).one()
     slack = max(gap, SLACK)
     if slot is not None and now - slack < slot <= now:
-        return None
-    if free_at is None or free_at <= now:
-        session.execute(_TAKE, {"key": key, "free_at": now + gap})
-        return None
+        return True, None
     if slot is not None and slot > now:
         # A wake-up that came too early, a duplicate for example: its start stays reserved.
-        return slot
-    session.execute(_TAKE, {"key": key, "free_at": free_at + gap})
-    reserved: datetime = free_at
+        return False, slot
+    if free_at is None or free_at <= now:
+        session.execute(_TAKE, {"key": run.limit_key, "free_at": now + gap})
+        return True, None
+    reserved: datetime = min(free_at, max(last or now, now) + gap)
+    if run.start_deadline is not None and run.start_deadline <= reserved:
+        return False, None
+    session.execute(_TAKE, {"key": run.limit_key, "free_at": reserved + gap})
     if reserved - now < SOON:
         session.execute(statements.NOTIFY_BEATS)
-    return reserved
+    return False, reserved

@@ -204,6 +204,12 @@ class RunRow(Base):
             postgresql_where=text("state = 'queued' AND reason = 'concurrency_limit'"),
         ),
         Index(
+            "ix_celery_task_runs_reserved",
+            "limit_key",
+            "limit_slot_at",
+            postgresql_where=text("state = 'queued' AND limit_slot_at IS NOT NULL"),
+        ),
+        Index(
             "ix_celery_task_runs_finished",
             "finished_at",
             postgresql_where=text("finished_at IS NOT NULL"),

@@ -59,8 +59,8 @@ class Observer:
 
         def work(session: Session) -> list[LogRow]:
             found = run_logs.read(session, run_id, after=after, limit=limit, at_least=at_least)
-            if not found and runs.read(session, run_id) is None:
-                raise NotFound("There is no run with this id. GET /api/v1/runs lists them.")
+            if not found:
+                runs.require(session, run_id)
             return found
 
         return await self._read(work)

@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy import func, insert
 from sqlalchemy.orm import Session
 
-from app.scheduling import policies, runs, schedules, settlement, waiting
+from app.scheduling import policies, runs, schedules, settlement, understanding, waiting
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.messages import RunMessage
 from app.scheduling.models import RunRow
@@ -31,12 +31,12 @@ def run_now(
     Raises:
         NotFound: there is no schedule with this id.
         InvalidInput: its task is gone.
-        Conflict: its arguments do not fit its task any more.
+        Conflict: its arguments do not fit its task any more, or its options cannot be understood.
     """
     row, clock = schedules.locked(session, schedule_id)
     task = catalogue.schedulable(row.task_path, "task_path")
     schedules.require_fit(catalogue, row)
-    extra = schedules.extra_of(row)
+    extra = understanding.sound_extra(row)
     rules = extra.model_copy(update={"overlap": overlap} if overlap else {}).policies()
     active, waits = waiting.counts(session, schedule_id)
     firing = policies.admit(rules, schedules.database_time(session), active=active, waiting=waits)

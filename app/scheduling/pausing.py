@@ -5,8 +5,8 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.errors import Conflict, FieldError, InvalidInput
-from app.scheduling import schedules
-from app.scheduling.policies import Reason, missed
+from app.scheduling import passing, schedules
+from app.scheduling.policies import Reason
 from app.scheduling.schedules import ScheduleView
 
 MAX_NOTE = 2000
@@ -26,9 +26,7 @@ def pause(session: Session, schedule_id: UUID, *, note: str, author: str) -> Sch
     if row.state not in ("active", "paused"):
         raise Conflict(f"The schedule is {row.state}, so it does not fire anyway.")
     now = schedules.database_time(session)
-    if clock.next_run_at is not None:
-        gap = missed(schedules.plan_of(session, row), clock.next_run_at, now, Reason.PAUSED)
-        schedules.record_range(session, schedule_id, gap)
+    passing.record_range(session, schedule_id, passing.undecided(session, row, clock, now, Reason.PAUSED))
     clock.next_run_at = None
     row.paused_at = row.paused_at or now
     row.paused_by, row.pause_note = author, note

@@ -6,7 +6,7 @@ accounts for every tick of `[next_run_at, now]` exactly once, either one by one 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import blake2b
@@ -19,6 +19,9 @@ from app.scheduling.plan import Plan
 CATCH_UP_AFTER = timedelta(seconds=10)
 # So many ticks wait at most under `buffer_all`.
 MAX_WAITING = 100
+
+# Why a schedule is completed that has ticks left.
+LIMIT_REACHED = "max_runs was reached"
 
 _JUST_BEFORE = timedelta(microseconds=1)
 
@@ -93,7 +96,7 @@ class Reason(StrEnum):
     CONCURRENCY_LIMIT = "concurrency_limit"
     """As many runs of its key as its `concurrency_limit` allows are running; it starts when one ends."""
     RATE_LIMIT = "rate_limit"
-    """Its key's `rate_limit` has reserved a later start for it: `next_dispatch_at`."""
+    """Its key's `rate_limit` has reserved a later start for it, or has none left before its start deadline."""
     QUEUE_PAUSED = "queue_paused"
     """Its queue is paused; it starts when somebody resumes that."""
 
@@ -250,6 +253,16 @@ def fire(
     return Firing(
         tuple(crowd.ticks), missed, upcoming, awaits_end, crowd.replaces_waiting, crowd.cancels_active
     )
+
+
+def with_room(plan: Plan, firing: Firing, now: datetime) -> Firing:
+    """The same when runs that were cancelled for it had never started, and so do not count: `max_runs`, if that is
+    what had ended the schedule, is not reached yet."""
+    if not firing.completed:
+        return firing
+    if plan.estimated:
+        return replace(firing, awaits_end=True)
+    return replace(firing, next_run_at=plan.next_after(now))
 
 
 def admit(policies: Policies, at: datetime, *, active: int, waiting: int) -> Firing:

@@ -12,8 +12,8 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
-from app.errors import Conflict, FieldError, InvalidInput, UpbeatError
-from app.scheduling import schedules
+from app.errors import FieldError, InvalidInput
+from app.scheduling import schedules, understanding
 from app.scheduling.calculating import calculated
 from app.scheduling.config import ScheduleDraft
 from app.scheduling.describe import describe
@@ -116,11 +116,7 @@ class Previews:
 
 def _stored(session: Session, schedule_id: UUID) -> _Subject:
     view = schedules.view(session, schedule_id)
-    try:
-        extra, plan = schedules.extra_of(view.row), schedules.plan_of(session, view.row)
-    except (UpbeatError, ValueError) as error:
-        reason = view.row.state_reason or (error.detail if isinstance(error, UpbeatError) else str(error))
-        raise Conflict(f"The schedule is not valid: {reason}. Mend it first.") from None
+    plan, extra = understanding.sound_plan(session, view.row), understanding.extra_of(view.row)
     clock = session.get_one(ClockRow, schedule_id)
     remaining = None if extra.max_runs is None else max(0, extra.max_runs - clock.run_count)
     now = schedules.database_time(session)
@@ -129,11 +125,11 @@ def _stored(session: Session, schedule_id: UUID) -> _Subject:
 
 def _drafted(session: Session, draft: ScheduleDraft) -> _Subject:
     now = schedules.database_time(session)
-    parsed = schedules.stated_timing(draft, now)
+    parsed = understanding.stated_timing(draft, now)
     if parsed is None:
         raise InvalidInput(FieldError(*schedules.NO_TIMING))
     extra = draft.task_extra_config
-    plan = schedules.checked_plan(session, parsed, extra)
+    plan = understanding.checked_plan(session, parsed, extra)
     return _Subject(NOBODY, plan, extra.policies(), now, plan.first_tick(now), extra.max_runs)
 
 

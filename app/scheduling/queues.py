@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from app.db.companions import changed, unit
 from app.errors import Conflict, NotFound
-from app.scheduling import backlog, purging, statements, wishes
+from app.scheduling import backlog, limiting, purging, statements, wishes
 from app.scheduling.backlog import Backlog
 from app.scheduling.messages import QUEUES, BrokerUnavailable, Publisher
 from app.scheduling.models import NOW, QueuePauseRow, WorkerRow
@@ -123,6 +123,7 @@ class Queues:
             session.delete(row)
             session.flush()
             session.execute(wishes.NOTIFY)
+            limiting.release_queue(session, name)
             if not lengths.get(name):
                 session.execute(_HASTEN, {"queue": name})
                 session.execute(statements.NOTIFY_BEATS)

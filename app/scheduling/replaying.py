@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app.errors import Conflict, NotFound
+from app.errors import Conflict
 from app.scheduling import runs
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import RunOptions
@@ -33,9 +33,7 @@ def replay(
         Conflict: it has not ended, or its task is not registered any more.
         InvalidInput: the task cannot be called with the other arguments.
     """
-    row = runs.read(session, run_id)
-    if row is None:
-        raise NotFound("There is no run with this id. GET /api/v1/runs lists them.")
+    row = runs.require(session, run_id)
     if not RunState(row.state).terminal:
         raise Conflict(f"The run is {row.state}. Wait for its end, or cancel it, and replay it then.")
     task = catalogue.find(row.task)

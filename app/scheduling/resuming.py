@@ -7,13 +7,14 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.errors import Conflict
-from app.scheduling import policies, schedules, statements, waiting
+from app.scheduling import passing, schedules, statements, understanding, waiting
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.firing import Firer
+from app.scheduling.foreseeing import foreseen
 from app.scheduling.messages import RunMessage
 from app.scheduling.models import ClockRow, ScheduleRow
 from app.scheduling.plan import Plan
-from app.scheduling.policies import CATCH_UP_AFTER, CatchUp, Firing
+from app.scheduling.policies import CatchUp, Firing
 from app.scheduling.schedules import ScheduleView
 
 
@@ -49,16 +50,21 @@ def resume(
 
     Raises:
         NotFound: there is none with this id.
-        Conflict: it is not paused, it does not fit its task any more, or no tick is left in it and there is nothing
+        Conflict: it is not paused, it is not valid, it does not fit its task any more, or no tick is left in it and there is nothing
             to catch up with.
     """
     row, clock = schedules.locked(session, schedule_id)
     if row.state != "paused" or row.paused_at is None:
         raise Conflict(f"The schedule is {row.state}, not paused.")
     schedules.require_fit(catalogue, row)
-    now, plan, paused_at = schedules.database_time(session), schedules.plan_of(session, row), row.paused_at
-    passed = None if plan.estimated else plan.next_after(paused_at)
-    gap = schedules.paused_range(plan, paused_at, now)
+    now, plan, paused_at = (
+        schedules.database_time(session),
+        understanding.sound_plan(session, row),
+        row.paused_at,
+    )
+    since = passing.paused_since(session, row, paused_at)
+    passed = None if plan.estimated else plan.next_after(since)
+    gap = passing.paused_range(plan, since, now)
     firing = _firing(session, row, clock, plan, passed=passed, now=now, catch_up=catch_up)
     if firing.completed and not firing.ticks:
         raise Conflict(
@@ -71,7 +77,7 @@ def resume(
     schedules.change_state(session, row, "active", action="resume", author=author)
     session.flush()
     if catch_up is CatchUp.NONE:
-        schedules.record_range(session, schedule_id, gap)
+        passing.record_range(session, schedule_id, gap)
         clock.next_run_at = firing.next_run_at
         messages: tuple[RunMessage, ...] = ()
     else:
@@ -94,18 +100,10 @@ def _firing(
     now: datetime,
     catch_up: CatchUp,
 ) -> Firing:
+    if plan.estimated and waiting.counts(session, row.id) != (0, 0):
+        return Firing(awaits_end=True)
     if catch_up is CatchUp.NONE or passed is None or passed > now:
         return Firing(next_run_at=plan.next_after(now))
-    extra = schedules.extra_of(row).model_copy(update={"catch_up": catch_up})
-    active, waits = waiting.counts(session, row.id)
-    return policies.fire(
-        plan,
-        extra.policies(),
-        next_run_at=passed,
-        now=now,
-        active=active,
-        waiting=waits,
-        remaining=None if extra.max_runs is None else extra.max_runs - clock.run_count,
-        # All at once: what is left to a beat is decided by the schedule's own policy, not by what was asked for.
-        limit=extra.max_catchup_runs + int(CATCH_UP_AFTER.total_seconds()) + 1,
-    )
+    # All at once: what is left to a beat is decided by the schedule's own policy, not by what was asked for.
+    extra = understanding.extra_of(row).model_copy(update={"catch_up": catch_up})
+    return foreseen(session, clock, plan, extra, first=passed, now=now)

@@ -9,13 +9,14 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.db.companions import changed
 from app.errors import Conflict, NotFound
 from app.scheduling import cancelling, explaining_runs, replaying, runs, wishes
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.explaining_runs import RunExplanation
 from app.scheduling.ids import new_id
 from app.scheduling.messages import RunMessage
-from app.scheduling.models import AttemptRow, LateOutcomeRow, RunRow, WorkerRow
+from app.scheduling.models import RUNS, AttemptRow, LateOutcomeRow, RunRow, WorkerRow
 from app.scheduling.selecting import RunFilter
 from app.settings import Settings
 
@@ -61,9 +62,7 @@ class RunOperations:
 
         def work(session: Session) -> RunRow:
             state = cancelling.cancel(session, run_id, force=force, note=note, by=actor)
-            row = runs.read(session, run_id)
-            if row is None:
-                raise NotFound("There is no run with this id. GET /api/v1/runs lists them.")
+            row = runs.require(session, run_id)
             if state is None and row.state != runs.RunState.CANCELLED:
                 raise Conflict(f"The run has ended already: it is {row.state}.")
             return row
@@ -81,15 +80,11 @@ class RunOperations:
         """A new run with the task and options of one that ended; see `replaying.replay` for what it raises."""
         made = new_id()
 
-        def work(session: Session) -> tuple[RunRow | None, RunMessage | None]:
+        def work(session: Session) -> tuple[RunRow, RunMessage | None]:
             message = self._replay(session, run_id, made=made, actor=actor, args=args, kwargs=kwargs)
-            return runs.read(session, made), message
+            return runs.require(session, made), message
 
-        row, message = await self._unit(work)
-        if row is None:
-            raise NotFound("The run that was made is gone.")
-        await self._publish([] if message is None else [message])
-        return row
+        return await self._publishing(work)
 
     async def drain_worker(self, worker_id: UUID) -> WorkerRow:
         """Ask a worker to end when its runs have ended; see `wishes.drain` for what it raises."""
@@ -112,9 +107,7 @@ class RunOperations:
         def check(session: Session) -> None:
             if session.get(WorkerRow, worker_id) is None:
                 raise NotFound("There is no worker with this id. GET /api/v1/workers lists them.")
-            row = runs.read(session, run_id)
-            if row is None:
-                raise NotFound("There is no run with this id. GET /api/v1/runs lists them.")
+            row = runs.require(session, run_id)
             if row.state != runs.RunState.RUNNING or row.worker_id != worker_id:
                 where = f" at {row.worker}" if row.worker else ""
                 raise Conflict(f"This worker does not execute the run: it is {row.state}{where}.")
@@ -128,7 +121,10 @@ class RunOperations:
         """Cancel up to ``limit`` runs, the oldest first, a batch in each transaction."""
 
         def one(session: Session, run_id: UUID) -> RunMessage | bool:
-            return cancelling.cancel(session, run_id, note=note, by=actor) is not None
+            state = cancelling.cancel(session, run_id, note=note, by=actor)
+            if state is not None:
+                changed(session, f"{RUNS}/{run_id}", {"cancelled": {"before": None, "after": state}})
+            return state is not None
 
         return await self._many(which, one, limit=limit, dry_run=dry_run)
 
@@ -136,10 +132,13 @@ class RunOperations:
         """Replay up to ``limit`` ended runs that were not replayed yet, the oldest first."""
 
         def one(session: Session, run_id: UUID) -> RunMessage | bool:
+            made = new_id()
             try:
-                return self._replay(session, run_id, made=new_id(), actor=actor) or True
+                message = self._replay(session, run_id, made=made, actor=actor)
             except (Conflict, NotFound):
                 return False
+            changed(session, f"{RUNS}/{made}", {"replay_of": {"before": None, "after": run_id}})
+            return message or True
 
         return await self._many(which, one, limit=limit, dry_run=dry_run, replayed=False)
 
@@ -151,9 +150,7 @@ class RunOperations:
         """
 
         def work(session: Session) -> Attempts:
-            row = runs.read(session, run_id)
-            if row is None:
-                raise NotFound("There is no run with this id. GET /api/v1/runs lists them.")
+            row = runs.require(session, run_id)
             ended = select(AttemptRow).where(AttemptRow.run_id == run_id).order_by(AttemptRow.attempt)
             late = select(LateOutcomeRow).where(LateOutcomeRow.run_id == run_id).order_by(LateOutcomeRow.id)
             return Attempts(row, list(session.scalars(ended)), list(session.scalars(late)))
@@ -219,6 +216,9 @@ class RunOperations:
         return Bulk(matched, changed, more)
 
     async def _unit(self, work: Callable[[Session], T]) -> T:
+        raise NotImplementedError
+
+    async def _publishing(self, work: Callable[[Session], tuple[RunRow, RunMessage | None]]) -> RunRow:
         raise NotImplementedError
 
     async def _publish(self, messages: Sequence[RunMessage]) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy import TextClause, func, insert, select
 from sqlalchemy.orm import Session
 
 from app.db import documents
+from app.errors import NotFound
 from app.scheduling import limiting, run_logs, settlement, statements, tally, tracing
 from app.scheduling.canvas import columns_of
 from app.scheduling.catalogue import TaskSpec
@@ -40,8 +41,10 @@ __all__ = [
     "end_queued",
     "finish",
     "finish_alone",
+    "no_run",
     "overdue",
     "read",
+    "require",
     "start",
     "start_alone",
     "submit",
@@ -281,6 +284,8 @@ def finish(
         if delay is not None:
             key = row.options.get("concurrency_key")
             if key is not None:
+                # The schedule before the key: it may end here after all.
+                settlement.lock_schedule_of(session, run_id)
                 limiting.lock(session, key)
             again = guard | {"delay": delay.total_seconds(), "error": error}
             requeued = session.execute(statements.REQUEUE, again).one_or_none()
@@ -408,3 +413,16 @@ def overdue(session: Session, grace: float) -> list[tuple[UUID, int, Outcome]]:
 def read(session: Session, run_id: UUID) -> RunRow | None:
     """The run, or None."""
     return session.scalar(select(RunRow).where(RunRow.id == run_id))
+
+
+def require(session: Session, run_id: UUID) -> RunRow:
+    """The run; raises NotFound."""
+    row = read(session, run_id)
+    if row is None:
+        raise no_run()
+    return row
+
+
+def no_run() -> NotFound:
+    """What is said of an id that no run has."""
+    return NotFound("There is no run with this id. GET /api/v1/runs lists them.")

@@ -7,21 +7,22 @@ overlap. Only a change of timing or of state moves the next tick, and it never f
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from app.errors import Conflict, FieldError, InvalidInput, NotFound
-from app.scheduling import statements, timing, versions
-from app.scheduling.calendars import named, require
+from app.scheduling import statements, versions, waiting
 from app.scheduling.catalogue import Catalogue
-from app.scheduling.config import CRONTAB_FIELDS, ExtraConfig, ScheduleCreate, ScheduleFields, ScheduleUpdate
+from app.scheduling.config import ScheduleCreate, ScheduleUpdate
+from app.scheduling.declarations import Owner
 from app.scheduling.ids import new_id
 from app.scheduling.models import NOW, ClockRow, ScheduleRow, ScheduleVersionRow
+from app.scheduling.passing import passed, record_range
 from app.scheduling.plan import Plan
-from app.scheduling.policies import MissedRange, Reason, missed
+from app.scheduling.policies import LIMIT_REACHED
+from app.scheduling.understanding import dump_extra, extra_of, plan_to_save, stated_timing, timing_fields
 
 VERSIONED = (
     "task_name",
@@ -39,7 +40,6 @@ VERSIONED = (
 )
 # The author of what the product changes by itself.
 SELF = "upbeat"
-TIMING_OPTIONS = ("starts_at", "ends_at", "max_runs")
 NO_TIMING = ("schedule", "Say when it runs: a schedule object, or task_crontab_minute and the like.")
 NOTHING_LEFT = (
     "schedule",
@@ -108,7 +108,7 @@ def create(
     session.add(row)
     session.flush()
     session.add(clock)
-    plan = _checked_plan(session, row)
+    plan = plan_to_save(session, row)
     if body.task_enabled:
         clock.next_run_at = plan.first_tick(now)
         if clock.next_run_at is None:
@@ -148,13 +148,18 @@ def update(
     if not declared and body.model_fields_set - {"task_enabled", "reason"}:
         _refuse_declared(row, "Change")
     now = database_time(session)
-    timed = timing_fields(row)
-    passed = _passed(session, row, clock, now)
+    timed, limited = timing_fields(row.schedule, row.task_extra_config), row.task_extra_config.get("max_runs")
+    gap = passed(session, row, clock, now)
     _change_fields(row, catalogue, body)
-    parsed = stated_timing(body, now)
-    if parsed is not None:
+    parsed = stated_timing(body, None)
+    if parsed is not None and parsed.as_dict() != row.schedule:
+        # What has passed meanwhile may be said again.
+        stated_timing(body, now)
         row.schedule = parsed.as_dict()
-    plan, retimed = _checked_plan(session, row), timing_fields(row) != timed
+    plan = plan_to_save(session, row)
+    moved = timing_fields(row.schedule, row.task_extra_config) != timed
+    # An edit of anything else leaves the next tick alone.
+    retimed = moved or row.task_extra_config.get("max_runs") != limited
     recalled = any(getattr(body, name) is not None for name in CALL)
     mended = retimed or body.task_path is not None or (row.drifted and recalled)
     state = _state_after(row, body, mended=mended)
@@ -162,11 +167,16 @@ def update(
         catalogue.schedulable(row.task_path, "task_path").require_fit(row.task_args, row.task_kwargs)
     elif state == "active" and row.state != "active":
         require_fit(catalogue, row)
-    if state != row.state or (retimed and state == "active"):
-        record_range(session, row.id, passed)
-        clock.next_run_at = _next_tick(plan, now, anew=parsed is not None) if state == "active" else None
+    used_up = retimed and state == row.state and state in ("active", "paused") and _used_up(row, clock)
+    if used_up:
+        state = "completed"
+    if state != row.state or (retimed and state == "active") or (moved and state == "paused"):
+        record_range(session, row.id, gap)
+        awaits_end = plan.estimated and waiting.active(session, row.id) is not None
+        fires = state == "active" and not awaits_end
+        clock.next_run_at = _next_tick(plan, now, anew=parsed is not None) if fires else None
     if state != row.state:
-        _enter(row, clock, state)
+        _enter(row, clock, state, LIMIT_REACHED if used_up else None)
     if extra_of(row).policies().follows_ends or plan.estimated:
         session.execute(statements.FOLLOW_ENDS, {"schedule_id": row.id})
     row.version += 1
@@ -237,6 +247,18 @@ def locked(session: Session, schedule_id: UUID) -> tuple[ScheduleRow, ClockRow]:
     return row, clock
 
 
+def lock_all(session: Session, ids: Collection[UUID]) -> dict[UUID, datetime | None]:
+    """The next ticks of many schedules, whose clocks are locked until the transaction ends: in the order of their
+    ids, as everybody locks who needs several."""
+    clocks = (
+        select(ClockRow.schedule_id, ClockRow.next_run_at)
+        .where(ClockRow.schedule_id.in_(ids))
+        .order_by(ClockRow.schedule_id)
+        .with_for_update(key_share=True)
+    )
+    return dict(session.execute(clocks).all())
+
+
 def database_time(session: Session) -> datetime:
     """What the one clock that decides says."""
     return session.execute(select(NOW)).scalar_one()  # type: ignore[no-any-return]
@@ -258,9 +280,8 @@ def require_fit(catalogue: Catalogue, row: ScheduleRow) -> None:
 def _refuse_declared(row: ScheduleRow, verb: str) -> None:
     if row.owner is None:
         return
-    place = "the code" if row.owner == "code" else "the file of schedules"
     raise Conflict(
-        f"This schedule is declared in {place} as {row.owner_key}. {verb} it there, then run `upbeat schedules apply`"
+        f"This schedule is declared in {Owner(row.owner).place} as {row.owner_key}. {verb} it there, then run `upbeat schedules apply`"
         f"{' --prune' if verb == 'Delete' else ''}. Here it can be enabled, disabled, paused, resumed and run."
     )
 
@@ -286,88 +307,6 @@ def _state_after(row: ScheduleRow, body: ScheduleUpdate, *, mended: bool) -> str
     return "active" if mended and row.state in ("invalid", "completed") else row.state
 
 
-def stated_timing(body: ScheduleFields, now: datetime | None) -> timing.Timing | None:
-    """The timing that a body gives in either form; None when it gives none.
-
-    Raises:
-        InvalidInput: it makes no sense, or is a one-off before ``now``.
-    """
-    stated = body.timing()
-    if stated is None:
-        return None
-    try:
-        parsed = timing.parse(stated)
-        if now is not None:
-            timing.refuse_past(parsed, now)
-    except timing.TimingError as error:
-        field = f"schedule.{error.field}" if body.schedule is not None else _flat_field(error, stated)
-        raise InvalidInput(FieldError(field, error.problem)) from None
-    return parsed
-
-
-def _flat_field(error: timing.TimingError, stated: dict[str, Any]) -> str:
-    """Which flat field is wrong: the one that is so also among stars."""
-    if error.field == "timezone":
-        return "task_crontab_timezone"
-    parts = stated["expression"].split()
-    for position, name in enumerate(CRONTAB_FIELDS):
-        alone = ["*"] * len(CRONTAB_FIELDS)
-        alone[position] = parts[position]
-        try:
-            timing.parse({"type": "crontab", "expression": " ".join(alone), "day_match": "and"})
-        except timing.TimingError:
-            return f"task_crontab_{name}"
-    return "task_crontab_day_of_month"
-
-
-def extra_of(row: ScheduleRow) -> ExtraConfig:
-    """The typed form of a schedule's `task_extra_config`."""
-    return ExtraConfig.model_validate(row.task_extra_config)
-
-
-def plan_of(session: Session, row: ScheduleRow) -> Plan:
-    """The evaluator of a stored schedule.
-
-    Raises:
-        InvalidInput, timing.TimingError, pydantic.ValidationError: what is stored cannot be understood any more.
-    """
-    extra = extra_of(row)
-    return extra.plan(timing.parse(row.schedule), named(session, extra.calendars))
-
-
-def timing_fields(row: ScheduleRow) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What decides when a schedule fires: an edit of anything else leaves its next tick alone."""
-    extra = row.task_extra_config
-    return row.schedule, {name: extra[name] for name in TIMING_OPTIONS if name in extra}
-
-
-def _passed(session: Session, row: ScheduleRow, clock: ClockRow, now: datetime) -> MissedRange | None:
-    """The ticks that nobody has decided, and nobody will once the schedule has changed."""
-    try:
-        if row.state == "paused" and row.paused_at is not None:
-            return paused_range(plan_of(session, row), row.paused_at, now)
-        if clock.next_run_at is None:
-            return None
-        return missed(plan_of(session, row), clock.next_run_at, now, Reason.EDITED)
-    except (ValueError, InvalidInput):
-        # The edit may be what mends a schedule that cannot be understood.
-        first = clock.next_run_at or now
-        return MissedRange(first, now, None, Reason.EDITED) if first < now else None
-
-
-def paused_range(plan: Plan, paused_at: datetime, now: datetime) -> MissedRange | None:
-    """The ticks that passed while a schedule was paused."""
-    first = None if plan.estimated else plan.next_after(paused_at)
-    return None if first is None else missed(plan, first, now, Reason.PAUSED)
-
-
-def record_range(session: Session, schedule_id: UUID, gap: MissedRange | None) -> None:
-    """Store a range of ticks that were not decided one by one."""
-    if gap is not None:
-        values = {name: getattr(gap, name) for name in ("first", "last", "count", "reason")}
-        session.execute(statements.INSERT_MISSED, {"schedule_id": schedule_id, **values})
-
-
 def change_state(
     session: Session,
     row: ScheduleRow,
@@ -385,31 +324,18 @@ def change_state(
     keep_version(session, row, action, author, why)
 
 
-def _enter(row: ScheduleRow, clock: ClockRow, state: str) -> None:
-    """Another state, and what was counted for the one before."""
+def _used_up(row: ScheduleRow, clock: ClockRow) -> bool:
     most = extra_of(row).max_runs
-    if state == "active" and most is not None and clock.run_count >= most:
+    return most is not None and clock.run_count >= most
+
+
+def _enter(row: ScheduleRow, clock: ClockRow, state: str, reason: str | None) -> None:
+    """Another state, and what was counted for the one before."""
+    if state == "active" and _used_up(row, clock):
         clock.run_count = 0
     clock.failures = 0
-    row.state, row.state_reason, row.drifted = state, None, False
+    row.state, row.state_reason, row.drifted = state, reason, False
     row.paused_at = row.paused_by = row.pause_note = None
-
-
-def _checked_plan(session: Session, row: ScheduleRow) -> Plan:
-    return checked_plan(session, timing.parse(row.schedule), extra_of(row))
-
-
-def checked_plan(session: Session, parsed: timing.Timing, extra: ExtraConfig) -> Plan:
-    """The evaluator of what is about to be saved.
-
-    Raises:
-        InvalidInput: options that do not fit the timing, or calendars that do not exist.
-    """
-    calendars = require(session, extra.calendars)
-    try:
-        return extra.plan(parsed, calendars)
-    except timing.TimingError as error:
-        raise InvalidInput(FieldError(f"task_extra_config.{error.field}", error.problem)) from None
 
 
 def _next_tick(plan: Plan, now: datetime, *, anew: bool) -> datetime:
@@ -418,11 +344,6 @@ def _next_tick(plan: Plan, now: datetime, *, anew: bool) -> datetime:
     if upcoming is None:
         raise Conflict("No tick is left in this schedule. Give it a new schedule in the same change.")
     return upcoming
-
-
-def dump_extra(extra: ExtraConfig) -> dict[str, Any]:
-    """`task_extra_config` as it is stored: what was given, no defaults."""
-    return extra.model_dump(mode="json", exclude_unset=True)
 
 
 def _no_schedule() -> NotFound:

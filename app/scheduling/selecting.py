@@ -11,9 +11,7 @@ from sqlalchemy.orm import aliased
 
 from app.scheduling.ids import id_at
 from app.scheduling.models import RunRow
-from app.scheduling.states import Origin, RunState
-
-FAILED = (RunState.FAILED, RunState.TIMED_OUT, RunState.LOST)
+from app.scheduling.states import FAILED, Origin, RunState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,15 +12,14 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.errors import InvalidInput
-from app.scheduling import pausing, schedules, statements, waiting
+from app.scheduling import pausing, schedules, statements, understanding, waiting
 from app.scheduling.config import ExtraConfig
-from app.scheduling.firing import LIMIT_REACHED
 from app.scheduling.models import ClockRow, ScheduleRow
+from app.scheduling.policies import LIMIT_REACHED
+from app.scheduling.states import FAILED
 from app.scheduling.timing import Interval, parse
 
 logger = logging.getLogger(__name__)
-
-FAILED = frozenset({"failed", "timed_out", "lost"})
 
 
 class Ended(Protocol):
@@ -52,9 +51,9 @@ def settle(session: Session, ended: Ended) -> None:
     if clock is None or row is None:
         return
     try:
-        extra = schedules.extra_of(row)
+        extra = understanding.extra_of(row)
         if ended.attempt == 1 and ended.started_at is None and extra.max_runs is not None:
-            _give_back(session, row, clock)
+            _give_back(session, row, clock, extra.max_runs)
         _count_failures(session, row, clock, extra, ended)
         _count_delay(session, row, clock, ended.finished_at, but=ended.id)
     except (ValueError, InvalidInput):
@@ -64,9 +63,10 @@ def settle(session: Session, ended: Ended) -> None:
 
 def settle_cancelled(session: Session, row: ScheduleRow, clock: ClockRow, never_started: int) -> None:
     """As `settle`, after runs of a locked schedule were cancelled to make room for one on demand."""
-    if schedules.extra_of(row).max_runs is not None:
+    most = understanding.extra_of(row).max_runs
+    if most is not None:
         for _ in range(never_started):
-            _give_back(session, row, clock)
+            _give_back(session, row, clock, most)
     _count_delay(session, row, clock, schedules.database_time(session))
 
 
@@ -83,11 +83,11 @@ def _hand_on(session: Session, ended: Ended) -> None:
     waiting.promote(session, ended.id)
 
 
-def _give_back(session: Session, row: ScheduleRow, clock: ClockRow) -> None:
+def _give_back(session: Session, row: ScheduleRow, clock: ClockRow, most: int) -> None:
     """A run that never started does not count; a schedule that it had completed goes on."""
     clock.run_count -= 1
-    if row.state == "completed" and row.state_reason == LIMIT_REACHED:
-        upcoming = schedules.plan_of(session, row).next_after(schedules.database_time(session))
+    if clock.run_count < most and row.state == "completed" and row.state_reason == LIMIT_REACHED:
+        upcoming = understanding.plan_of(session, row).next_after(schedules.database_time(session))
         if upcoming is not None:
             schedules.change_state(session, row, "active", action="reactivate", author=schedules.SELF)
             clock.next_run_at = upcoming
@@ -119,7 +119,7 @@ def _count_delay(
         return
     if waiting.active(session, row.id, but=but) is not None:
         return
-    clock.next_run_at = schedules.plan_of(session, row).after_end(ended_at)
+    clock.next_run_at = understanding.plan_of(session, row).after_end(ended_at)
     if clock.next_run_at is None:
         schedules.change_state(session, row, "completed", action="complete", author=schedules.SELF)
     session.execute(statements.NOTIFY_BEATS)

@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 from uuid import UUID
 
 from app.scheduling.plan import Plan
-from app.scheduling.policies import Firing, Policies, Reason, fire
+from app.scheduling.policies import Firing, Policies, Reason, fire, with_room
 
 Durations = timedelta | Callable[[datetime], timedelta]
 
@@ -119,7 +119,8 @@ class _Simulation:
             waiting=len(self._waiting),
             remaining=None if most is None else most - self._counted,
         )
-        self._make_room(firing, tick)
+        if self._make_room(firing, tick):
+            firing = with_room(self._plan, firing, tick)
         for decided in firing.ticks:
             run = _Run(tick, self._plan.due_at(self._schedule_id, tick), decided.reason)
             self.runs.append(run)
@@ -138,7 +139,9 @@ class _Simulation:
         """Let everything end that has been decided."""
         self._end_until(_FAR)
 
-    def _make_room(self, firing: Firing, tick: datetime) -> None:
+    def _make_room(self, firing: Firing, tick: datetime) -> bool:
+        """Whether a run was cancelled that had never started."""
+        spared = False
         if firing.replaces_waiting:
             for run in self._waiting:
                 run.reason = Reason.REPLACED
@@ -150,8 +153,10 @@ class _Simulation:
                 if run.started_at is not None and run.started_at > tick:
                     run.started_at = None
                     self._counted -= 1
+                    spared = True
                 run.ended_at = tick
             self._active = [(tick, number, run) for _, number, run in self._active]
+        return spared
 
     def _end_until(self, instant: datetime) -> None:
         """End what has ended, and let waiting runs have their turn meanwhile."""

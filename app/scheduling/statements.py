@@ -162,11 +162,12 @@ WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued' AND blocked_by IS NULL
 RETURNING id, state, task, queue, attempt, options, traceparent
 """)
 
-# The broker was away: wake again as soon as it may be back, without waiting for the long delay.
+# The broker was away: wake again as soon as it may be back, without waiting for the long delay. Not what it had taken
+# all the same, and what waits for another attempt by now.
 DISPATCH_SOON = text("""
 UPDATE celery_task_runs
 SET next_dispatch_at = LEAST(clock_timestamp() + make_interval(secs => :delay), start_deadline)
-WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued'
+WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued' AND due_at <= clock_timestamp()
 """)
 
 

@@ -27,6 +27,9 @@ class RunState(StrEnum):
         return self not in (RunState.QUEUED, RunState.RUNNING)
 
 
+FAILED = (RunState.FAILED, RunState.TIMED_OUT, RunState.LOST)
+
+
 class Origin(StrEnum):
     """Where a run comes from."""
 
@@ -36,3 +39,14 @@ class Origin(StrEnum):
     SUBMIT = "submit"
     CODE = "code"
     REPLAY = "replay"
+
+
+class BulkAction(StrEnum):
+    """What is done to each."""
+
+    ENABLE = "enable"
+    DISABLE = "disable"
+    PAUSE = "pause"
+    RESUME = "resume"
+    RUN = "run"
+    DELETE = "delete"

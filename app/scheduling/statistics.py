@@ -31,8 +31,8 @@ from app.errors import FieldError, InvalidInput
 from app.scheduling import histogram
 from app.scheduling.histogram import LIMITS, Percentiles
 from app.scheduling.models import RunRow
-from app.scheduling.selecting import FAILED, RunFilter
-from app.scheduling.states import RunState
+from app.scheduling.selecting import RunFilter
+from app.scheduling.states import FAILED, RunState
 
 Group = ColumnElement[Any] | InstrumentedAttribute[Any]
 WIDTHS = tuple(timedelta(seconds=each) for each in (60, 300, 900, 3600, 21_600, 86_400))

@@ -1,15 +1,17 @@
 """What happened, told to whoever counts it in this process; without a listener it costs nothing.
 
-What happened in a transaction is told after its commit, and not at all after a rollback.
+What happened in a transaction is told after its commit, and not at all after a rollback, nor after that of the
+savepoint in which it happened.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy import event
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 
 _PENDING = "upbeat_tally"
+_Pending = list[tuple[SessionTransaction | None, "Happening"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def listen(listener: Callable[[Happening], object]) -> None:
         return
     if not _listeners:
         event.listen(Session, "after_commit", _committed)
-        event.listen(Session, "after_rollback", _rolled_back)
+        event.listen(Session, "after_soft_rollback", _rolled_back)
     _listeners.append(listener)
 
 
@@ -81,13 +83,31 @@ def count(what: str, number: int = 1, label: str = "") -> None:
 def note(session: Session, happening: Happening) -> None:
     """It will have happened when this session has committed."""
     if _listeners:
-        session.info.setdefault(_PENDING, []).append(happening)
+        pending: _Pending = session.info.setdefault(_PENDING, [])
+        pending.append((session.get_nested_transaction(), happening))
 
 
 def _committed(session: Session) -> None:
-    for happening in session.info.pop(_PENDING, ()):
-        tell(happening)
+    savepoint = session.get_nested_transaction()
+    if savepoint is None:
+        for _, happening in session.info.pop(_PENDING, ()):
+            tell(happening)
+    else:
+        pending: _Pending = session.info.get(_PENDING, [])
+        pending[:] = [(_around(savepoint) if at is savepoint else at, what) for at, what in pending]
 
 
-def _rolled_back(session: Session) -> None:
-    session.info.pop(_PENDING, None)
+def _rolled_back(session: Session, ended: SessionTransaction) -> None:
+    if ended.parent is None:
+        session.info.pop(_PENDING, None)
+    elif ended.nested:
+        pending: _Pending = session.info.get(_PENDING, [])
+        pending[:] = [(at, what) for at, what in pending if at is not ended]
+
+
+def _around(savepoint: SessionTransaction) -> SessionTransaction | None:
+    """The savepoint in which another one is, if it is in one."""
+    around = savepoint.parent
+    while around is not None and not around.nested:
+        around = around.parent
+    return around

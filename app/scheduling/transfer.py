@@ -25,7 +25,7 @@ from app.errors import Conflict, FieldError, InvalidInput
 from app.scheduling import declared, pausing, schedule_file, schedules
 from app.scheduling.calculating import interruptible
 from app.scheduling.catalogue import Catalogue
-from app.scheduling.declarations import MAX_KEY, Declaration, unique
+from app.scheduling.declarations import MAX_KEY, Declaration, Owner, unique
 from app.scheduling.models import ScheduleRow
 
 NOTE = "pause_note"
@@ -125,6 +125,7 @@ def import_(
     if conflicts and not skip_conflicts:
         told = "; ".join(f"{step.key}: {step.problem}" for step in conflicts[:5])
         raise Conflict(f"{told} Nothing was imported. Correct these, or ask to skip conflicts.")
+    schedules.lock_all(session, [step.schedule_id for step in steps if step.schedule_id])
     importer = _Importer(session, catalogue, actor, reason)
     done = [
         declared.at(each.source, partial(importer.carry_out, each, step, notes.get(each.key)))
@@ -185,8 +186,7 @@ class _Stored:
 def _refused(row: ScheduleRow | None) -> str | None:
     if row is None or row.owner is None:
         return None
-    place = "the code" if row.owner == "code" else "the file of schedules"
-    return f"The schedule of this name is declared in {place} as {row.owner_key}; change it there."
+    return f"The schedule of this name is declared in {Owner(row.owner).place} as {row.owner_key}; change it there."
 
 
 def _compare(declaration: Declaration, wanted: Mapping[str, Any], note: str | None, stored: _Stored) -> Step:

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
-from app.scheduling import run_logs, statements
+from app.scheduling import limiting, run_logs, statements
 from app.scheduling.policies import Reason
 
 _LINE = "schedule_id = :schedule_id AND origin IN ('schedule', 'manual') AND state = 'queued' AND blocked_by IS NOT NULL"
@@ -51,6 +51,7 @@ WHERE blocked_by = :id AND state = 'queued'
 RETURNING id
 """)
 
+# Who is waited for, and will never end: has ended, or is gone.
 _STUCK = text("""
 SELECT w.blocked_by
 FROM celery_task_runs w
@@ -64,30 +65,35 @@ _NOBODY = UUID(int=0)
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Whom the next waiting run has to wait for (None: nobody), and how many that counted never started."""
+    """Whom the next waiting run has to wait for (None: nobody), and how many that counted never started: of those
+    that waited, and of those that were active."""
 
     blocked_by: UUID | None
-    freed: int
+    replaced: int
+    cancelled: int
+
+    @property
+    def freed(self) -> int:
+        return self.replaced + self.cancelled
 
 
 def make_room(session: Session, schedule_id: UUID, *, replace: bool, cancel: bool) -> Room:
     """Skip what waits if it is to be replaced, cancel what is active if it is to be cancelled."""
-    freed = 0
     line = {"schedule_id": schedule_id}
+    replaced: dict[UUID, UUID] = {}
+    cancelled = 0
     if replace:
         rows = session.execute(_REPLACE, line).all()
         for row in rows:
             run_logs.tell_end(session, row)
         replaced = {row.id: row.blocked_by for row in rows}
-        freed += len(replaced)
         for run_id in replaced:
             session.execute(_FOLLOW, {"id": run_id, "after": _first_not_in(replaced, run_id)})
     if cancel:
-        freed += sum(
-            _cancel(session, row.id) for row in session.execute(_ACTIVE, line | {"but": _NOBODY}).all()
-        )
+        rows = session.execute(_ACTIVE, line | {"but": _NOBODY}).all()
+        cancelled = sum(_cancel(session, row.id) for row in rows)
     last = session.scalar(_LAST_IN_LINE, line)
-    return Room(last or active(session, schedule_id), freed)
+    return Room(last or active(session, schedule_id), len(replaced), cancelled)
 
 
 def active(session: Session, schedule_id: UUID, *, but: UUID | None = None) -> UUID | None:
@@ -119,12 +125,7 @@ def counts(session: Session, schedule_id: UUID) -> tuple[int, int]:
 
 def unstick(session: Session) -> int:
     """Let runs go that wait for one that is over or gone; answers how many there were."""
-    return sum(promote(session, run_id) for run_id in _stuck(session))
-
-
-def _stuck(session: Session) -> list[UUID]:
-    """Runs that others wait for and that will never end: they have, or are gone."""
-    return list(session.scalars(_STUCK))
+    return sum(promote(session, run_id) for run_id in session.scalars(_STUCK).all())
 
 
 def _cancel(session: Session, run_id: UUID) -> bool:
@@ -141,6 +142,8 @@ def _cancel(session: Session, run_id: UUID) -> bool:
         return False
     run_logs.tell_end(session, ended)
     promote(session, run_id)
+    if ended.limit_key is not None:
+        limiting.hand_on(session, ended.limit_key)
     return bool(ended.attempt == 1)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,8 @@ from app.worker.broker import BrokerClient
 from app.worker.config import celery_configuration
 from app.worker.publisher import CeleryPublisher
 from app.worker.task import current_request, refuse_exit, refuse_withheld, send
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "Upbeat",
@@ -159,12 +162,14 @@ class Upbeat(Celery):  # type: ignore[misc]
                 if running.settled:
                     raise
                 refuse_withheld(error)
-            except SystemExit as error:
-                refuse_exit(error)
             except Retry as error:
                 if not running.settled:
                     task.give_back(running, error)
                 raise
+            except Exception:
+                raise
+            except BaseException as error:  # noqa: BLE001 - it is always raised again, or another one
+                refuse_exit(error)
 
         return body
 
@@ -179,7 +184,7 @@ class Upbeat(Celery):  # type: ignore[misc]
                 return bridge.run_async(
                     fun(*args, **kwargs),
                     soft_time_limit=soft,
-                    time_limit=hard,
+                    time_limit=None if liveness.in_pool_child() else hard,
                     key=None if running is None else (running.run_id, running.attempt),
                 )
             finally:
@@ -190,17 +195,21 @@ class Upbeat(Celery):  # type: ignore[misc]
 
 @signals.worker_process_shutdown.connect(weak=False)
 def _close_child(**_: Any) -> None:
-    bridge.shutdown()
-    flushing.flusher.close()
-    unflushed.unflushed.close()
-    bookkeeping.close()
+    _close(bridge.shutdown, flushing.flusher.close, unflushed.unflushed.close, bookkeeping.close)
 
 
 @signals.worker_shutdown.connect(weak=False)
 def _close_main(**_: Any) -> None:
-    bridge.shutdown()
-    flushing.flusher.close()
-    unflushed.unflushed.close()
+    _close(bridge.shutdown, flushing.flusher.close, unflushed.unflushed.close)
+
+
+def _close(*parts: Callable[[], None]) -> None:
+    for close in parts:
+        try:
+            close()
+        except Exception:
+            # What is left must be closed all the same.
+            logger.exception("something was not closed", extra={"action": "close_failed"})
 
 
 pools.register()

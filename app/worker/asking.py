@@ -7,7 +7,6 @@ from celery import current_app
 from kombu.exceptions import OperationalError
 
 from app.scheduling.messages import BrokerUnavailable
-from app.worker.publisher import CeleryPublisher
 
 QUESTIONS = ("ping", "registered", "stats", "reserved")
 
@@ -18,13 +17,10 @@ def ask(question: str, *, seconds: float = 1.0, of: Sequence[str] | None = None)
     Raises:
         BrokerUnavailable: nobody can be asked.
     """
-    # Celery's own connection would be tried for a long time.
-    publisher = CeleryPublisher(current_app)
     try:
-        publisher.ping()
+        # Celery's own connection would be tried for a long time.
+        current_app.publisher.ping()
         answers = getattr(current_app.control.inspect(timeout=seconds, destination=of), question)()
     except (OperationalError, OSError) as error:
         raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
-    finally:
-        publisher.close()
     return dict(answers or {})

@@ -4,7 +4,6 @@ wake them."""
 import gc
 import logging
 import os
-import select
 import signal
 import threading
 import time
@@ -20,7 +19,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import sync_engine, sync_sessions
-from app.db.listen import Listener
+from app.db.listen import Listener, readable
 from app.db.outages import is_away
 from app.scheduling.dispatch import Dispatcher
 from app.settings import get_settings
@@ -35,7 +34,7 @@ STOP_PATIENCE = 10.0
 
 
 def _bite(_why: str) -> None:
-    logging.shutdown()
+    # Without `logging.shutdown`: the loop may hang in writing to the log, and hold its lock.
     os._exit(EXIT_STATUS)
 
 
@@ -144,7 +143,7 @@ class DatabaseScheduler(Scheduler):  # type: ignore[misc]
             watched: list[Any] = [self._wake_reader] if listener is None else [self._wake_reader, listener]
             if listener is not None and listener.drain():
                 return
-            ready, _, _ = select.select(watched, [], [], seconds)
+            ready = readable(watched, seconds)
             if listener is not None and listener in ready:
                 listener.drain()
         except psycopg.Error:

@@ -12,21 +12,22 @@ it, as it ignores every cancellation.
 
 import asyncio
 import contextvars
+import logging
 import os
-import signal
 import threading
 from collections.abc import Coroutine
 from contextlib import suppress
-from types import FrameType
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
-from billiard.pool import soft_timeout_sighandler
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.db import Autocommitting, Lent, async_engine, async_sessions
 from app.settings import get_settings
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -69,11 +70,16 @@ class _Call:
         self.task = loop.create_task(_without_exit(self.coroutine))
         return self.task
 
-    def exceed(self, error: BaseException) -> None:
-        """Cancel because a limit was reached; runs inside the loop."""
-        if self.task is not None and not self.task.done():
-            self.exceeded = self.exceeded or error
-            self.task.cancel()
+    def exceed(self, error: BaseException, *, again: bool = False) -> None:
+        """Cancel because a limit was reached; runs inside the loop.
+
+        What is cancelled already is left to clean up, unless it is to be cancelled ``again``.
+        """
+        if self.task is None or self.task.done() or (self.exceeded is not None and not again):
+            return
+        if self.exceeded is None or isinstance(error, TimeLimitExceeded):
+            self.exceeded = error
+        self.task.cancel()
 
     def outcome(self) -> Any:
         """The coroutine's result or exception; the limit's exception if it was cancelled by that."""
@@ -135,8 +141,7 @@ class Bridge:
     ) -> T:
         """Run ``coroutine`` to its end and give back its result.
 
-        The limits (seconds) are armed here only where the pool cannot send a signal. ``key`` is run and
-        attempt, under which `cancel` finds it.
+        The limits are in seconds. ``key`` is run and attempt, under which `cancel` finds it.
 
         Raises:
             RuntimeError: called from inside a running loop: await the coroutine instead.
@@ -162,13 +167,16 @@ class Bridge:
             if call.task is None:
                 coroutine.close()
 
-    def cancel(self, key: Key, error: BaseException) -> bool:
-        """Cancel a coroutine of this process, which then ends with ``error``; False if it does not run here."""
+    def cancel(self, key: Key, error: BaseException, *, again: bool = False) -> bool:
+        """Cancel a coroutine of this process, which then ends with ``error``; False if it does not run here.
+
+        One that is cancelled already cleans up undisturbed, unless ``again``.
+        """
         found = self._calls.get(key)
         if found is None:
             return False
         loop, call = found
-        loop.call_soon_threadsafe(call.exceed, error)
+        loop.call_soon_threadsafe(partial(call.exceed, error, again=again))
         return True
 
     def running(self) -> list[tuple[Key, asyncio.AbstractEventLoop]]:
@@ -177,10 +185,8 @@ class Bridge:
 
     def _run_here(self, call: _Call, soft: float | None, hard: float | None) -> Any:
         loop = self._own_loop()
-        timers: list[asyncio.TimerHandle] = []
+        timers = _arm(loop, call, soft, hard)
         try:
-            if not _soft_limit.reaches(loop, call):
-                timers = _arm(loop, call, soft, hard)
             task = call.begin(loop)
             try:
                 loop.run_until_complete(task)
@@ -190,7 +196,6 @@ class Bridge:
                     _abandon(loop, task)
                     raise
         finally:
-            _soft_limit.over()
             for timer in timers:
                 timer.cancel()
         return call.outcome()
@@ -228,7 +233,7 @@ class Bridge:
                 self._loop = asyncio.new_event_loop()
             if self._thread is None:
                 self._thread = threading.Thread(
-                    target=self._loop.run_forever, name="upbeat-bridge", daemon=True
+                    target=_turn, args=(self._loop,), name="upbeat-bridge", daemon=True
                 )
                 self._thread.start()
             return self._loop
@@ -250,17 +255,18 @@ class Bridge:
         loop, thread, database = self._loop, self._thread, self._database
         if loop is None or loop.is_closed():
             return
-        if thread is not None:
-            with suppress(TimeoutError):
-                asyncio.run_coroutine_threadsafe(_wind_up(database), loop).result(CLEAN_UP)
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join(CLEAN_UP)
-            if thread.is_alive():
-                return
-        elif not loop.is_running():
-            loop.run_until_complete(_wind_up(database))
-        loop.close()
-        self._reset()
+        try:
+            if thread is not None:
+                asyncio.run_coroutine_threadsafe(_wind_up(database), loop).result(2 * CLEAN_UP)
+            elif not loop.is_running():
+                loop.run_until_complete(_wind_up(database))
+        finally:
+            if thread is not None:
+                loop.call_soon_threadsafe(loop.stop)
+                thread.join(CLEAN_UP)
+            if not loop.is_running():
+                loop.close()
+                self._reset()
 
 
 def _inside_loop() -> bool:
@@ -285,43 +291,20 @@ def _arm(
     if soft:
         timers.append(loop.call_later(soft, call.exceed, SoftTimeLimitExceeded(soft)))
     if hard:
-        timers.append(loop.call_later(hard, call.exceed, TimeLimitExceeded(hard)))
+        timers.append(loop.call_later(hard, partial(call.exceed, TimeLimitExceeded(hard), again=True)))
     return timers
 
 
-class _SoftLimit:
-    """In a prefork child: the soft limit's signal cancels the coroutine that is on its way, if one is.
-
-    The handler is set once a process, and does what the pool's own does for a plain function.
-    """
-
-    def __init__(self) -> None:
-        self._current: tuple[asyncio.AbstractEventLoop, _Call] | None = None
-
-    def reaches(self, loop: asyncio.AbstractEventLoop, call: _Call) -> bool:
-        """From now on the signal means this call; False where no pool sends it."""
-        number = getattr(signal, "SIGUSR1", None)
-        if number is None:
-            return False
-        handler = signal.getsignal(number)
-        if handler is soft_timeout_sighandler:
-            signal.signal(number, self.passed)
-        elif handler != self.passed:
-            return False
-        self._current = loop, call
-        return True
-
-    def over(self) -> None:
-        """It means no call any more."""
-        self._current = None
-
-    def passed(self, number: int, frame: FrameType | None) -> None:
-        """The handler."""
-        if self._current is None:
-            soft_timeout_sighandler(number, frame)
+def _turn(loop: asyncio.AbstractEventLoop) -> None:
+    """Let a shared loop turn until it is stopped, whatever one of its callbacks or tasks raises."""
+    while True:
+        try:
+            loop.run_forever()
+        except (SystemExit, KeyboardInterrupt):
+            # These two leave a loop; what runs in it belongs to others too.
+            logger.exception("a coroutine wanted to end this process", extra={"action": "exit_refused"})
         else:
-            loop, call = self._current
-            loop.call_soon_threadsafe(call.exceed, SoftTimeLimitExceeded())
+            return
 
 
 def _abandon(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
@@ -331,18 +314,19 @@ def _abandon(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
 
 
 async def _wind_up(database: _Database | None) -> None:
-    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    left = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
     for task in left:
         task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
+    if left:
+        await asyncio.wait(left, timeout=CLEAN_UP)
     if database is not None:
-        await database.close()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(database.close(), CLEAN_UP / 2)
+    # What runs in the default executor is not waited for: nobody can stop it.
     await asyncio.get_running_loop().shutdown_asyncgens()
-    await asyncio.get_running_loop().shutdown_default_executor()
 
 
 _inherited: list[object] = []
-_soft_limit = _SoftLimit()
 _bridge = Bridge()
 os.register_at_fork(after_in_child=_bridge.forget)
 
@@ -358,9 +342,9 @@ def run_async(
     return _bridge.run(coroutine, soft_time_limit=soft_time_limit, time_limit=time_limit, key=key)
 
 
-def cancel(key: Key, error: BaseException) -> bool:
+def cancel(key: Key, error: BaseException, *, again: bool = False) -> bool:
     """Cancel the coroutine of this run and attempt in this process; see `Bridge.cancel`."""
-    return _bridge.cancel(key, error)
+    return _bridge.cancel(key, error, again=again)
 
 
 def running() -> list[tuple[Key, asyncio.AbstractEventLoop]]:

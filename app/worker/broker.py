@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from billiard.exceptions import SoftTimeLimitExceeded
+
 from app.scheduling.messages import BrokerUnavailable
 
 OPEN_FIRST = 1.0
@@ -63,10 +65,13 @@ class BrokerClient:
             try:
                 with self._connected().conn_or_acquire() as client:
                     answer = work(client)
-            except Exception as error:
+            except BaseException as error:
+                # It may have been left in the middle of an answer.
                 if self._channel is not None:
                     # It stays: what it was made of would be left to the collector, an open file with it.
                     self._channel._disconnect_pools()
+                if not isinstance(error, Exception) or isinstance(error, SoftTimeLimitExceeded):
+                    raise
                 cause = f"{type(error).__name__}: {error}"
                 self._breaker.failed(cause)
                 raise BrokerUnavailable(cause) from error

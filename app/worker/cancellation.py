@@ -8,13 +8,11 @@ child is killed; in the other pools, where a plain function cannot be stopped, t
 
 import logging
 import os
-import select
 import signal
 import threading
 import time
 from contextlib import suppress
 from typing import Any
-from uuid import UUID
 
 import psycopg
 from billiard.process import active_children
@@ -22,12 +20,13 @@ from celery import signals
 from celery.worker import state
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.db.listen import Listener
+from app.db.listen import Listener, readable
 from app.scheduling import cancelling
 from app.scheduling.cancelling import Asked
+from app.scheduling.canvas import as_run_id
 from app.scheduling.wishes import PAYLOAD
 from app.settings import get_settings
-from app.worker import bookkeeping, bridge, liveness, outcomes, replacement
+from app.worker import bookkeeping, bridge, departure, liveness, outcomes, replacement
 from app.worker.obedience import Obedience
 
 logger = logging.getLogger(__name__)
@@ -55,7 +54,7 @@ class Cancellations(threading.Thread):
                 look = self._listener.connect()
                 pause = 0.0
                 wait = max(0.0, min(look_at, obey_at) - time.monotonic())
-                ready, _, _ = select.select([self._listener], [], [], 0.0 if look else wait)
+                ready = readable([self._listener], 0.0 if look else wait)
                 heard = self._listener.payloads() if ready else []
                 if look or PAYLOAD in heard or time.monotonic() >= obey_at:
                     obey_at = time.monotonic() + self._obedience.look()
@@ -100,7 +99,7 @@ class Cancellations(threading.Thread):
             extra={"action": "run_killed", "run_id": str(asked.run_id)},
         )
         if asked.process == os.getpid():
-            bridge.cancel((asked.run_id, asked.attempt), _error(asked))
+            bridge.cancel((asked.run_id, asked.attempt), _error(asked), again=True)
             replacement.begin(f"run {asked.run_id} cannot be stopped", {str(asked.run_id)})
         else:
             _signal(asked.process, signal.SIGKILL)
@@ -108,21 +107,23 @@ class Cancellations(threading.Thread):
 
 def stop_restartable() -> None:
     """Stop, without asking the database, the runs that another worker is about to start again."""
-    for request in list(state.requests.values()):
-        if not request.request_dict.get("upbeat_restartable"):
+    stopped: set[bridge.Key] = set()
+    for request in departure.held():
+        run_id = as_run_id(request.id)
+        if run_id is None or not request.request_dict.get("upbeat_restartable"):
             continue
         logger.warning(
             "run %s is stopped: this worker's lease ends, and another one may start it",
             request.id,
             extra={"action": "run_given_up", "run_id": request.id},
         )
-        pid = _child_of(request.id)
-        if pid is not None:
+        if request.worker_pid not in (None, os.getpid()):
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        else:
-            key = (UUID(request.id), (request.request_dict.get("retries") or 0) + 1)
-            if not bridge.cancel(key, bridge.CoroutineCancelled("the lease of its worker ended")):
+                os.kill(request.worker_pid, signal.SIGKILL)
+        elif (key := (run_id, (request.request_dict.get("retries") or 0) + 1)) not in stopped:
+            stopped.add(key)
+            ended = bridge.CoroutineCancelled("the lease of its worker ended")
+            if not bridge.cancel(key, ended, again=True):
                 replacement.begin(f"run {request.id} cannot be stopped", {request.id})
 
 
@@ -136,13 +137,6 @@ def _signal(process: int, number: int) -> None:
     if any(child.pid == process for child in active_children()):
         with suppress(ProcessLookupError):
             os.kill(process, number)
-
-
-def _child_of(run_id: UUID | str) -> int | None:
-    """The pool's process that executes the run; None if that is this process, or nobody any more."""
-    request = state.requests.get(str(run_id))
-    pid = None if request is None else request.worker_pid
-    return None if pid in (None, os.getpid()) else pid
 
 
 def _asked_in_child(_number: int, _frame: Any) -> None:

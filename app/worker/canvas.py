@@ -18,9 +18,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.scheduling import canvas, runs
-from app.scheduling.firing_apart import refuses_values
 from app.scheduling.messages import RunMessage
 from app.scheduling.policies import Reason
+from app.scheduling.refusals import refuses_values
 from app.scheduling.runs import Outcome, RunState
 from app.worker import codec, errors
 from app.worker.execution import Write, collecting

@@ -24,6 +24,7 @@ from app import logs
 from app.scheduling.run_logs import Line
 from app.settings import get_settings
 from app.worker.flushing import flusher
+from app.worker.interruption import heed
 from app.worker.logs import in_json
 from app.worker.redaction import Redactor
 
@@ -147,6 +148,11 @@ class _Handler(logging.Handler):
     """Gives records to the run that emitted them."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        self._keep(record)
+        heed()
+
+    @staticmethod
+    def _keep(record: logging.LogRecord) -> None:
         log = current.get()
         if log is None or getattr(record, "printed", False):
             return
@@ -173,6 +179,7 @@ class _Printed:
         if log is None:
             return self._stream.write(text)
         log.write(self._name, self._level, text)
+        heed()
         # In JSON the log's lines have it, one by one.
         return len(text) if in_json() else self._stream.write(text)
 

@@ -3,11 +3,14 @@
 import json
 from typing import Any
 
+from billiard.exceptions import SoftTimeLimitExceeded
 from kombu.utils import json as kombu_json
 
 
 class NotStorable(ValueError):
     """A value that cannot be kept in PostgreSQL as JSON; the message says why."""
+
+    retryable = False
 
 
 def to_stored(value: Any, *, largest: int | None = None) -> Any:
@@ -22,7 +25,7 @@ def to_stored(value: Any, *, largest: int | None = None) -> Any:
     try:
         text = kombu_json.dumps(value)
         plain = json.loads(text, parse_constant=_refuse_constant)
-    except NotStorable:
+    except (NotStorable, SoftTimeLimitExceeded):
         raise
     except Exception as error:  # objects bring their own errors
         raise NotStorable(f"it cannot be written as JSON: {error}") from error

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from billiard import process
 from celery import current_app, signals
@@ -26,6 +27,7 @@ ACCOUNTING = 10.0
 # Seconds of these for what is still running while it is handed over.
 HANDING_OVER = 1.0
 LOOK_EVERY = 0.1
+LAST_LINES = 1.0
 
 
 _superseded = threading.Event()
@@ -36,9 +38,19 @@ def supersede() -> None:
     _superseded.set()
 
 
+def held() -> list[Any]:
+    """The requests that this worker has taken and that have not ended.
+
+    Celery's dictionary has one for all messages of a run, and loses it with the first of them that ends.
+    """
+    # Copied at once, the main loop changes them meanwhile.
+    taken = [*list(state.reserved_requests.data), *list(state.active_requests.data)]
+    return [request for each in dict.fromkeys(taken) if (request := each()) is not None]
+
+
 def leave(why: str, status: int) -> None:
     """Kill the pool, end what still runs as lost or for another attempt, give the lease back, and exit."""
-    left = list(state.requests.values())
+    left = held()
     # First: whoever may be started again elsewhere must have stopped here.
     children = _kill_children()
     outcome = Outcome(
@@ -64,7 +76,7 @@ def leave(why: str, status: int) -> None:
     # The database may be away; then the lease ends by itself, and a beat accounts for them.
     _within(ACCOUNTING - HANDING_OVER, account)
     _within(HANDING_OVER, hand_over)
-    logging.shutdown()
+    _within(LAST_LINES, logging.shutdown)
     # The pool may have made others for those that were killed.
     _kill_children()
     os._exit(status)
@@ -109,5 +121,8 @@ def _bound() -> None:
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         time.sleep(LOOK_EVERY)
-    if state.requests and not _superseded.is_set():
+    if not held():
+        # All have ended; what is left is to close, which may hang as well.
+        time.sleep(ACCOUNTING)
+    if not _superseded.is_set():
         leave(f"it was asked to stop, and gave its runs {timeout:g} s", DRAINED_STATUS)

@@ -35,7 +35,9 @@ def error_of(error: BaseException, traceback: object = None) -> dict[str, Any]:
         "message": _clean(message)[:MESSAGE_LENGTH],
         "traceback": _clean(str(traceback))[-TRACEBACK_LENGTH:] if traceback else None,
     }
-    if error.args != (message,):
+    # What is not a text may be anything, and not even be comparable.
+    only = error.args[0] if len(error.args) == 1 else None
+    if not (isinstance(only, str) and only == message):
         with suppress(codec.NotStorable):
             document["args"] = codec.to_stored(list(error.args), largest=MESSAGE_LENGTH)
     return document

@@ -42,7 +42,9 @@ class Flusher:
         os.register_at_fork(after_in_child=self._forget)
 
     def _reset(self) -> None:
-        self._changed = threading.Condition()
+        # Entered as it is, not through the condition: an interruption of the body inside of that would leave it locked.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._lines: deque[Line] = deque()
         self._in_flight: list[Line] = []
         self._storing: set[tuple[UUID, int]] = set()
@@ -64,7 +66,7 @@ class Flusher:
 
     def add(self, line: Line) -> bool:
         """Take a line; False if there is no room for it."""
-        with self._changed:
+        with self._lock:
             size = len(line.message)
             if len(self._lines) + len(self._in_flight) >= WAITING_LINES or self._bytes + size > WAITING_BYTES:
                 return False
@@ -75,7 +77,7 @@ class Flusher:
 
     def progress(self, run_id: UUID, attempt: int, document: Mapping[str, Any]) -> None:
         """Take the latest progress of an attempt; an older one that waits is forgotten."""
-        with self._changed:
+        with self._lock:
             self._progress[run_id, attempt] = document
             self._note(full=False)
 
@@ -85,7 +87,7 @@ class Flusher:
         Those that are being stored are waited for, for ``patience`` seconds; so is progress.
         """
         end = time.monotonic() + patience
-        with self._changed:
+        with self._lock:
             while self._is_on_its_way(run_id, attempt) and not self._away:
                 left = end - time.monotonic()
                 if left <= 0:
@@ -98,6 +100,11 @@ class Flusher:
                 self._bytes -= sum(len(line.message) for line in taken)
                 self._settle()
             return taken
+
+    def restore(self, lines: list[Line]) -> None:
+        """Take back what was given up and could not be stored."""
+        for line in lines:
+            self.add(line)
 
     def _is_on_its_way(self, run_id: UUID, attempt: int) -> bool:
         if (run_id, attempt) in self._progress or (run_id, attempt) in self._storing:
@@ -114,7 +121,7 @@ class Flusher:
     def flush(self, patience: float) -> bool:
         """Store what waits now; False if that was not done within ``patience`` seconds, or is hopeless."""
         end = time.monotonic() + patience
-        with self._changed:
+        with self._lock:
             wanted = self._wanted
             if self._done >= wanted:
                 return True
@@ -130,12 +137,12 @@ class Flusher:
     def close(self) -> None:
         """Store the rest, for a bounded time, and give the connection up."""
         self.flush(CLOSE_PATIENCE)
-        with self._changed:
+        with self._lock:
             thread, self._closing = self._thread, True
             self._changed.notify_all()
         if thread is not None:
             thread.join(CLOSE_PATIENCE)
-        with self._changed:
+        with self._lock:
             self._thread, self._closing = None, False
 
     def _note(self, *, full: bool) -> None:
@@ -150,7 +157,7 @@ class Flusher:
     def _keep(self) -> None:
         every, pause = get_settings().log.flush_every, 0.0
         while self._await_work(every):
-            with self._changed:
+            with self._lock:
                 lines = [self._lines.popleft() for _ in range(min(BATCH, len(self._lines)))]
                 self._in_flight = lines
                 progress, self._progress = self._progress, {}
@@ -162,7 +169,7 @@ class Flusher:
                 self._failed(error, progress, pause)
                 continue
             pause = 0.0
-            with self._changed:
+            with self._lock:
                 self._landed()
                 self._away = False
                 self._settle()
@@ -178,7 +185,7 @@ class Flusher:
     def _await_work(self, every: float) -> bool:
         """Until something has waited for ``every`` seconds at most, or is wanted now; False when this is the end."""
         idle = 0
-        with self._changed:
+        with self._lock:
             while not self._closing:
                 if self._urgent or len(self._lines) >= BATCH:
                     return True
@@ -208,7 +215,7 @@ class Flusher:
                 bookkeeping.first_line(error),
                 extra={"action": "run_log"},
             )
-        with self._changed:
+        with self._lock:
             if is_away(error):
                 self._away = True
                 self._progress = {**progress, **self._progress}

@@ -178,6 +178,11 @@ def in_main_process() -> bool:
     return _lease is not None and _lease.pid == os.getpid()
 
 
+def in_pool_child() -> bool:
+    """Whether this is a process of the prefork pool, whose parent keeps the hard limits of its runs."""
+    return _lease is not None and _lease.pid != os.getpid()
+
+
 @signals.worker_init.connect(weak=False)
 def _take(sender: Any, **_: Any) -> None:
     global _lease  # noqa: PLW0603 - one worker per process

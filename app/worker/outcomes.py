@@ -26,9 +26,10 @@ from app.worker.bridge import RunCancelled
 from app.worker.canvas import Errback, call_inline, draw
 from app.worker.errors import MESSAGE_LENGTH, error_of
 from app.worker.execution import Execution
+from app.worker.flushing import flusher
 from app.worker.unflushed import unflushed
 
-__all__ = ["PATIENCE", "error_of", "finish", "outcome_of", "record_unregistered"]
+__all__ = ["PATIENCE", "error_of", "finish", "outcome_of", "postpone", "record_unregistered"]
 
 logger = logging.getLogger(__name__)
 
@@ -80,10 +81,13 @@ def _seconds(value: object) -> float | None:
 def finish(
     app: Any, run_id: UUID, attempt: int, outcome: Outcome, running: Execution | None = None
 ) -> RunState | None:
-    """Record how an attempt of this worker ended, with all that follows.
+    """Record how an attempt of this worker ended, with all that follows; None if it was fenced and nothing changed.
 
-    ``running`` is given by the process that executed it. None means that it was fenced and nothing
-    changed, or that it is recorded later.
+    ``running`` is given by whoever executed it, and waits for a database that is away. Others in the main process must
+    not wait, they have a broker and children to look after.
+
+    Raises:
+        SQLAlchemyError: the database is away.
     """
     worker_id, lines = liveness.worker_id(), capture.rest(run_id, attempt)
     end = End(run_id, attempt, outcome, worker_id)
@@ -111,42 +115,36 @@ def finish(
         drawn = draw(app, session, run_id, outcome, document=document, successors=successors, request=request)
         return _Ended(state, drawn.messages, drawn.inline)
 
-    ended = _record(work, run_id, attempt, outcome)
-    if ended is None:
-        return None
+    patience = 0.0 if running is None and liveness.in_main_process() else PATIENCE
+    try:
+        ended = _record(work, end, patience)
+    except SQLAlchemyError:
+        flusher.restore(lines)
+        raise
+    if patience:
+        failpoints.reach("finish.committed")
     if running is not None:
         running.settled = True
-    _after(app, ended)
+    app.publisher.try_publish(ended.messages)
+    call_inline(ended.inline)
     return ended.state
 
 
-def _record(work: Callable[[Session], _Ended], run_id: UUID, attempt: int, outcome: Outcome) -> _Ended | None:
-    """Do ``work``; None when it is done later."""
-    if _called_by_parent(outcome):
-        return _at_once_or_later(work, run_id, attempt, outcome)
+def _record(work: Callable[[Session], _Ended], end: End, patience: float) -> _Ended:
     try:
-        ended = bookkeeping.transact(work, patience=PATIENCE)
+        return bookkeeping.transact(work, patience=patience)
     except SQLAlchemyError as error:
-        ended = _Ended(_not_recorded(run_id, attempt, liveness.worker_id(), error))
-    failpoints.reach("finish.committed")
-    return ended
-
-
-def _at_once_or_later(
-    work: Callable[[Session], _Ended], run_id: UUID, attempt: int, outcome: Outcome
-) -> _Ended | None:
-    """In the main process, which must not wait for the database: it has a broker and children to look after."""
-    try:
-        return bookkeeping.transact(work)
-    except SQLAlchemyError as error:
-        if not is_away(error):
+        if not patience and is_away(error):
             raise
-        # What this run owes to others is left to the sweep.
-        lease = liveness.lease()
-        lease.postpone(
-            lambda session: runs.finish(session, run_id, attempt=attempt, outcome=outcome, worker_id=lease.id)
-        )
-        return None
+        return _Ended(_not_recorded(end, error, patience))
+
+
+def postpone(run_id: UUID, attempt: int, outcome: Outcome) -> None:
+    """As `finish`, by the lease's thread, when the database is back. What the run owes to others is left to the sweep."""
+    lease = liveness.lease()
+    lease.postpone(
+        lambda session: runs.finish(session, run_id, attempt=attempt, outcome=outcome, worker_id=lease.id)
+    )
 
 
 def _ends_alone(running: Execution, end: End) -> bool:
@@ -175,40 +173,29 @@ def _ends_alone(running: Execution, end: End) -> bool:
         return False
 
 
-def _not_recorded(run_id: UUID, attempt: int, worker_id: UUID, error: SQLAlchemyError) -> RunState | None:
+def _not_recorded(end: End, error: SQLAlchemyError, patience: float) -> RunState | None:
     """The database refuses an outcome for what is in it: the run fails with that, it must not stay open.
 
     What it owes to others is left to the sweep.
     """
     logger.error(
-        "outcome refused", exc_info=error, extra={"action": "outcome_refused", "run_id": str(run_id)}
+        "outcome refused", exc_info=error, extra={"action": "outcome_refused", "run_id": str(end.run_id)}
     )
     told = f"The outcome could not be recorded: {bookkeeping.first_line(error)}"[:MESSAGE_LENGTH]
     document = {"type": "OutcomeNotRecorded", "message": told, "traceback": None}
     outcome = Outcome(RunState.FAILED, error=document)
     return bookkeeping.transact(
-        lambda session: runs.finish(session, run_id, attempt=attempt, outcome=outcome, worker_id=worker_id),
-        patience=PATIENCE,
+        lambda session: runs.finish(
+            session, end.run_id, attempt=end.attempt, outcome=outcome, worker_id=end.worker_id
+        ),
+        patience=patience,
     )
-
-
-def _after(app: Any, ended: _Ended) -> None:
-    app.publisher.try_publish(ended.messages)
-    call_inline(ended.inline)
 
 
 def _canvas_of(session: Session, run_id: UUID) -> dict[str, Any]:
     row = runs.read(session, run_id)
     document: dict[str, Any] = codec.from_stored({} if row is None else row.canvas or {})
     return document
-
-
-def _called_by_parent(outcome: Outcome) -> bool:
-    return liveness.in_main_process() and outcome.state in (
-        RunState.TIMED_OUT,
-        RunState.LOST,
-        RunState.CANCELLED,
-    )
 
 
 def record_unregistered(task_id: object, task: str, attempt: int) -> bool:

@@ -13,6 +13,7 @@ import os
 from contextlib import suppress
 from typing import Any
 
+from billiard.einfo import ExceptionInfo
 from celery import concurrency
 from celery.concurrency.asynpool import AsynPool
 from celery.concurrency.prefork import TaskPool as CeleryPrefork
@@ -49,8 +50,22 @@ class Threads(CeleryThreads):  # type: ignore[misc]
             os.set_blocking(self._wake, False)
         hub.add_reader(self._watched, self._drain)
 
-    def on_apply(self, *args: Any, **kwargs: Any) -> Any:
-        result = super().on_apply(*args, **kwargs)
+    def on_apply(
+        self, target: Any, args: Any, kwargs: Any, callback: Any, accept_callback: Any, **options: Any
+    ) -> Any:
+        """As prefork, tell of what escapes from ``target``; a stock pool would never give its slot back."""
+        failed = options.get("error_callback")
+
+        def caught(*given: Any, **named: Any) -> Any:
+            try:
+                return target(*given, **named)
+            except Exception:  # noqa: BLE001 - it is told
+                return ExceptionInfo()
+
+        def told(answer: Any) -> None:
+            (failed if failed is not None and isinstance(answer, ExceptionInfo) else callback)(answer)
+
+        result = super().on_apply(caught, args, kwargs, told, accept_callback)
         result.f.add_done_callback(self._notify)
         return result
 
@@ -83,6 +98,10 @@ class _Children(AsynPool):  # type: ignore[misc]
         for delay in LOOK_AGAIN:
             hub.call_later(delay, self.maintain_pool)
 
+    def apply_async(self, *args: Any, soft_timeout: float | None = None, **kwargs: Any) -> Any:
+        """The child keeps soft limits itself: a signal from here may come when the body is over."""
+        return super().apply_async(*args, **kwargs)
+
     def grow(self, n: int = 1) -> None:
         super().grow(n)
         self.maintain_pool()
@@ -105,6 +124,10 @@ class Prefork(CeleryPrefork):  # type: ignore[misc]
     """`celery worker -P prefork`, the default."""
 
     Pool = _Children
+
+    def on_start(self) -> None:
+        self.options["soft_timeout"] = None
+        super().on_start()
 
 
 def register() -> None:

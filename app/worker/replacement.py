@@ -6,8 +6,6 @@ import signal
 import threading
 import time
 
-from celery.worker import state
-
 from app.settings import get_settings
 from app.worker import departure
 
@@ -39,8 +37,7 @@ def begin(why: str, stuck: set[str]) -> None:
 def _leave() -> None:
     end = time.monotonic() + get_settings().worker.drain_timeout
     while time.monotonic() < end:
-        active = set(state.requests)
-        if not active - _stuck:
+        if {request.id for request in departure.held()} <= _stuck:
             break
         time.sleep(LOOK_EVERY)
     departure.leave("it is replaced", EXIT_STATUS)

@@ -7,22 +7,25 @@ attempt changes nothing. Celery's own words for states are those of the table be
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
+from uuid import UUID
 
 from celery import states
 from celery.backends.base import BaseBackend
-from celery.exceptions import NotRegistered, Terminated
+from celery.exceptions import Terminated
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import result_from_tuple
 from sqlalchemy import update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.db.outages import is_away
 from app.scheduling import canvas
 from app.scheduling.messages import RunMessage
 from app.scheduling.models import RunRow
 from app.scheduling.policies import Reason
 from app.scheduling.runs import Outcome, RunState
 from app.settings import get_settings
-from app.worker import bookkeeping, codec, execution, outcomes
+from app.worker import bookkeeping, codec, execution, liveness, outcomes
 from app.worker.canvas import Consequences, call_inline
 from app.worker.errors import MESSAGE_LENGTH, error_of, exception_of
 from app.worker.waiting import waiters
@@ -97,8 +100,6 @@ class RunBackend(BaseBackend):  # type: ignore[misc]
         state: str = states.FAILURE,
     ) -> None:
         """The body raised, a limit passed, or the child is gone."""
-        if isinstance(exc, NotRegistered):
-            return
         self._finish(task_id, request, outcomes.outcome_of(exc, traceback))
 
     def mark_as_revoked(
@@ -136,17 +137,30 @@ class RunBackend(BaseBackend):  # type: ignore[misc]
         if getattr(request, "is_eager", False):
             return
         running = None if request is None else execution.of_request(request)
-        run_id = running.run_id if running is not None else canvas.as_run_id(task_id)
+        # In a canvas a task id need not be its run's; what a message says of itself is text.
+        started = getattr(request, "upbeat_run", None)
+        run_id = started if isinstance(started, UUID) else canvas.as_run_id(task_id)
         if run_id is None or (running is not None and running.settled):
             return
         attempt = int(getattr(request, "retries", None) or 0) + 1
-        if outcomes.finish(self.app, run_id, attempt, outcome, running) is None:
-            logger.info(
-                "outcome %s of attempt %d changed nothing",
-                outcome.state,
-                attempt,
-                extra={"action": "outcome_fenced", "run_id": task_id},
-            )
+        try:
+            ended = outcomes.finish(self.app, run_id, attempt, outcome, running)
+        except SQLAlchemyError as error:
+            if not (liveness.in_main_process() and is_away(error)):
+                raise
+            outcomes.postpone(run_id, attempt, outcome)
+        else:
+            if ended is None:
+                self._tell_fenced(task_id, attempt, outcome)
+
+    @staticmethod
+    def _tell_fenced(task_id: str, attempt: int, outcome: Outcome) -> None:
+        logger.info(
+            "outcome %s of attempt %d changed nothing",
+            outcome.state,
+            attempt,
+            extra={"action": "outcome_fenced", "run_id": task_id},
+        )
 
     # -- canvas
 

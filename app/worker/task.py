@@ -4,7 +4,6 @@ import functools
 import logging
 import os
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from typing import Any, ClassVar, NoReturn
 from uuid import UUID
 
 from celery import Task as CeleryTask
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry, WorkerShutdown, WorkerTerminate
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -28,6 +27,7 @@ from app.scheduling.policies import Reason
 from app.settings import get_settings
 from app.worker import bookkeeping, calls, capture, codec, counters, execution, liveness, outcomes
 from app.worker.execution import Execution, collecting
+from app.worker.interruption import heed
 from app.worker.specs import spec_of
 from app.worker.unflushed import unflushed
 
@@ -49,7 +49,7 @@ _REQUEST = (
 
 
 class OutcomeWithheld(Exception):
-    """A body raised Ignore, Reject or SystemExit, which would leave its run without an outcome."""
+    """A body raised what would leave its run without an outcome: Ignore, Reject, or something that is no error."""
 
 
 class Task(CeleryTask):  # type: ignore[misc]
@@ -124,6 +124,7 @@ class Task(CeleryTask):  # type: ignore[misc]
             kwargs=kwargs,
             attempt=started.attempt,
             run_id=task_id,
+            upbeat_run=run_id,
             ignore_result=canvas.get("ignore_result", self.ignore_result),
             schedule_id=_text(started.schedule_id),
             scheduled_for=None if started.scheduled_for is None else started.scheduled_for.isoformat(),
@@ -287,26 +288,26 @@ def refuse_withheld(error: Ignore | Reject) -> NoReturn:
     ) from error
 
 
-def refuse_exit(error: SystemExit) -> NoReturn:
-    """A body's `sys.exit` in a thread ends nothing but that: it becomes an error of its run.
+def refuse_exit(error: BaseException) -> NoReturn:
+    """What a body raises that is no error (`sys.exit`, KeyboardInterrupt, CancelledError) becomes an error of its run.
 
-    In a main thread it goes on its way: there it ends a pool's child, which is reported, or comes from a signal.
+    A `sys.exit` in a pool's child goes on its way: it ends that, which is reported. So does what a signal raises.
 
     Raises:
-        OutcomeWithheld: in a thread.
-        SystemExit: in the main thread, as it came.
+        OutcomeWithheld: for all others.
     """
-    if threading.current_thread() is threading.main_thread():
+    signalled = isinstance(error, WorkerShutdown | WorkerTerminate)
+    if signalled or (isinstance(error, SystemExit) and not liveness.in_main_process()):
         raise error
-    raise OutcomeWithheld(
-        f"The task exited with {error.code}; return, or raise an error, instead."
-    ) from error
+    did = f"exited with {error.code}" if isinstance(error, SystemExit) else f"raised {type(error).__name__}"
+    raise OutcomeWithheld(f"The task {did}; return, or raise an error, instead.") from error
 
 
 def send(app: Any, made: calls.Call, options: Mapping[str, Any], trail: bool = True) -> Any:
     """Write the call, or leave it to the transaction that ends the run; answers its AsyncResult."""
     if not execution.kept(made.write):
         publish(app, [bookkeeping.transact(made.write)])
+    heed()
     result = app.AsyncResult(made.task_id)
     result.ignored = made.ignored
     running = execution.current.get()

@@ -7,17 +7,15 @@ the connection is down, and for whatever a notification may have missed, waiters
 
 import logging
 import os
-import select
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import psycopg
 
-from app.db.listen import Listener
+from app.db.listen import Listener, readable
 from app.settings import get_settings
 from app.worker import bookkeeping
 
@@ -168,12 +166,12 @@ class _Listening(threading.Thread):
                         # What ended before was not heard.
                         self._waiters.listening(is_so=True)
                         pause = 0.0
-                    ready = self._wait([self.listener, self._reader], LOOK_SELDOM)
+                    ready = readable([self.listener, self._reader], LOOK_SELDOM)
                     heard = self.listener.payloads()
-                except psycopg.Error as error:
+                except (psycopg.Error, OSError) as error:
                     self._waiters.listening(is_so=False)
                     logger.warning("results are polled for: %s", bookkeeping.first_line(error))
-                    ready = self._wait([self._reader], pause)
+                    ready = readable([self._reader], pause)
                     pause = min(LONGEST_PAUSE, max(0.1, pause * 2))
                     heard = []
                 if self._reader in ready:
@@ -187,10 +185,6 @@ class _Listening(threading.Thread):
             self.listener.close()
             os.close(self._reader)
             os.close(self._writer)
-
-    @staticmethod
-    def _wait(watched: list[Any], seconds: float) -> list[Any]:
-        return select.select(watched, [], [], seconds)[0]
 
 
 _inherited: list[object] = []

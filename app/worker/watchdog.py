@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 EXIT_STATUS = 71
 LOOKS = 20
+TELLING = 2.0
 
 
 class Watchdog:
@@ -63,7 +64,14 @@ class Watchdog:
             looked = now
             if stuck >= self._patience:
                 why = f"{self._what} has not turned for {stuck:.0f} s"
-                logger.critical("this process ends: %s", why, extra={"action": "watchdog"})
-                faulthandler.dump_traceback(sys.__stderr__ or sys.stderr, all_threads=True)
+                # Apart: whoever hangs may hang in writing to the log, and hold its lock.
+                telling = threading.Thread(target=_tell, args=(why,), name="upbeat-watchdog-log", daemon=True)
+                telling.start()
+                telling.join(TELLING)
                 self._bite(why)
                 return
+
+
+def _tell(why: str) -> None:
+    logger.critical("this process ends: %s", why, extra={"action": "watchdog"})
+    faulthandler.dump_traceback(sys.__stderr__ or sys.stderr, all_threads=True)

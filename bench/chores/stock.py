@@ -1,7 +1,8 @@
 """Bare Celery: the application of a peer, and `stage`, which makes its messages wait.
 
 `BENCH_BACKEND` is its result backend; empty for none. The options are those of our worker that bear on throughput:
-early acknowledgement (Celery's default), nothing taken ahead, no events.
+early acknowledgement (Celery's default), nothing taken ahead, no events. With Celery's default of four messages a child
+taken ahead it was measured 3 to 4 % faster, in turns, than with what it has here.
 """
 
 import asyncio

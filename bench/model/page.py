@@ -187,5 +187,5 @@ def _plot(costs: Costs, points: Sequence[Point]) -> None:
     )
     for axes in (near, far):
         axes.legend(fontsize="x-small")
-    figure.savefig(DOCS / "model.svg")
+    figure.savefig(DOCS / "model.svg", metadata={"Date": None})
     plt.close(figure)

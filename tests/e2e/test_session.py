@@ -77,15 +77,24 @@ def environment(checkout: Checkout) -> dict[str, str]:
 
 def run(step: Step, checkout: Checkout) -> bool:
     """True; fails when it went otherwise than recorded."""
+    keyboard, terminal = os.openpty()
+    os.write(keyboard, step.answer.encode() + b"\x04")
+    try:
+        return _run(step, checkout, terminal)
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
+
+
+def _run(step: Step, checkout: Checkout, terminal: int) -> bool:
     with subprocess.Popen(
         ["bash", "-c", f"exec {step.command}" if step.interrupted else step.command],
         env=environment(checkout),
         cwd=checkout.folder,
-        stdin=subprocess.PIPE,
+        stdin=terminal,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     ) as process:
-        assert process.stdin is not None
         assert process.stdout is not None
         if step.interrupted:
             os.set_blocking(process.stdout.fileno(), False)
@@ -100,7 +109,7 @@ def run(step: Step, checkout: Checkout) -> bool:
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == 0
             return True
-        output = process.communicate(step.answer.encode(), SLOWEST)[0].decode()
+        output = process.communicate(timeout=SLOWEST)[0].decode()
     assert process.returncode == step.status, f"$ {step.command}\n{output}"
     assert step.matches(output), f"$ {step.command}\n{output}\n(recorded:)\n" + "\n".join(step.output)
     assert "Traceback" not in output

@@ -158,12 +158,19 @@ def test_a_run_whose_child_is_killed_each_time_is_not_started_for_ever(
     assert calls.add.delay(1, 2).get(10) == 3
 
 
-def test_an_outage_of_the_database_makes_nothing_lost(stack: Stack, servers: Servers, ledger: Ledger) -> None:
-    """And what another worker might start again is stopped before the lease ends."""
+def test_an_outage_of_the_database_makes_nothing_lost(
+    stack: Stack, servers: Servers, redis_url: str, ledger: Ledger
+) -> None:
+    """And what another worker might start again is stopped before the lease ends, also when its message came twice."""
     stack.beat()
-    stack.worker(*QUIET)
     steady, risky = calls.late.delay(LEASE + 3), calls.restartable.delay(60)
-    eventually(lambda: len(ledger.starts()) == 2, 15, "both to start")
+    with redis.Redis.from_url(redis_url) as broker:
+        messages = broker.lrange("celery", 0, -1)
+        stack.worker("-c", "3", *QUIET)
+        eventually(lambda: len(ledger.starts()) == 2, 15, "both to start")
+        dropped = counters.read().get("suppressed", 0)
+        broker.lpush("celery", *messages)
+        eventually(lambda: counters.read().get("suppressed") == dropped + 2, 10, "the doubles to be dropped")
     pids = {entry.run: entry.pid for entry in ledger.starts()}
     servers.stop("postgres", signal.SIGINT)
     away = time.monotonic()

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from app.errors import InvalidInput, NotFound
 from app.modules.agents.calls import Work
@@ -180,6 +181,19 @@ async def test_a_call_that_was_never_sent_is_not_counted(house: House) -> None:
         await house.agents.execute("away", NEWS)
     assert await house.used(agent) == (0, 0)
     assert (await house.row(agent)).consecutive_failures == 1
+
+
+async def test_a_call_that_cannot_be_recorded_fails_as_it_failed(
+    house: House, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise OperationalError("UPDATE", {}, OSError("the database is away"))
+
+    peer.answer(CHAT_PATH, Answer(400, b"no such model"))
+    await house.add(chat(peer.url))
+    monkeypatch.setattr("app.modules.agents.calls.failed", away)
+    with pytest.raises(AgentRefused, match="no such model"):
+        await house.agents.execute("summariser", NEWS)
 
 
 async def test_a_cancelled_call_is_recorded(house: House, peer: Peer) -> None:

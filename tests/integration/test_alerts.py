@@ -13,12 +13,11 @@ from app.modules.alerts.service import Watch
 from app.scheduling import liveness, pausing, schedules
 from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import RunOptions
-from app.scheduling.drift import check
 from app.scheduling.ids import new_id
 from app.scheduling.models import BeatRow
 from app.scheduling.runs import Origin, RunState, submit
 from app.settings import AlertSettings
-from support.engine import DELAY, MINUTE, TASK, Engine
+from support.engine import DELAY, MINUTE, TASK, Engine, checked
 
 AT_ONCE = AlertSettings(beat_silent=30.0, queue_patience=60.0)
 
@@ -311,7 +310,7 @@ def test_a_schedule_that_fits_no_more_and_one_that_cannot_be_read(engine: Engine
     gone, broken = engine.create(), engine.create()
     engine.execute_sql("UPDATE celery_periodic_task_configs SET schedule = '{}' WHERE id = :id", id=broken)
     engine.passes(60)
-    check(engine.sync, Catalogue([]))
+    checked(engine.sync, Catalogue([]))
     told = {data["schedule_id"]: (kind, bool(data["reason"])) for kind, data in looking.look()}
     assert told == dict.fromkeys((str(gone), str(broken)), ("schedule.invalid", True))
     engine.update(broken, schedule={"type": "crontab", "expression": "0 5 * * *"})

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from app.scheduling import purging
 from app.settings import Settings
 from support.api import connected, serving
 from support.ledger import Ledger
@@ -136,6 +137,19 @@ async def test_a_purge_wants_the_name_typed(admin: httpx.AsyncClient) -> None:
     entries = await audited(admin, "purge_queue")
     assert [each["object_id"] for each in entries] == ["system", "system"]
     assert entries[0]["changes"] == {"queues/system": {"purged": {"before": 0, "after": 2}}}
+
+
+async def test_each_part_of_a_purge_is_in_the_audit(
+    admin: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purging, "parts", lambda found: [[run_id] for run_id, _ in found])
+    before = len(await audited(admin, "purge_queue"))
+    for _ in range(3):
+        await submit(admin, "system")
+    assert (await admin.post(f"{QUEUES}/system/purge", json={"confirm": "system"})).json()["cancelled"] == 3
+    entries = await audited(admin, "purge_queue")
+    told = [each["changes"]["queues/system"]["purged"]["after"] for each in entries[: len(entries) - before]]
+    assert told == [1, 1, 1]
 
 
 async def test_nothing_of_a_paused_queue_starts(admin: httpx.AsyncClient, threads: Process) -> None:

@@ -184,6 +184,14 @@ async def test_bulk_actions_are_a_transaction_for_each_run(
         for column in ("id", "replay_of"):
             written = session.scalar(text(query.text.format(column)), {"ids": mine})
             assert written == 4, column
+    for action, column, wanted in (
+        ("cancel_runs", "cancelled", "cancelled"),
+        ("replay_runs", "replay_of", None),
+    ):
+        found = (await admin.get("/api/v1/audit", params={"action": action, "limit": 4})).json()["items"]
+        told = [change for each in found for change in each["changes"].items()]
+        after = {sides[column]["after"] for _, sides in told}
+        assert (len({key for key, _ in told}), after) == (4, {wanted} if wanted else set(mine)), action
 
 
 @pytest.mark.parametrize(

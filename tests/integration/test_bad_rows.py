@@ -6,13 +6,15 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from app.scheduling import on_demand, statements
+from app.errors import Conflict, InvalidInput
+from app.scheduling import backfill, history, on_demand, statements
+from app.scheduling.config import BackfillRequest
 from app.scheduling.ids import new_id
 from app.scheduling.messages import RunMessage
 from app.scheduling.policies import Overlap
 from app.scheduling.runs import RunState
 from app.worker import codec
-from support.engine import CATALOGUE, MINUTE, Engine
+from support.engine import CATALOGUE, EVERY_MINUTE, MINUTE, Engine
 
 
 def _spoil(engine: Engine, schedule: object) -> None:
@@ -74,6 +76,42 @@ def test_a_paused_schedule_that_cannot_be_read_can_be_mended(engine: Engine) -> 
     engine.update(schedule, schedule={"type": "crontab", "expression": "*/5 * * * *"})
     engine.resume(schedule)
     assert engine.next_run_at(schedule) == engine.clock.now + 5 * MINUTE
+
+
+def test_whoever_asks_for_what_cannot_be_read_is_told_so(engine: Engine) -> None:
+    paused, bad = engine.create(), engine.create()
+    engine.pause(paused)
+    _spoil(engine, paused)
+    engine.execute_sql(
+        "UPDATE celery_periodic_task_configs SET schedule = CAST(:it AS jsonb)", it='{"type": "lunar"}'
+    )
+    with pytest.raises(Conflict, match=r"not valid: of_a_newer_release: Unknown key\. Mend it first"):
+        engine.resume(paused)
+    request = BackfillRequest(start=engine.clock.now - MINUTE, end=engine.clock.now)
+    with engine.sync() as session, pytest.raises(Conflict, match=r"lunar.*Mend it first"):
+        backfill.backfill(session, CATALOGUE, bad, request, actor="me", redispatch_delay=30)
+    with pytest.raises(InvalidInput, match=r"schedule.*lunar.*give another one"):
+        engine.update(bad, description="what it was for")
+    with pytest.raises(InvalidInput, match=r"task_extra_config.*of_a_newer_release"):
+        engine.update(paused, schedule=EVERY_MINUTE)
+    with pytest.raises(Conflict, match=r"of_a_newer_release.*Mend it first"):
+        _run_now(engine, paused, Overlap.SKIP)
+    engine.execute_sql(
+        'UPDATE celery_periodic_task_config_versions SET config = config || \'{"task_type": "no"}\''
+    )
+    with (
+        engine.sync() as session,
+        pytest.raises(Conflict, match="not valid any more: task_type: Must be one of"),
+    ):
+        history.restore(session, CATALOGUE, paused, 1, actor="me", expected=None, reason=None)
+
+
+def test_a_schedule_that_cannot_be_read_can_be_paused(engine: Engine) -> None:
+    schedule, noon = engine.create(), engine.clock.now
+    _spoil(engine, schedule)
+    engine.clock.advance(150)
+    engine.pause(schedule)
+    assert engine.missed(schedule) == [(noon + MINUTE, engine.clock.now, None, "paused")]
 
 
 def _run_now(engine: Engine, schedule: object, overlap: Overlap) -> None:

@@ -250,6 +250,14 @@ class _Stamps(StampingVisitor):  # type: ignore[misc]
 STAMPED = [["sla", "ticket"], {"ticket": "T-1", "sla": [1, "zwei"]}]
 
 
+def test_a_chain_whose_first_step_cannot_hand_on_its_result_ends() -> None:
+    result = chain(calls.opaque.s(), calls.add.s(3)).apply_async()
+    with pytest.raises(Exception, match="cannot be written as JSON"):
+        result.parent.get(PATIENCE)
+    with pytest.raises(Exception, match="cannot be written as JSON"):
+        result.get(PATIENCE)
+
+
 def test_stamps_reach_their_task_also_after_a_retry() -> None:
     sig = calls.stamped.s(attempts=3)
     sig.stamp(_Stamps())

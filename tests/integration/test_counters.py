@@ -6,11 +6,12 @@ from contextlib import suppress
 
 import pytest
 import redis
+from billiard.exceptions import SoftTimeLimitExceeded
 
 from app.cli.embedded import LOOPBACK, free_port
 from app.scheduling.messages import BrokerUnavailable
 from app.settings import BrokerSettings, Settings
-from app.worker import counters
+from app.worker import celery_app, counters
 from support.calling import calling
 from support.polling import eventually
 
@@ -41,6 +42,16 @@ def test_what_is_counted_while_the_broker_is_away_is_added_later(
         counters.refuse("no such thing")
         counters.nothing_to_start("another run")
         assert counters.read() == {"refused:no such thing": 2, "suppressed": 2}
+
+
+def test_a_soft_limit_is_not_taken_for_an_outage(settings: Settings) -> None:
+    def interrupted(_: redis.Redis) -> None:
+        raise SoftTimeLimitExceeded
+
+    with calling(settings):
+        with pytest.raises(SoftTimeLimitExceeded):
+            celery_app.broker_client.use(interrupted)
+        assert celery_app.broker_client.use(lambda client: client.ping())
 
 
 def _broker_answers() -> bool:

@@ -12,14 +12,14 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.errors import InvalidInput
-from app.scheduling import runs, schedules
+from app.scheduling import runs, schedules, statements
 from app.scheduling.config import RunOptions, ScheduleCreate, ScheduleUpdate
 from app.scheduling.dispatch import Dispatcher
 from app.scheduling.ids import tick_id
 from app.scheduling.messages import Kind, RunMessage
 from app.scheduling.models import BeatRow, ClockRow, MissedRangeRow, RunRow, ScheduleRow
 from app.settings import Settings
-from support.engine import CATALOGUE, TASK, Engine, Wakeups
+from support.engine import CATALOGUE, MINUTE, TASK, Engine, Wakeups
 from support.polling import eventually
 
 EVERY_SECOND = {"type": "interval", "every": 1, "unit": "seconds"}
@@ -424,6 +424,17 @@ def test_refused_input_changes_nothing(sync: sessionmaker[Session]) -> None:
 
 def _waits(engine: Engine, schedule: UUID) -> bool:
     return bool(engine.rows(schedule)[0].next_dispatch_at > engine.clock.now)  # type: ignore[operator]
+
+
+def test_what_the_broker_took_all_the_same_waits_for_its_next_attempt(engine: Engine) -> None:
+    schedule = engine.create(max_attempts=2, retry_base=60, retry_jitter=0)
+    engine.passes(60)
+    run = engine.rows(schedule)[0].id
+    engine.execute(run, runs.RunState.FAILED)
+    with engine.sync.begin() as session:
+        session.execute(statements.DISPATCH_SOON, {"ids": [run], "delay": 1.0})
+    row = engine.rows(schedule)[0]
+    assert row.next_dispatch_at == row.due_at == engine.clock.now + MINUTE
 
 
 def test_a_queue_that_is_empty_while_runs_wait_in_it_has_lost_their_messages(engine: Engine) -> None:

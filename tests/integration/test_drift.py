@@ -14,7 +14,7 @@ from app.scheduling.dispatch import Dispatcher
 from app.scheduling.drift import Change, Drift
 from app.scheduling.ids import new_id
 from app.scheduling.parameters import Parameters
-from support.engine import CATALOGUE, EVERY_MINUTE, Engine
+from support.engine import CATALOGUE, EVERY_MINUTE, Engine, checked
 
 
 def narrower(count: int, *, a: str) -> None: ...
@@ -39,7 +39,7 @@ GONE, FORBIDDEN = Catalogue([TaskSpec(name="other", path="other")]), _catalogue(
 
 
 def _check(engine: Engine, catalogue: Catalogue, **how: Any) -> Drift:
-    return drift.check(engine.sync, catalogue, **how)
+    return checked(engine.sync, catalogue, **how)
 
 
 def _use(engine: Engine, catalogue: Catalogue) -> None:

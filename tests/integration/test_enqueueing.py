@@ -11,12 +11,16 @@ from fastapi import FastAPI
 from sqlalchemy import text
 
 from app.cli.embedded import LOOPBACK, free_port
+from app.db import async_engine, async_sessions
 from app.db.outages import is_away
+from app.scheduling.catalogue import Catalogue
 from app.scheduling.config import RunRequest
 from app.scheduling.enqueueing import NewRun
 from app.scheduling.facade import Scheduler
+from app.scheduling.messages import RunMessage
 from app.settings import Settings
 from support.api import connected, serving
+from support.engine import Wakeups
 from support.people import cheap_passwords
 from support.polling import eventually_async
 from support.servers import Servers, settings_for
@@ -179,6 +183,15 @@ async def test_without_database_all_are_told_so_at_once(servers: Servers, settin
             *(scheduler.submit(TASK, RunRequest(), actor="code") for _ in range(8)), return_exceptions=True
         )
         assert all(isinstance(each, Exception) and is_away(each) for each in found), found
+
+
+async def test_what_was_made_is_not_said_to_have_failed_when_both_are_away_afterwards() -> None:
+    nobody = settings_for(f"postgresql://nobody@{LOOPBACK}:{free_port()}", "none", "redis://none")
+    database, broker = async_engine(nobody.database, name="test"), Wakeups()
+    broker.away = True
+    scheduler = Scheduler(async_sessions(database), broker, Catalogue([]), nobody)
+    await scheduler._publish([RunMessage.of(uuid4(), TASK, "celery", 1, {})])
+    await database.dispose()
 
 
 async def test_who_leaves_takes_nobody_along(api: FastAPI) -> None:

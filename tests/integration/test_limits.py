@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.scheduling import liveness, runs
+from app.scheduling import limiting, liveness, runs
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.config import RunOptions
 from app.scheduling.ids import new_id
@@ -123,6 +123,23 @@ def test_a_woken_run_that_is_cancelled_hands_its_turn_on(sync: sessionmaker[Sess
     with sync.begin() as session:
         assert runs.cancel(session, second) is RunState.CANCELLED
     assert is_woken(sync, third)
+
+
+def test_a_free_slot_passes_by_those_whose_queue_is_paused(sync: sessionmaker[Session], worker: UUID) -> None:
+    one: dict[str, Any] = {"concurrency_limit": 1, "concurrency_key": "k"}
+    first, second, third = submit(sync, **one), submit(sync, **one, queue="priority_low"), submit(sync, **one)
+    for run_id in (first, second, third):
+        start(sync, run_id, worker)
+    with sync.begin() as session:
+        session.execute(
+            text("INSERT INTO celery_queue_pauses (queue, paused_by, note) VALUES ('priority_low', 'me', '')")
+        )
+    finish(sync, first)
+    assert (is_woken(sync, second), is_woken(sync, third)) == (False, True)
+    with sync.begin() as session:
+        session.execute(text("DELETE FROM celery_queue_pauses"))
+        limiting.release_queue(session, "priority_low")
+    assert is_woken(sync, second)
 
 
 def test_the_limits_of_a_task_are_those_of_its_runs(sync: sessionmaker[Session], worker: UUID) -> None:

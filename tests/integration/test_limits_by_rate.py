@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.scheduling import liveness, runs
+from app.scheduling import explaining_runs, liveness, runs
 from app.scheduling.catalogue import TaskSpec
 from app.scheduling.config import RunOptions
 from app.scheduling.ids import new_id
@@ -30,9 +30,7 @@ class Limited:
         self.worker = new_id()
         with sync.begin() as session:
             session.execute(text("TRUNCATE celery_task_limits"))
-            liveness.register_worker(
-                session, self.worker, name="w@host", pid=1, queues=["celery"], lease=9999
-            )
+            liveness.register_worker(session, self.worker, name="w@host", pid=1, queues=["other"], lease=9999)
 
     def submit(self, count: int, **options: object) -> list[UUID]:
         made = [new_id() for _ in range(count)]
@@ -55,6 +53,10 @@ class Limited:
             return runs.start(
                 session, run_id, attempt=1, worker_id=self.worker, worker="w@host", token=new_id()
             )
+
+    def why(self, run_id: UUID) -> str:
+        with self.sync() as session:
+            return explaining_runs.explain(session, run_id).explanation
 
     def at(self, seconds: float) -> None:
         self.clock.set(self.noon + timedelta(seconds=seconds))
@@ -83,8 +85,10 @@ def test_each_has_its_own_start_in_order(limited: Limited) -> None:
     assert [limited.woken_at(each) for each in others] == [6, 12, 18]
     assert limited.start(others[1]) == HELD, "a duplicate that comes too early"
     assert [limited.woken_at(each) for each in others] == [6, 12, 18]
+    assert "reserved for" in limited.why(others[0])
     for number, run_id in enumerate(others, 1):
         limited.at(6 * number + 0.3)
+        assert "no worker takes from its queue" in limited.why(run_id), "its start has come"
         assert isinstance(limited.start(run_id), Started)
 
 
@@ -123,3 +127,30 @@ def test_keys_are_apart_and_a_rate_may_stand_beside_a_concurrency_limit(limited:
     assert limited.woken_at(second) == 6
     limited.at(6)
     assert isinstance(limited.start(second), Started)
+
+
+def test_nothing_is_reserved_beyond_a_deadline(limited: Limited) -> None:
+    first, second, third = limited.submit(3)
+    with limited.sync.begin() as session:
+        deadline = {"at": limited.noon + timedelta(seconds=10)}
+        session.execute(text("UPDATE celery_task_runs SET start_deadline = :at"), deadline)
+    assert isinstance(limited.start(first), Started)
+    assert [limited.start(second), limited.start(third)] == [HELD, HELD]
+    assert [limited.woken_at(second), limited.woken_at(third)] == [6, 10]
+    assert "no start is free before its deadline" in limited.why(third)
+    limited.at(12)
+    (newcomer,) = limited.submit(1)
+    assert isinstance(limited.start(newcomer), Started)
+
+
+def test_what_was_reserved_is_free_again_when_its_run_is_cancelled(limited: Limited) -> None:
+    first, *others = limited.submit(4)
+    for run_id in (first, *others):
+        limited.start(run_id)
+    limited.at(1)
+    for run_id in others:
+        with limited.sync.begin() as session:
+            assert runs.cancel(session, run_id) is runs.RunState.CANCELLED
+    newcomers = limited.submit(2)
+    assert [limited.start(each) for each in newcomers] == [HELD, HELD]
+    assert [limited.woken_at(each) for each in newcomers] == [7, 13]

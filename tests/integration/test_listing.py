@@ -10,8 +10,8 @@ from sqlalchemy import text
 
 from app.scheduling.config import RunOptions, RunRequest
 from app.scheduling.facade import LOOK, Scheduler
-from app.scheduling.selecting import FAILED, RunFilter
-from app.scheduling.states import RunState
+from app.scheduling.selecting import RunFilter
+from app.scheduling.states import FAILED, RunState
 from app.settings import Settings
 from support.api import serving
 

@@ -1,14 +1,16 @@
 """Overlap policies, limits and fixed delays from tick to tick, with the ends of runs between them."""
 
+from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
 
-from app.scheduling import backfill, on_demand, tally
+from app.scheduling import backfill, on_demand, runs, tally
 from app.scheduling.config import BackfillRequest
 from app.scheduling.ids import new_id
-from app.scheduling.policies import Overlap
+from app.scheduling.policies import Overlap, Reason
 from app.scheduling.runs import RunState
 from support.engine import CATALOGUE, MINUTE, Engine
 
@@ -89,6 +91,59 @@ def test_runs_that_make_room_for_another_are_counted_as_ended(engine: Engine) ->
     assert sorted(ends) == ["cancelled", "cancelled", "skipped"]
 
 
+def _ended(task: str) -> tally.Ended:
+    return tally.Ended(task, "celery", "succeeded")
+
+
+def test_what_a_savepoint_takes_back_is_not_counted(engine: Engine) -> None:
+    told: list[tally.Happening] = []
+    tally.listen(told.append)
+    try:
+        with engine.sync.begin() as session:
+            tally.note(session, _ended("first"))
+            with suppress(ValueError), session.begin_nested():
+                tally.note(session, _ended("taken back"))
+                raise ValueError
+            with session.begin_nested():
+                tally.note(session, _ended("second"))
+            assert told == []
+        with engine.sync() as session:
+            with session.begin_nested():
+                tally.note(session, _ended("all of it taken back"))
+            session.rollback()
+    finally:
+        tally._listeners.remove(told.append)
+    assert told == [_ended("first"), _ended("second")]
+
+
+def test_a_slot_for_which_a_run_had_been_woken_goes_on_when_that_is_replaced(engine: Engine) -> None:
+    limited: dict[str, Any] = {"concurrency_limit": 1, "concurrency_key": "k"}
+    running, other = engine.create(**limited), engine.create(overlap="cancel_other", **limited)
+    third = engine.create(start_deadline=None, **limited)
+
+    def start(schedule: UUID) -> object:
+        run_id = engine.rows(schedule)[-1].id
+        with engine.sync.begin() as session:
+            return runs.start(
+                session, run_id, attempt=1, worker_id=engine.worker, worker="w@host", token=new_id()
+            )
+
+    _minutes(engine, 1)
+    assert isinstance(start(running), runs.Started)
+    assert start(other) == start(third) == runs.Held(Reason.CONCURRENCY_LIMIT)
+    for schedule in (running, third):
+        engine.update(schedule, task_enabled=False)
+    engine.execute_sql(
+        "UPDATE celery_task_runs SET due_at = due_at + interval '1 s' WHERE id = :id",
+        id=engine.rows(third)[0].id,
+    )
+    engine.finish(engine.rows(running)[0].id)
+    assert [engine.rows(each)[0].reason for each in (other, third)] == [None, "concurrency_limit"]
+    _minutes(engine, 1)
+    assert engine.states(other) == ["cancelled replaced", "queued"]
+    assert engine.states(third) == ["queued"], "it is woken"
+
+
 def test_a_line_closes_up_when_one_in_it_is_cancelled(engine: Engine) -> None:
     schedule = engine.create(overlap="buffer_all")
     _minutes(engine, 4)
@@ -121,6 +176,16 @@ def test_a_waiting_run_cannot_be_started_and_its_deadline_counts_from_its_turn(e
     assert (row.due_at, row.start_deadline) == (engine.clock.now, engine.clock.now + timedelta(seconds=90))
     engine.passes(91)
     assert engine.states(schedule) == ["succeeded", "expired deadline"]
+
+
+def test_the_deadline_of_a_late_tick_that_waits_counts_from_its_turn(engine: Engine) -> None:
+    schedule = engine.create(overlap="buffer_all", start_deadline=90, catch_up="all")
+    _minutes(engine, 1)
+    engine.start(engine.rows(schedule)[0].id)
+    engine.passes(300)
+    engine.finish(engine.rows(schedule)[0].id)
+    row = engine.rows(schedule)[1]
+    assert (row.due_at, row.start_deadline) == (engine.clock.now, engine.clock.now + timedelta(seconds=90))
 
 
 def test_a_policy_that_is_changed_while_runs_are_active(engine: Engine) -> None:
@@ -163,6 +228,32 @@ def test_max_runs_completes_and_gives_back_what_never_started(engine: Engine) ->
     assert engine.states(schedule) == ["expired deadline", *["succeeded"] * 3]
 
 
+def test_runs_that_made_room_before_their_start_do_not_use_up_max_runs(engine: Engine) -> None:
+    schedule = engine.create(overlap="cancel_other", max_runs=2)
+    _minutes(engine, 3)
+    assert engine.states(schedule) == ["cancelled replaced", "cancelled replaced", "queued"]
+    assert (engine.row(schedule).state, engine.clock_row(schedule).run_count) == ("active", 1)
+    engine.execute(engine.rows(schedule)[2].id)
+    _minutes(engine, 1)
+    assert (engine.row(schedule).state, engine.clock_row(schedule).run_count) == ("completed", 2)
+
+
+def test_a_max_runs_that_is_reached_already_completes_at_once(engine: Engine) -> None:
+    schedule = engine.create(overlap="allow_all")
+    _minutes(engine, 3)
+    engine.update(schedule, task_extra_config={"overlap": "allow_all", "max_runs": 2})
+    row = engine.row(schedule)
+    assert (row.state, row.state_reason, engine.next_run_at(schedule)) == (
+        "completed",
+        "max_runs was reached",
+        None,
+    )
+    engine.cancel(engine.rows(schedule)[0].id)
+    assert engine.row(schedule).state == "completed", "two are left"
+    engine.cancel(engine.rows(schedule)[1].id)
+    assert engine.row(schedule).state == "active"
+
+
 def test_a_completed_schedule_goes_on_when_its_last_run_never_starts(engine: Engine) -> None:
     schedule = engine.create(max_runs=1)
     _minutes(engine, 1)
@@ -194,6 +285,32 @@ def test_a_fixed_delay_counts_from_the_end(engine: Engine) -> None:
     assert engine.next_run_at(schedule) == engine.clock.now + 1.5 * MINUTE
     engine.passes(90)
     assert engine.states(schedule) == ["succeeded", "queued"]
+
+
+DELAYED: dict[str, Any] = {"type": "interval", "every": 60, "unit": "seconds", "fixed_delay": True}
+
+
+@pytest.mark.parametrize("meanwhile", ["paused", "edited", "disabled"])
+def test_a_fixed_delay_counts_from_the_end_whatever_was_done_meanwhile(
+    engine: Engine, meanwhile: str
+) -> None:
+    schedule = engine.create(DELAYED)
+    _minutes(engine, 1)
+    run = engine.rows(schedule)[0].id
+    engine.start(run)
+    if meanwhile == "paused":
+        engine.pause(schedule)
+        engine.resume(schedule)
+    elif meanwhile == "edited":
+        engine.update(schedule, schedule=DELAYED | {"every": 30})
+    else:
+        engine.update(schedule, task_enabled=False)
+        engine.update(schedule, task_enabled=True)
+    engine.passes(300)
+    assert engine.states(schedule) == ["running"]
+    engine.finish(run)
+    every = 30 if meanwhile == "edited" else 60
+    assert engine.next_run_at(schedule) == engine.clock.now + timedelta(seconds=every)
 
 
 def test_a_fixed_delay_whose_tick_had_been_decided_before_goes_on(engine: Engine) -> None:
@@ -295,6 +412,31 @@ def test_backfill_runs_one_after_another(engine: Engine) -> None:
     assert len(fill(dry_run=True, reprocess="completed").chosen) == 5
     _minutes(engine, 1)
     assert engine.states(schedule)[-1] == "queued", "a backfilled run does not count for overlap"
+
+
+def test_a_backfill_leaves_out_what_a_beat_is_about_to_fire(engine: Engine) -> None:
+    schedule, noon = engine.create(overlap="allow_all"), engine.clock.now
+
+    def fill(**more: object) -> backfill.Backfill:
+        request = BackfillRequest.model_validate(
+            {"start": noon - MINUTE, "end": engine.clock.now, "dry_run": True, **more}
+        )
+        with engine.sync.begin() as session:
+            return backfill.backfill(session, CATALOGUE, schedule, request, actor="me", redispatch_delay=30)
+
+    engine.clock.advance(181)
+    found = fill()
+    assert found.chosen == (noon, noon + MINUTE), (
+        "only the latest of those that were missed is caught up with"
+    )
+    assert found.left_out == {"active": 2}
+    engine.passes()
+    assert [row.scheduled_for for row in engine.rows(schedule)] == [noon + 2 * MINUTE, noon + 3 * MINUTE]
+    run = engine.rows(schedule)[0].id
+    engine.start(run)
+    engine.finish(run, RunState.CANCELLED)
+    assert fill().left_out == {"failed": 1, "active": 1}, "it may have done a part of its work"
+    assert len(fill(reprocess="failed").chosen) == 3
 
 
 def test_run_now_obeys_the_overlap_policy(engine: Engine) -> None:

@@ -61,6 +61,32 @@ def test_all_that_is_caught_up_with_is_decided_at_once(engine: Engine) -> None:
     assert [gap[2:] for gap in engine.missed(schedule)] == [(50, "catchup_limit")]
 
 
+def test_an_edit_during_a_pause_leaves_the_ticks_before_it_as_they_were(engine: Engine) -> None:
+    schedule, noon = engine.create(overlap="allow_all"), engine.clock.now
+    engine.pause(schedule)
+    engine.clock.advance(600)
+    every_five = {"schedule": {"type": "crontab", "expression": "*/5 * * * *"}}
+    engine.update(schedule, **every_five)
+    engine.update(schedule, **every_five, description="no edit of its timing")
+    assert engine.missed(schedule) == [(noon + MINUTE, noon + 10 * MINUTE, 10, "paused")]
+    engine.clock.advance(600)
+    done = engine.resume(schedule, catch_up=CatchUp.ALL)
+    assert done.ticks == 2
+    assert [row.scheduled_for for row in engine.rows(schedule)] == [noon + n * MINUTE for n in (15, 20)]
+    assert len(engine.missed(schedule)) == 1
+
+
+def test_a_one_off_that_is_over_can_be_described_again(engine: Engine) -> None:
+    once = {"type": "one_off", "at": (engine.clock.now + MINUTE).isoformat()}
+    schedule = engine.create(once)
+    engine.passes(60)
+    engine.update(schedule, schedule=once, description="what it was for")
+    row = engine.row(schedule)
+    assert (row.state, row.description) == ("completed", "what it was for")
+    with pytest.raises(InvalidInput, match="past"):
+        engine.update(schedule, schedule=once | {"at": (engine.clock.now - MINUTE).isoformat()})
+
+
 def test_what_was_read_before_the_lock_is_read_again(engine: Engine) -> None:
     schedule = engine.create()
     with engine.sync.begin() as session:

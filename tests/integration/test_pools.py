@@ -3,15 +3,17 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from celery import chord
 from celery.exceptions import ChordError, TaskRevokedError
+from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.db import sync_engine, sync_sessions
-from app.scheduling import canvas
+from app.scheduling import canvas, runs
 from app.scheduling.ids import process_of
 from app.scheduling.messages import RunMessage
 from app.scheduling.models import RunRow
@@ -109,6 +111,34 @@ def test_a_soft_limit_interrupts_a_plain_function(
     row = _row(sessions, result.id)
     assert (row.state, row.error and row.error["message"]) == ("failed", "The soft time limit passed.")
     assert calls.add.apply_async((1, 2), queue=POOLS[pool]).get(PATIENCE) == 3
+
+
+def test_a_soft_limit_ends_with_the_body(notes: Path, sessions: sessionmaker[Session]) -> None:
+    """What the end waits for (a lock here, else a database that is away) is nothing of the body's."""
+    result = stubborn.computes.apply_async(
+        (str(notes), 0.5), queue=POOLS["prefork"], soft_time_limit=1, link=calls.add.si(1, 2)
+    )
+    eventually(lambda: _lines(notes) == ["started"], PATIENCE)
+    with sessions.begin() as session:
+        session.execute(select(RunRow.id).where(RunRow.id == UUID(result.id)).with_for_update())
+        locked = time.monotonic()
+        eventually(lambda: time.monotonic() > locked + 1.3, PATIENCE)
+    assert result.get(PATIENCE) == "done"
+    assert _row(sessions, result.id).state == "succeeded"
+
+
+@each_pool
+@pytest.mark.parametrize("kind", ["NotRegistered", "KeyboardInterrupt", "CancelledError", "SystemExit"])
+def test_whatever_a_body_raises_ends_its_run(
+    pool: str, kind: str, workers: dict[str, Process], sessions: sessionmaker[Session]
+) -> None:
+    result = stubborn.raises.apply_async((kind,), queue=POOLS[pool])
+    with pytest.raises(Exception, match=r"nobody|KeyboardInterrupt|CancelledError|exited"):
+        result.get(PATIENCE)
+    ended = "lost" if (pool, kind) == ("prefork", "SystemExit") else "failed"
+    assert _row(sessions, result.id).state == ended
+    assert calls.add.apply_async((1, 2), queue=POOLS[pool]).get(PATIENCE) == 3
+    assert workers[pool].alive
 
 
 @pytest.mark.parametrize("pool", ["prefork", "solo"])
@@ -233,6 +263,11 @@ def test_a_plain_function_past_its_hard_limit_replaces_the_worker(
     if pool == "threads":
         other = calls.nap.apply_async((2.0,), queue=POOLS[pool])
     result = stubborn.blocks.apply_async((str(notes),), queue=POOLS[pool], time_limit=1)
+    if pool == "solo":
+        # As the sweep of a beat does, when the worker was frozen for a while.
+        eventually(lambda: _lines(notes) == ["started"], PATIENCE)
+        with sessions.begin() as session:
+            runs.finish(session, UUID(result.id), attempt=1, outcome=runs.OVERDUE)
     with pytest.raises(TimeLimitExceeded):
         result.get(PATIENCE)
     assert _row(sessions, result.id).state == "timed_out"

@@ -261,6 +261,33 @@ def test_a_cancellation_between_the_look_and_the_requeue_is_obeyed(
     assert (row.state, row.reason, row.attempt) == (RunState.CANCELLED, Reason.CANCELLED_BY_USER, 1)
 
 
+def test_the_schedule_is_locked_before_the_key_of_a_limit(sync: sessionmaker[Session], worker: UUID) -> None:
+    """Also of a run that would have gone back for another attempt, and ends because somebody has just cancelled it."""
+    run_id = _submit(sync, max_attempts=5, concurrency_limit=1)
+    _start(sync, run_id, worker)
+    locks: list[str] = []
+
+    def watch(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "attempt = attempt + 1" in statement:
+            with sync.begin() as other:
+                other.execute(
+                    text(
+                        "UPDATE celery_task_runs SET cancel_requested_at = clock_timestamp(),"
+                        " cancel_reason = 'cancelled_by_user'"
+                    )
+                )
+        if "celery_periodic_task_clocks" in statement:
+            locks.append("schedule")
+        if "pg_advisory_xact_lock" in statement:
+            locks.append("key")
+
+    with sync.begin() as session:
+        event.listen(session.connection(), "before_cursor_execute", watch)
+        outcome = Outcome(RunState.FAILED, error={"type": "E"}, retryable=True)
+        assert runs.finish(session, run_id, attempt=1, outcome=outcome) is RunState.CANCELLED
+    assert locks[:2] == ["schedule", "key"]
+
+
 def test_a_cancellation_finds_what_is_requeued_between_its_two_looks(
     sync: sessionmaker[Session], worker: UUID
 ) -> None:
@@ -331,6 +358,21 @@ def test_an_end_that_was_undone_is_asserted_again_and_what_was_decided_otherwise
         assert _read(sync, shown).finished_at == before.finished_at
         assert (_read(sync, undone).state, _read(sync, undone).result) == (RunState.SUCCEEDED, DONE.result)
         assert _read(sync, given_up).state == RunState.CANCELLED
+
+
+def test_a_failure_that_is_reported_twice_is_not_late(sync: sessionmaker[Session], worker: UUID) -> None:
+    """The reply to the first report was lost, and its run has gone back for another attempt."""
+    run_id, failed = _submit(sync, max_attempts=2), Outcome(RunState.FAILED, error={}, retryable=True)
+    _start(sync, run_id, worker)
+    assert _finish(sync, run_id, failed) is RunState.QUEUED
+    with sync.begin() as session:
+        ends.assert_again(session, [ends.End(run_id, 1, failed, worker)])
+        assert (
+            session.scalar(
+                text("SELECT count(*) FROM celery_task_late_outcomes WHERE run_id = :id"), {"id": run_id}
+            )
+            == 0
+        )
 
 
 @pytest.mark.parametrize(

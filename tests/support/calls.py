@@ -35,6 +35,12 @@ def break_down(*args: object, message: str = "broken") -> None:
     raise ValueError(message)
 
 
+@app.task(name="calls.opaque")
+def opaque() -> object:
+    """What it returns cannot be given to anybody."""
+    return object()
+
+
 @app.task(name="calls.nap")
 async def nap(seconds: float, *args: object) -> float:
     await asyncio.sleep(seconds)

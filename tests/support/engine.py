@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.scheduling import liveness, pausing, resuming, runs, schedules
+from app.scheduling import drift, liveness, pausing, resuming, runs, schedules
 from app.scheduling.catalogue import Catalogue, TaskSpec
 from app.scheduling.config import ScheduleCreate, ScheduleUpdate
 from app.scheduling.dispatch import Dispatcher
@@ -57,6 +57,21 @@ class Wakeups:
         if self.lost:
             return
         self.sent.extend(messages)
+
+
+def checked(
+    sync: sessionmaker[Session], catalogue: Catalogue, *, after: UUID = drift.FIRST, pages: int | None = None
+) -> drift.Drift:
+    """Check all schedules as a deployment does, or ``pages`` pages of those that are younger than ``after``."""
+    found = drift.Drift(next=after)
+    while found.next is not None and (pages is None or pages > 0):
+        with sync.begin() as session:
+            found.add(drift.check_page(session, catalogue, found.next))
+        pages = None if pages is None else pages - 1
+    if found.next is None and after == drift.FIRST:
+        with sync.begin() as session:
+            drift.remember(session, catalogue)
+    return found
 
 
 class Engine:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import NotRegistered
 from sqlalchemy import text
 
 from app import logs
@@ -54,6 +55,13 @@ def computes(self: Any, path: str, seconds: float = 30.0) -> str:
         note(path, "interrupted")
         raise
     return "done"
+
+
+@app.task(name="stubborn.raises")
+def raises(kind: str) -> None:
+    """Raises what others take for something else than an error of the body."""
+    kinds = (NotRegistered, KeyboardInterrupt, asyncio.CancelledError, SystemExit)
+    raise next(each for each in kinds if each.__name__ == kind)("nobody")
 
 
 @app.task(name="stubborn.context", bind=True)

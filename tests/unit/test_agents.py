@@ -1,14 +1,18 @@
 """Agents without any server: templates, what is kept of a call, and what a definition may say."""
 
+import asyncio
+from datetime import date
+
 import pytest
 from pydantic import ValidationError
 
 from app.errors import InvalidInput
 from app.modules.agents import prompts
+from app.modules.agents.client import Endpoint, Task, ask
 from app.modules.agents.config import AgentCreate, AgentUpdate, Credential, same_origin
-from app.modules.agents.errors import AgentBroken, AgentError, AgentRefused
+from app.modules.agents.errors import AgentBroken, AgentError, AgentRefused, AgentUnreachable
 from app.modules.agents.records import MAX_REPLY, REDACTED, estimate_tokens, keep, redact
-from app.outbound import OutboundRefused
+from app.outbound import OutboundPolicy, OutboundRefused
 from app.worker.outcomes import outcome_of
 
 CHAT = {"name": "a", "kind": "chat", "url": "https://models.example.com/v1", "model": "m"}
@@ -18,9 +22,9 @@ def test_a_template_names_its_variables_and_is_filled() -> None:
     template = "$greeting, ${name}! It costs $$5. 你好 $name. $data"
     assert prompts.names(template) == ["greeting", "name", "data"]
     filled = prompts.render(
-        template, {"greeting": "Hello", "name": "Zoë", "data": {"ü": [1, None]}, "other": 1}
+        template, {"greeting": "Hello", "name": "Zoë", "data": {"ü": [1, None, date(2026, 3, 1)]}, "other": 1}
     )
-    assert filled == 'Hello, Zoë! It costs $5. 你好 Zoë. {"ü": [1, null]}'
+    assert filled == 'Hello, Zoë! It costs $5. 你好 Zoë. {"ü": [1, null, "2026-03-01"]}'
 
 
 def test_what_is_filled_in_is_not_read_as_a_template() -> None:
@@ -140,3 +144,26 @@ def test_an_error_may_say_when_to_try_again(asked: object, seconds: float | None
     error = AgentBroken("busy")
     error.retry_after = asked  # type: ignore[assignment]
     assert outcome_of(error).retry_after == seconds
+
+
+async def test_who_never_took_a_connection_was_sent_nothing() -> None:
+    async def hang(_host: str, _port: int) -> list[str]:
+        await asyncio.sleep(30)
+        return []
+
+    endpoint = Endpoint(
+        name="away",
+        kind="webhook",
+        url="https://agents.example.com/hook",
+        health_url=None,
+        model=None,
+        system_prompt=None,
+        max_tokens=None,
+        time_limit=0.1,
+        credential_header="Authorization",
+        credential=None,
+    )
+    task = Task(key="1", attempt=1, prompt="Hello", variables={})
+    with pytest.raises(AgentUnreachable, match="did not take a connection") as raised:
+        await ask(endpoint, task, OutboundPolicy(resolve=hang))
+    assert not raised.value.sent

@@ -39,6 +39,19 @@ def test_tasks_that_came_while_the_only_thread_was_busy_do_not_count_as_idle_thr
         each.get(10)
 
 
+def test_what_escapes_from_a_task_is_told(pool: Threads) -> None:
+    """Otherwise nobody gives its slot back."""
+    ended: list[object] = []
+
+    def escape(error: BaseException) -> None:
+        raise error
+
+    for error in (ValueError("one"), KeyboardInterrupt("two")):
+        pool.on_apply(escape, (error,), {}, None, lambda *_: None, error_callback=ended.append).wait(10)
+    assert "one" in str(ended[0])
+    assert "two" in str(ended[1])
+
+
 def test_a_pool_whose_worker_is_reconnected_keeps_its_pipe(pool: Threads) -> None:
     hub = Hub()
     pool.register_with_event_loop(hub)

@@ -1,8 +1,10 @@
 """When a loop counts as hung."""
 
+import logging
 import threading
 import time
 
+from app.worker import watchdog
 from app.worker.watchdog import Watchdog
 from support.polling import eventually, holds_throughout
 
@@ -15,6 +17,22 @@ def test_a_loop_that_stops_turning_is_bitten_once() -> None:
     assert eventually(lambda: bites, 10) == bites
     holds_throughout(lambda: len(bites) == 1, 0.3)
     assert bites[0].startswith("the loop has not turned for ")
+
+
+def test_a_loop_that_hangs_in_the_log_is_bitten() -> None:
+    class Hanging(logging.Handler):
+        def emit(self, _: logging.LogRecord) -> None:
+            over.wait(30)
+
+    bites: list[str] = []
+    over, handler = threading.Event(), Hanging()
+    logging.getLogger(watchdog.__name__).addHandler(handler)
+    try:
+        Watchdog("the loop", 0.1, bites.append).start()
+        eventually(lambda: bites, 10)
+    finally:
+        over.set()
+        logging.getLogger(watchdog.__name__).removeHandler(handler)
 
 
 def test_a_loop_that_turns_or_is_busy_or_has_ended_is_left_alone() -> None:

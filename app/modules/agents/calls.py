@@ -61,18 +61,15 @@ class Refused:
     error: BudgetExhausted | BudgetReserved
 
 
-def find(session: Session, agent: str, *, lock: bool = False) -> AgentRow:
+def find(session: Session, agent: str) -> AgentRow:
     """An agent by its name or its id.
 
     Raises:
         NotFound: there is none.
     """
-    query = select(AgentRow).where(AgentRow.name == agent)
-    if lock:
-        query = query.with_for_update(key_share=True)
-    row = session.scalar(query)
+    row = session.scalar(select(AgentRow).where(AgentRow.name == agent))
     if row is None and (identifier := _uuid(agent)) is not None:
-        return locked(session, identifier) if lock else by_id(session, identifier)
+        return by_id(session, identifier)
     if row is None:
         raise NotFound("There is no agent of this name. GET /api/v1/agents lists them.")
     return row

@@ -99,7 +99,7 @@ async def ask(endpoint: Endpoint, task: Task, policy: OutboundPolicy) -> Reply:
         "Content-Type": "application/json",
         "Idempotency-Key": task.key,
     }
-    request = _Request("POST", url, headers, endpoint.time_limit, json.dumps(body).encode())
+    request = _Request("POST", url, headers, endpoint.time_limit, json.dumps(body, default=str).encode())
     answer = await _exchange(endpoint, request, policy)
     _refuse_failure(endpoint, answer)
     return _chat_reply(answer) if chat else _webhook_reply(answer)
@@ -145,13 +145,22 @@ def _webhook_body(endpoint: Endpoint, task: Task) -> dict[str, Any]:
 
 
 async def _exchange(endpoint: Endpoint, request: _Request, policy: OutboundPolicy) -> _Answer:
-    connected = False
+    sent = connected = False
+
+    async def happened(event: str, _: Mapping[str, Any]) -> None:
+        nonlocal sent
+        sent = sent or event.endswith(".send_request_headers.started")
+
     try:
         async with (
             asyncio.timeout(request.limit),
             outbound.client(policy, timeout=request.limit) as client,
             client.stream(
-                request.method, request.url, headers=request.headers, content=request.content
+                request.method,
+                request.url,
+                headers=request.headers,
+                content=request.content,
+                extensions={"trace": happened},
             ) as response,
         ):
             connected = True
@@ -162,14 +171,15 @@ async def _exchange(endpoint: Endpoint, request: _Request, policy: OutboundPolic
             f"{endpoint.name} cannot be connected to: {_words(error)}.", sent=False
         ) from error
     except (TimeoutError, httpx.TimeoutException) as error:
+        did = "answer completely" if sent else "take a connection"
         raise AgentUnreachable(
-            f"{endpoint.name} did not answer completely within {request.limit:g} s.", sent=True
+            f"{endpoint.name} did not {did} within {request.limit:g} s.", sent=sent
         ) from error
     except (httpx.TransportError, httpx.InvalidURL) as error:
         raise AgentUnreachable(
             f"The connection to {endpoint.name} broke {'while it answered' if connected else 'off'}:"
             f" {_words(error)}.",
-            sent=True,
+            sent=sent,
         ) from error
 
 

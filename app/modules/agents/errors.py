@@ -9,6 +9,7 @@ AgentError
 ├── AgentUnauthorized   it answered 401 or 403: the credential is wrong
 ├── ReplyUnusable       it answered, and the answer is too large or cannot be read
 ├── BudgetExhausted     the day's calls or tokens are used up
+├── BudgetReserved      what is left of them is reserved for calls under way    retryable
 └── AgentDisabled       somebody disabled it
 """
 

@@ -40,7 +40,7 @@ def check(template: str, field: str) -> None:
 
 
 def render(template: str, variables: Mapping[str, Any]) -> str:
-    """The prompt. Texts stand as they are, other values as JSON.
+    """The prompt. Texts stand as they are, other values as JSON, dates and their kin as texts.
 
     Raises:
         InvalidInput: variables are missing (all are named), or the prompt is too long.
@@ -61,4 +61,4 @@ def render(template: str, variables: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

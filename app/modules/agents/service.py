@@ -276,10 +276,14 @@ class Agents:
             # Also when a time limit of the run cancels it: what was used is counted.
             failure, duration = error, time.monotonic() - began
             logger.warning("agent %s failed after %.1f s: %s", agent, duration, type(error).__name__)
-            await unit(
-                self._sessions,
-                lambda session: calls.failed(session, self._catalogue, prepared, failure, duration),
-            )
+            try:
+                await unit(
+                    self._sessions,
+                    lambda session: calls.failed(session, self._catalogue, prepared, failure, duration),
+                )
+            except Exception:
+                # What went wrong with the agent decides whether it is asked again.
+                logger.exception("a call of agent %s was not recorded", agent)
             raise
         duration = time.monotonic() - began
         await unit(

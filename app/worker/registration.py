@@ -14,6 +14,7 @@ from celery.worker import state
 from app.scheduling.liveness import describe_worker
 from app.settings import get_settings
 from app.worker import departure, liveness
+from app.worker.transport import Transport
 from app.worker.watchdog import EXIT_STATUS, Watchdog
 
 _POOLS = {Prefork: "prefork", Threads: "threads", Solo: "solo"}
@@ -59,7 +60,14 @@ def _ready(sender: Any, **_: Any) -> None:
     busy = (lambda: bool(state.active_requests)) if isinstance(pool, Solo) else None
     _watch.dog = Watchdog("the worker's main loop", get_settings().worker.watchdog, _bite, busy)
     hub.on_tick.add(turned)
+    # A heartbeat that finds no Redis tries in the main loop until there is one.
+    Transport.trying = staticmethod(_tried)
     _watch.dog.start()
+
+
+def _tried() -> None:
+    if threading.current_thread() is threading.main_thread():
+        turned()
 
 
 def _bite(why: str) -> None:

@@ -243,11 +243,19 @@ class Transport(redis.Transport):  # type: ignore[misc]
 
     Channel = Channel
 
+    # Called before each try to connect: kombu may try for as long as Redis is away, and ask nobody.
+    trying: ClassVar[Callable[[], object]] = staticmethod(lambda: None)
+
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)
         self.fanout_queues: dict[str, tuple[str, str]] = {}
         # An open file that kombu leaves to the collector.
         self._own_poller = self.cycle.poller
+
+    def establish_connection(self) -> Any:
+        """Try once."""
+        type(self).trying()
+        return super().establish_connection()
 
     def close_connection(self, connection: Any) -> None:
         """Close all channels; kombu makes another transport then."""

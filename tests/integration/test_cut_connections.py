@@ -1,6 +1,7 @@
 """What is left open of connections to Redis that were cut, without waiting for the collector: nothing."""
 
 import gc
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,11 +100,15 @@ def test_a_client_that_is_cut_off_again_and_again_opens_nothing_more(
 
 
 def test_a_connection_may_be_tried_for_longer_than_there_are_numbers_of_channels(
-    proxy: Proxy, url: str
+    proxy: Proxy, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Whoever watches the main loop is told of each try, or the worker would end in the middle of a long one."""
+    tries: list[float] = []
+    monkeypatch.setattr(Transport, "trying", staticmethod(lambda: tries.append(time.monotonic())))
     proxy.set(Mode.REFUSE)
     with Connection(url, transport=Transport) as connection:
         for _ in range(CUTS):
             with pytest.raises(OperationalError):
                 connection.ensure_connection(max_retries=1, interval_start=0.0, interval_step=0.0)
         assert not connection.transport._used_channel_ids
+    assert len(tries) >= CUTS

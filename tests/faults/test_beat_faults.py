@@ -71,6 +71,7 @@ def test_a_beat_killed_between_publishing_one_batch_and_claiming_another(
     assert len(trial.runs()) in {100, 150}
     stack.beat(wait=False)
     stack.worker("-P", "threads", "-c", "8", wait=False)
+    eventually(lambda: len(trial.runs()) == 250, BOOT, "the rest to be claimed")
     runs = trial.settle()
     record_property("latest tick, s", trial.lateness())
     assert trial.verdict(runs) == []
@@ -87,6 +88,7 @@ def test_a_beat_stopped_in_mid_burst(stack: Stack, trial: Trial) -> None:
     assert trial.waiting() == len(trial.runs())
     stack.beat(wait=False)
     stack.worker("-P", "threads", "-c", "8", wait=False)
+    eventually(lambda: len(trial.runs()) == 250, BOOT, "the rest to be claimed")
     runs = trial.settle()
     assert trial.verdict(runs) == []
     assert len(trial.ledger.starts()) == len(runs) == 250

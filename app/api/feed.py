@@ -186,7 +186,6 @@ class Feed:
             await asyncio.wait({self._task})
 
     async def _keep(self, since: datetime) -> None:
-        self._until = None
         turn = 0
         while self._clients:
             try:
@@ -203,6 +202,7 @@ class Feed:
                     log.exception("changes cannot be read", action="feed")
                 await asyncio.sleep(OUTAGE_PAUSE)
             await asyncio.sleep(LOOK_EVERY)
+        self._until = None
 
     async def _begin(self, since: datetime) -> None:
         """What was so already when the first reader came counts as told."""

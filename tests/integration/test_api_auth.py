@@ -1,6 +1,5 @@
 """Login, and users as the service makes them."""
 
-from collections.abc import AsyncIterator
 from hashlib import sha256
 
 import httpx
@@ -12,24 +11,12 @@ from app.errors import Conflict, InvalidInput, Unauthenticated
 from app.modules.auth import service
 from app.modules.auth.models import LoginSession, User
 from app.modules.auth.service import Place, Refusals
-from app.settings import AuthSettings, Settings
-from support.api import connect, connected, log_in, serving
+from app.settings import AuthSettings
+from support.api import connect, log_in
 
 SCHEDULES = "/api/v1/scheduled-tasks"
 RULES = AuthSettings()
 HERE = Place("127.0.0.1")
-
-
-@pytest.fixture(scope="module")
-async def api(settings: Settings) -> AsyncIterator[FastAPI]:
-    async with serving(settings) as app:
-        yield app
-
-
-@pytest.fixture(scope="module")
-async def admin(api: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with connected(api) as client:
-        yield client
 
 
 async def test_a_caller_without_a_token_learns_nothing_about_bodies(api: FastAPI) -> None:

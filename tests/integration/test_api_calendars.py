@@ -14,17 +14,10 @@ from app.errors import InvalidInput
 from app.scheduling.calendars import CalendarLoader, chosen
 from app.scheduling.plan import Plan
 from app.scheduling.timing import parse
-from app.settings import Settings
-from support.api import connected, serving
+from support.api import connected
 
 CALENDARS = "/api/v1/calendars"
 SCHEDULES = "/api/v1/scheduled-tasks"
-
-
-@pytest.fixture(scope="module")
-async def api(settings: Settings) -> AsyncIterator[FastAPI]:
-    async with serving(settings) as app:
-        yield app
 
 
 @pytest.fixture(scope="module")

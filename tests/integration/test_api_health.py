@@ -4,7 +4,7 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 
 import asyncpg  # type: ignore[import-untyped]
@@ -28,12 +28,6 @@ from support.polling import eventually_async
 from support.servers import Servers, running_servers, settings_for
 
 SCHEDULES = "/api/v1/scheduled-tasks"
-
-
-@pytest.fixture(scope="module")
-async def api(settings: Settings) -> AsyncIterator[FastAPI]:
-    async with serving(settings) as app:
-        yield app
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,13 @@
 """Queues and workers over HTTP: pause, resume, purge, drain and resize, with real workers in both pools."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from app.scheduling import purging
-from app.settings import Settings
-from support.api import connected, serving
 from support.ledger import Ledger
 from support.polling import eventually_async
 from support.processes import Process, Processes
@@ -34,18 +31,6 @@ def shared(
     environment = stack_environment(servers.postgres.url, database.name, redis_url, folder / "ledger")
     yield Stack(processes, environment, Ledger(folder / "ledger"))
     processes.end()
-
-
-@pytest.fixture(scope="module")
-async def api(settings: Settings) -> AsyncIterator[FastAPI]:
-    async with serving(settings) as service:
-        yield service
-
-
-@pytest.fixture(scope="module")
-async def admin(api: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with connected(api) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

@@ -210,6 +210,16 @@ def gone(_: Session) -> set[UUID]:
     raise ConnectionError
 
 
+async def test_a_place_does_not_outlive_the_readers(app: FastAPI) -> None:
+    feed: Feed = app.state.services.feed
+    begun = await feed.now()
+    with feed.reading(Topic.RUNS, lambda _: True, begun):
+        await eventually_async(lambda: _holds(feed._until is not None and feed._until > begun), 10)
+    await eventually_async(lambda: _holds(feed._task is not None and feed._task.done()), 10)
+    with feed.reading(Topic.RUNS, lambda _: True, begun) as later:
+        assert later.position == begun
+
+
 async def test_more_than_is_told_one_by_one(
     app: FastAPI, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
